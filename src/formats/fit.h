@@ -19,8 +19,8 @@ inline float nearest_code(float x, float lowest, float highest) {
   return nearest(std::min(std::max(x, lowest), highest));
 }
 
-// x rounded to 16 bits; upwards in magnitude where that is subnormal, so that the integers that multiply a rounded
-// super-scale stay in their range however coarse it is.
+// x rounded to 16 bits; upwards in magnitude where that is subnormal, so that the integers that
+// multiply a rounded super-scale stay in their range however coarse it is.
 inline float super_scale(float x) {
   f16 h(x);
   const float rounded(h), size = x < 0 ? -x : x;

@@ -1,4 +1,5 @@
-// The GGUF block codecs against gguf-py: decoding bit for bit, encoding byte for byte; then what must hold of any codec.
+// The GGUF block codecs against gguf-py: decoding bit for bit, encoding byte for byte; then what
+// must hold of any codec.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -11,8 +12,10 @@
 namespace supersonic::testing {
 namespace {
 
-constexpr std::string_view kGguf[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"};
-constexpr std::string_view kExact[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0"};  // gguf-py encodes these
+constexpr std::string_view kGguf[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0",
+                                      "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"};
+constexpr std::string_view kExact[] = {"q4_0", "q4_1", "q5_0", "q5_1",
+                                       "q8_0"};  // gguf-py encodes these
 
 std::vector<float> special_rows() { return as<float>(read_golden("encoded.bin")["weights"]); }
 
@@ -22,8 +25,11 @@ TEST(Blocks, DecodeEqualsGgufBitForBit) {
     const Bytes& bytes = golden[std::string(name) + ".bytes"];
     const auto expected = as<float>(golden[std::string(name) + ".weights"]);
     ASSERT_FALSE(expected.empty());
-    ASSERT_EQ(bytes.size(), total_bytes(format(name), 1, static_cast<std::int64_t>(expected.size())));
-    EXPECT_TRUE(same_bits(decode(format(name), bytes, static_cast<std::int64_t>(expected.size())), expected)) << name;
+    ASSERT_EQ(bytes.size(),
+              total_bytes(format(name), 1, static_cast<std::int64_t>(expected.size())));
+    EXPECT_TRUE(same_bits(decode(format(name), bytes, static_cast<std::int64_t>(expected.size())),
+                          expected))
+        << name;
   }
 }
 
@@ -46,7 +52,8 @@ TEST(Blocks, DecodeOfAPartEqualsThatPartOfTheWhole) {
     for (int first : {0, 1, 3}) {
       for (int count : {0, 1, f.block - 1, f.block, f.block + 1, 3 * f.block + 5}) {
         const auto from = whole.begin() + first * f.block;
-        EXPECT_TRUE(same_bits(decode(f, Planes{{bytes.data()}}, first * f.block, count), {from, from + count}))
+        EXPECT_TRUE(same_bits(decode(f, Planes{{bytes.data()}}, first * f.block, count),
+                              {from, from + count}))
             << name << " " << first << " " << count;
       }
     }
@@ -72,7 +79,8 @@ TEST(Blocks, DecodesAtCompileTime) {
 TEST(Blocks, EncodeEqualsGgufByteForByte) {
   auto golden = read_golden("encoded.bin");
   const auto w = special_rows();
-  for (auto name : kExact) EXPECT_EQ(encode(format(name), w, 7, 96).planes[0], golden[std::string(name)]) << name;
+  for (auto name : kExact)
+    EXPECT_EQ(encode(format(name), w, 7, 96).planes[0], golden[std::string(name)]) << name;
 }
 
 TEST(Blocks, RowsEncodeAloneAsTogether) {
@@ -85,13 +93,16 @@ TEST(Blocks, RowsEncodeAloneAsTogether) {
     for (int r = 0; r < 5; ++r) {
       const std::vector<float> row(w.begin() + r * 512, w.begin() + (r + 1) * 512);
       const Bytes alone = encode(f, row, 1, 512).planes[0];
-      EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + r * static_cast<long>(row_bytes))) << name;
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end(),
+                             together.begin() + r * static_cast<long>(row_bytes)))
+          << name;
     }
   }
 }
 
-// Decoded weights encode to weights that decode the same, so that a file may be converted twice without a further loss.
-// The plain codecs find their own scale again: the farthest code carries it.
+// Decoded weights encode to weights that decode the same, so that a file may be converted twice
+// without a further loss. The plain codecs find their own scale again: the farthest code carries
+// it.
 TEST(Blocks, EncodingIsIdempotent) {
   for (auto name : kExact) {
     const Format& f = format(name);
@@ -106,16 +117,20 @@ TEST(Blocks, EncodingIsIdempotent) {
 
 // Rounding errs by at most half a step, 16-bit scales by a further 2^-11 of the largest weight.
 TEST(Blocks, ErrorIsWithinHalfAStep) {
-  const std::map<std::string_view, float> steps = {{"q4_0", 8}, {"q4_1", 15}, {"q5_0", 16}, {"q5_1", 31}, {"q8_0", 127}};
+  const std::map<std::string_view, float> steps = {
+      {"q4_0", 8}, {"q4_1", 15}, {"q5_0", 16}, {"q5_1", 31}, {"q8_0", 127}};
   const auto w = weights(13, 40 * 32, true);
   for (auto [name, codes] : steps) {
     const Format& f = format(name);
     const auto decoded = decode(f, encode(f, w, 40, 32).view(), 0, 40 * 32);
     const bool symmetric = name != "q4_1" && name != "q5_1";
     for (std::size_t block = 0; block < 40; ++block) {
-      const auto [low, high] = std::minmax_element(w.begin() + block * 32, w.begin() + (block + 1) * 32);
-      const float largest = std::max(-*low, *high), step = (symmetric ? largest : *high - *low) / codes;
-      // q4_0 and q5_0 have one step less on the side that the farthest weight is not on: up to a whole step there.
+      const auto [low, high] =
+          std::minmax_element(w.begin() + block * 32, w.begin() + (block + 1) * 32);
+      const float largest = std::max(-*low, *high),
+                  step = (symmetric ? largest : *high - *low) / codes;
+      // q4_0 and q5_0 have one step less on the side that the farthest weight is not on: up to a
+      // whole step there.
       const float reach = name == "q4_0" || name == "q5_0" ? 1.0f : 0.5f;
       for (std::size_t i = block * 32; i < (block + 1) * 32; ++i) {
         EXPECT_LE(std::abs(decoded[i] - w[i]), reach * step * 1.0001f + largest * 0x1p-10f) << name;
@@ -128,7 +143,8 @@ TEST(Blocks, ZeroDecodesToZero) {
   const std::vector<float> zeros(3 * 256);
   for (const Format* f : all_formats()) {
     if (!f->encode) continue;
-    for (float x : decode(*f, encode(*f, zeros, 3, 256).view(), 0, 3 * 256)) EXPECT_EQ(x, 0.0f) << f->name;
+    for (float x : decode(*f, encode(*f, zeros, 3, 256).view(), 0, 3 * 256))
+      EXPECT_EQ(x, 0.0f) << f->name;
   }
 }
 
@@ -140,12 +156,14 @@ TEST(Blocks, LargestWeightsStayFinite) {
   for (const Format* f : all_formats()) {
     if (!f->encode) continue;
     const auto decoded = decode(*f, encode(*f, w, 4, 256).view(), 0, 4 * 256);
-    for (std::size_t i = 0; i < w.size(); ++i) EXPECT_NEAR(decoded[i], w[i], 65504 * 0.13f) << f->name << i;
+    for (std::size_t i = 0; i < w.size(); ++i)
+      EXPECT_NEAR(decoded[i], w[i], 65504 * 0.13f) << f->name << i;
   }
 }
 
 TEST(Blocks, WeightsThatNoScaleHoldsAreRefusedByName) {
-  const float bad[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+  const float bad[] = {std::numeric_limits<float>::quiet_NaN(),
+                       std::numeric_limits<float>::infinity(),
                        -std::numeric_limits<float>::infinity()};
   for (const Format* f : all_formats()) {
     if (!f->encode) continue;
@@ -165,15 +183,17 @@ TEST(Blocks, WeightsThatNoScaleHoldsAreRefusedByName) {
 
 TEST(Registry, GgufTypesHaveTheirPublishedSizes) {
   const std::map<std::string_view, std::array<int, 3>> expected = {
-      {"q4_0", {2, 32, 18}},    {"q4_1", {3, 32, 20}},    {"q5_0", {6, 32, 22}},    {"q5_1", {7, 32, 24}},
-      {"q8_0", {8, 32, 34}},    {"q2_k", {10, 256, 84}},  {"q3_k", {11, 256, 110}}, {"q4_k", {12, 256, 144}},
-      {"q5_k", {13, 256, 176}}, {"q6_k", {14, 256, 210}},
+      {"q4_0", {2, 32, 18}},    {"q4_1", {3, 32, 20}},    {"q5_0", {6, 32, 22}},
+      {"q5_1", {7, 32, 24}},    {"q8_0", {8, 32, 34}},    {"q2_k", {10, 256, 84}},
+      {"q3_k", {11, 256, 110}}, {"q4_k", {12, 256, 144}}, {"q5_k", {13, 256, 176}},
+      {"q6_k", {14, 256, 210}},
   };
   for (auto [name, numbers] : expected) {
     const Format& f = format(name);
     EXPECT_EQ((std::array{f.ggml_type, f.block, f.block_bytes}), numbers);
     EXPECT_EQ(find_ggml_format(f.ggml_type), &f);
-    EXPECT_EQ(total_bytes(f, 3, 512), 3u * 512 / static_cast<unsigned>(f.block) * static_cast<unsigned>(f.block_bytes));
+    EXPECT_EQ(total_bytes(f, 3, 512),
+              3u * 512 / static_cast<unsigned>(f.block) * static_cast<unsigned>(f.block_bytes));
   }
   EXPECT_EQ(all_formats().size(), expected.size() + 2);
   EXPECT_EQ(find_format("q9_0"), nullptr);

@@ -1,4 +1,5 @@
-// The 8-bit dynamic maps against bitsandbytes, and the fast encoder against a search over all 256 values.
+// The 8-bit dynamic maps against bitsandbytes, and the fast encoder against a search over all 256
+// values.
 #include "formats/dynamic8.h"
 
 #include <bit>
@@ -26,7 +27,8 @@ int nearest_by_search(const Dynamic8& map, float x) {
 TEST(Dynamic8, ValuesEqualBitsandbytesBitForBit) {
   auto golden = read_golden("dynamic8.bin");
   for (auto& [name, map] : kMaps) {
-    EXPECT_TRUE(same_bits({map->values, map->values + 256}, as<float>(golden[name + ".values"]))) << name;
+    EXPECT_TRUE(same_bits({map->values, map->values + 256}, as<float>(golden[name + ".values"])))
+        << name;
   }
 }
 
@@ -57,14 +59,16 @@ TEST(Dynamic8, EveryValueIsItsOwnCodeAndMiddlesGoDown) {
   }
 }
 
-// Every 20011th float in [-1, 1]; the middle of two values, once rounded, may sit a bit off their exact middle.
+// Every 20011th float in [-1, 1]; the middle of two values, once rounded, may sit a bit off their
+// exact middle.
 TEST(Dynamic8, EncodeIsTheNearestValue) {
   for (auto& [name, map] : kMaps) {
     for (std::uint32_t bits = 0; bits <= 0x3f800000u; bits += 20011) {
       for (float x : {std::bit_cast<float>(bits), -std::bit_cast<float>(bits)}) {
         const int code = map->encode(x), expected = nearest_by_search(*map, x);
         if (code == expected) continue;
-        const double off = std::abs(std::abs(double{map->values[code]} - x) - std::abs(double{map->values[expected]} - x));
+        const double off = std::abs(std::abs(double{map->values[code]} - x) -
+                                    std::abs(double{map->values[expected]} - x));
         EXPECT_LE(off, std::abs(x) * 0x1p-22) << name << " " << x;
       }
     }

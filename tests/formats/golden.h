@@ -1,4 +1,5 @@
-// Reads tests/golden/formats/*.bin, and computes the weights that tests/oracle/record_formats.py gave the other codecs.
+// Reads tests/golden/formats/*.bin, and computes the weights that tests/oracle/record_formats.py
+// gave the other codecs.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -72,7 +73,8 @@ struct Encoded {
     return p;
   }
 };
-inline Encoded encode(const Format& f, const std::vector<float>& w, std::int64_t rows, std::int64_t cols) {
+inline Encoded encode(const Format& f, const std::vector<float>& w, std::int64_t rows,
+                      std::int64_t cols) {
   Encoded e;
   void* pointers[kMaxPlanes] = {};
   for (int p = 0; p < f.planes; ++p) e.planes.emplace_back(f.plane_bytes(f, p, rows, cols));
@@ -80,7 +82,8 @@ inline Encoded encode(const Format& f, const std::vector<float>& w, std::int64_t
   f.encode(w.data(), rows, cols, pointers);
   return e;
 }
-inline std::vector<float> decode(const Format& f, const Planes& planes, std::int64_t first, std::int64_t count) {
+inline std::vector<float> decode(const Format& f, const Planes& planes, std::int64_t first,
+                                 std::int64_t count) {
   std::vector<float> w(static_cast<std::size_t>(count));
   f.decode(planes, first, count, w.data());
   return w;
@@ -90,8 +93,10 @@ inline std::vector<float> decode(const Format& f, const Bytes& blocks, std::int6
 }
 
 // The same bits, so that -0 is not 0.
-inline ::testing::AssertionResult same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  if (a.size() != b.size()) return ::testing::AssertionFailure() << a.size() << " and " << b.size() << " values";
+inline ::testing::AssertionResult same_bits(const std::vector<float>& a,
+                                            const std::vector<float>& b) {
+  if (a.size() != b.size())
+    return ::testing::AssertionFailure() << a.size() << " and " << b.size() << " values";
   for (std::size_t i = 0; i < a.size(); ++i) {
     if (std::memcmp(&a[i], &b[i], 4) != 0) {
       return ::testing::AssertionFailure() << "value " << i << " is " << a[i] << ", not " << b[i];

@@ -1,4 +1,5 @@
-// The searching encoders (q4_k, q6_k): at least as close as llama.cpp's reference, and sound on degenerate blocks.
+// The searching encoders (q4_k, q6_k): at least as close as llama.cpp's reference, and sound on
+// degenerate blocks.
 #include <cmath>
 
 #include "golden.h"
@@ -19,19 +20,22 @@ TEST(KQuants, ErrorIsNoLargerThanLlamaCpps) {
       const double ours = relative_mse(w, decode(f, encode(f, w, 64, 256).view(), 0, kCount));
       const double theirs = relative_mse(w, decode(f, reference, kCount));
       EXPECT_LE(ours, theirs) << name << heavy;
-      EXPECT_GT(ours, 0.8 * theirs) << name << heavy;  // else the comparison is not one of like with like
+      EXPECT_GT(ours, 0.8 * theirs)
+          << name << heavy;  // else the comparison is not one of like with like
     }
   }
 }
 
-// Rows of small weights need super-scales that are subnormal in 16 bits; the integer scales make up for what they lose.
+// Rows of small weights need super-scales that are subnormal in 16 bits; the integer scales make up
+// for what they lose.
 TEST(KQuants, SmallWeightsKeepTheirPrecision) {
   for (auto [name, worst] : {std::pair{"q4_k", 0.006}, std::pair{"q6_k", 0.0006}}) {
     const Format& f = format(name);
     for (float scale : {1e-1f, 1e-2f, 1e-3f, 3e-4f}) {
       auto w = weights(17, kCount, false);
       for (float& x : w) x *= scale;
-      EXPECT_LT(relative_mse(w, decode(f, encode(f, w, 64, 256).view(), 0, kCount)), worst) << name << scale;
+      EXPECT_LT(relative_mse(w, decode(f, encode(f, w, 64, 256).view(), 0, kCount)), worst)
+          << name << scale;
     }
   }
 }
@@ -67,7 +71,8 @@ TEST(KQuants, OneSidedAndTinyBlocks) {
       EXPECT_LT(relative_mse(w, decoded), 0.006) << name << sign;
     }
     auto tiny = weights(10, 256, false);
-    for (float scale : {1e-9f, 1e-20f, 1e-38f, 1e-44f}) {  // below any 16-bit scale: zero, not garbage
+    for (float scale :
+         {1e-9f, 1e-20f, 1e-38f, 1e-44f}) {  // below any 16-bit scale: zero, not garbage
       auto w = tiny;
       for (float& x : w) x *= scale;
       for (float x : decode(f, encode(f, w, 1, 256).view(), 0, 256)) {
@@ -89,7 +94,8 @@ TEST(KQuants, OneOutlierDoesNotSpoilTheOtherGroups) {
       error += std::pow(decoded[i] - w[i], 2.0);
       power += std::pow(w[i], 2.0);
     }
-    EXPECT_LT(error / power, 0.08) << name;  // their scale is a whole multiple of a super-scale that the outlier sets
+    EXPECT_LT(error / power, 0.08)
+        << name;  // their scale is a whole multiple of a super-scale that the outlier sets
   }
 }
 

@@ -1,4 +1,5 @@
-// NF4 against bitsandbytes' CPU quantizer: every plane byte for byte, and the decoded weights bit for bit.
+// NF4 against bitsandbytes' CPU quantizer: every plane byte for byte, and the decoded weights bit
+// for bit.
 #include "formats/nf4.h"
 
 #include <cmath>
@@ -14,7 +15,8 @@ struct Case {
     return std::to_string(rows) + "x" + std::to_string(cols) + "." + format;
   }
   std::vector<float> input() const {  // as record_formats.py: nf4_weights
-    auto w = weights(static_cast<std::uint64_t>(rows * 10000 + cols), static_cast<std::size_t>(rows * cols), true);
+    auto w = weights(static_cast<std::uint64_t>(rows * 10000 + cols),
+                     static_cast<std::size_t>(rows * cols), true);
     if (rows == 7) {
       std::fill(w.begin() + 64, w.begin() + 128, 0.0f);
       std::fill(w.end() - 40, w.end(), 0.0f);
@@ -31,7 +33,8 @@ TEST(Nf4, PlanesEqualBitsandbytesByteForByte) {
     for (const Case& c : kCases) {
       const Encoded e = encode(f, c.input(), c.rows, c.cols);
       for (int p = 0; p < f.planes; ++p) {
-        EXPECT_EQ(e.planes[p], golden[c.name(name) + "." + std::to_string(p)]) << c.name(name) << " plane " << p;
+        EXPECT_EQ(e.planes[p], golden[c.name(name) + "." + std::to_string(p)])
+            << c.name(name) << " plane " << p;
       }
     }
   }
@@ -42,7 +45,8 @@ TEST(Nf4, ScalesOfALargeTensorEqualBitsandbytes) {
   auto golden = read_golden("nf4.bin");
   const Case c{600, 1024};
   const Encoded e = encode(format("nf4"), c.input(), c.rows, c.cols);
-  for (int p = 1; p < 4; ++p) EXPECT_EQ(e.planes[p], golden[c.name("nf4") + "." + std::to_string(p)]) << p;
+  for (int p = 1; p < 4; ++p)
+    EXPECT_EQ(e.planes[p], golden[c.name("nf4") + "." + std::to_string(p)]) << p;
 }
 
 TEST(Nf4, DecodeEqualsBitsandbytesBitForBit) {
@@ -50,10 +54,12 @@ TEST(Nf4, DecodeEqualsBitsandbytesBitForBit) {
   for (const char* name : {"nf4", "nf4_plain"}) {
     for (const Case& c : kCases) {
       Encoded e;
-      for (int p = 0; p < format(name).planes; ++p) e.planes.push_back(golden[c.name(name) + "." + std::to_string(p)]);
+      for (int p = 0; p < format(name).planes; ++p)
+        e.planes.push_back(golden[c.name(name) + "." + std::to_string(p)]);
       const auto expected = as<float>(golden[c.name(name) + ".weights"]);
       ASSERT_EQ(expected.size(), static_cast<std::size_t>(c.rows * c.cols));
-      EXPECT_TRUE(same_bits(decode(format(name), e.view(), 0, c.rows * c.cols), expected)) << c.name(name);
+      EXPECT_TRUE(same_bits(decode(format(name), e.view(), 0, c.rows * c.cols), expected))
+          << c.name(name);
     }
   }
 }
@@ -66,7 +72,8 @@ TEST(Nf4, DecodeOfAPartEqualsThatPartOfTheWhole) {
     for (int first : {0, 64, 64 * 63, 64 * 64, 64 * 255, 64 * 257}) {
       for (int count : {0, 1, 63, 64, 65, 1000}) {
         const auto from = whole.begin() + first;
-        EXPECT_TRUE(same_bits(decode(format(name), e.view(), first, count), {from, from + count})) << name << first;
+        EXPECT_TRUE(same_bits(decode(format(name), e.view(), first, count), {from, from + count}))
+            << name << first;
       }
     }
   }
@@ -80,8 +87,8 @@ TEST(Nf4, EveryCodeDecodesToItsTableEntry) {
   for (int i = 0; i < 16; ++i) EXPECT_EQ(out[i], 2.0f * formats::Nf4::table[i]);
 }
 
-// The table is quantiles of the normal distribution (QLoRA, appendix E): 8 positive and 7 negative, evenly spaced in
-// probability up to 1 - (1/32 + 1/30) / 2, divided by the largest.
+// The table is quantiles of the normal distribution (QLoRA, appendix E): 8 positive and 7 negative,
+// evenly spaced in probability up to 1 - (1/32 + 1/30) / 2, divided by the largest.
 TEST(Nf4, TableIsItsDefinition) {
   const auto quantile = [](double p) {
     double low = -10, high = 10;
@@ -102,11 +109,16 @@ TEST(Nf4, TableIsItsDefinition) {
 
 TEST(Nf4, NearestEntryIsChosenAndTiesGoDown) {
   const auto& table = formats::Nf4::table;
-  for (int i = 0; i < 16; ++i) EXPECT_EQ(formats::Nf4::nearest(table[i]), i);
+  const auto code = [](float x) {
+    std::uint8_t c;
+    formats::Nf4::nearest(&x, 1, &c);
+    return c;
+  };
+  for (int i = 0; i < 16; ++i) EXPECT_EQ(code(table[i]), i);
   for (int i = 0; i < 15; ++i) {
     const float middle = (table[i] + table[i + 1]) / 2;
-    EXPECT_EQ(formats::Nf4::nearest(middle), i);
-    EXPECT_EQ(formats::Nf4::nearest(std::nextafter(middle, 2.0f)), i + 1);
+    EXPECT_EQ(code(middle), i);
+    EXPECT_EQ(code(std::nextafter(middle, 2.0f)), i + 1);
   }
 }
 
