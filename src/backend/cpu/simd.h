@@ -8,6 +8,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "core/dtype.h"
 
@@ -254,6 +255,25 @@ inline Vec load(const f16* p, int n) { return widen_f16(load_half(p, n)); }
 inline void store(bf16* p, Vec v, int n) { store_half(p, narrow_bf16(v), n); }
 inline void store(f16* p, Vec v, int n) { store_half(p, narrow_f16(v), n); }
 
+// Transposes kLanes vectors as a square of 32-bit words, by exchanging the off-diagonal halves of ever smaller squares.
+template <int step, std::size_t... lane>
+inline void exchange(Vec& a, Vec& b, std::index_sequence<lane...>) {
+  const Vec low = __builtin_shufflevector(a, b, (lane & step ? kLanes + lane - step : lane)...);
+  b = __builtin_shufflevector(a, b, (lane & step ? kLanes + lane : lane + step)...);
+  a = low;
+}
+template <int step>
+inline void transpose_step(Vec (&v)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i)
+    if (!(i & step)) exchange<step>(v[i], v[i + step], std::make_index_sequence<kLanes>{});
+}
+inline void transpose(Vec (&v)[kLanes]) {
+  if constexpr (kLanes > 8) transpose_step<8>(v);
+  if constexpr (kLanes > 4) transpose_step<4>(v);
+  transpose_step<2>(v);
+  transpose_step<1>(v);
+}
+
 // Calls f(i, n) for each group of n <= kLanes elements of [0, count). For full groups n is of type AllLanes, which picks
 // the plain loads and stores, so that both cases share one body:
 //   for_each_vec(count, [&](auto i, auto n) { store(y + i, load(x + i, n), n); });
@@ -264,6 +284,7 @@ template <class T>
 inline auto load(const T* p, AllLanes) {
   return load(p);
 }
+inline VecH load_half(const void* p, AllLanes) { return load_half(p); }
 template <class T>
 inline void store(T* p, Vec v, AllLanes) {
   store(p, v);
