@@ -4,7 +4,7 @@
 
 namespace supersonic {
 
-// What changes from step to step, written by the host before a run: hyper = {lr, 1 - β1^t, 1 - β2^t, max_norm (0: no clipping)}.
+// What changes from step to step, written by the host before a run: hyper = {lr, step (from 1), max_norm (0: no clipping), 0}.
 struct AdamW {
   float beta1, beta2, eps, weight_decay;
   static void infer(Infer& i);  // p (n) f32, m (n) f32, v (n) f32: written; g (n) f32, hyper (4) f32, sum of squares of g (1) f32
