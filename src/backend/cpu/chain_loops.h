@@ -54,7 +54,12 @@ struct ChainRunner {
       for (int k = 0; k < 3; ++k)
         if (t.instrs[i].src[k] >= 0) last_use[t.instrs[i].src[k]] = static_cast<std::int16_t>(i);
     for (int s = 0; s < t.stores; ++s) last_use[t.out[s].value] = static_cast<std::int16_t>(t.num_instrs);
-    bool busy[kValues] = {};
+    bool busy[kValues] = {}, one[kValues];
+    for (int v = 0; v < t.loads; ++v) one[v] = t.in[v].strides[t.rank - 1] == 0;
+    for (int i = 0; i < t.num_instrs; ++i) {
+      one[t.loads + i] = true;
+      for (int k = 0; k < 3 && t.instrs[i].src[k] >= 0; ++k) one[t.loads + i] &= one[t.instrs[i].src[k]];
+    }
     auto take = [&](int v) {
       int r = 0;
       while (busy[r]) ++r;
@@ -64,9 +69,10 @@ struct ChainRunner {
     };
     for (int v = 0; v < t.loads; ++v) take(v);
     for (int i = 0; i < t.num_instrs; ++i) {
-      // A result may take the register of an operand that dies here: elements are read before they are written.
+      // A result may take the register of an operand that dies here: elements are read before they are written. A repeated
+      // operand is read throughout, so its register stays.
       for (int v = 0; v < t.loads + i; ++v)
-        if (last_use[v] == i) busy[register_of[v]] = false;
+        if (last_use[v] == i && (!one[v] || one[t.loads + i])) busy[register_of[v]] = false;
       take(t.loads + i);
     }
   }
