@@ -89,7 +89,7 @@ struct BackwardItem {
     constexpr int ld = vectors * kLanes;
     const KeyRange range = group_range(lo + c0, hi + c0, static_cast<int>(smaller(ld, count - c0)));
     RowRange rows = rows_in_block(range, key0, block);
-    if (rows.begin > rows.end) rows.begin = rows.end = 0;
+    if (rows.begin >= rows.end) rows.begin = rows.end = 0;  // nothing to see, or a group of rows that see nothing
     clear_rows(c0, ld, 0, rows.begin);
     clear_rows(c0, ld, rows.end, block);
     if (rows.begin == rows.end) return rows;
