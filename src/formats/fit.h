@@ -2,9 +2,9 @@
 //
 // A group of weights x with importances w is approximated by scale * q + offset with integer codes
 // q. For fixed codes the best scale and offset solve a 2 x 2 linear system; for a fixed scale and
-// offset the best codes are the nearest ones. A search tries a set of ranges, keeps the one of
-// least weighted squared error, and alternates the two steps on it. The loops have constant trip
-// counts and no branches, so that the compiler vectorizes them.
+// offset the best codes are the nearest ones. A search tries a set of ranges and keeps the one
+// of least weighted squared error. The loops have constant trip counts and no branches, so that
+// the compiler vectorizes them.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -90,7 +90,8 @@ void affine_codes(const float* x, float inverse, float offset, float top, float*
   for (int i = 0; i < N; ++i) q[i] = nearest_code((x[i] - offset) * inverse, 0.0f, top);
 }
 
-// The best of 21 ranges around (offset, highest weight), then two rounds of codes and fit.
+// The best of 21 ranges around (lowest, highest weight), each with the least-squares fit of its
+// codes.
 template <int N>
 AffineFit search_affine(const float* x, const float* w, float top) {
   float low = 0, high = x[0];
@@ -107,12 +108,6 @@ AffineFit search_affine(const float* x, const float* w, float top) {
     affine_codes<N>(x, inverse, low, top, q);
     const AffineFit fit = solve_affine(moments<N>(x, w, q));
     if (fit.scale > 0 && fit.error < best.error) best = fit;
-  }
-  for (int round = 0; round < 2 && best.scale > 0; ++round) {
-    affine_codes<N>(x, 1 / best.scale, best.offset, top, q);
-    const AffineFit fit = solve_affine(moments<N>(x, w, q));
-    if (!(fit.scale > 0 && fit.error < best.error)) break;
-    best = fit;
   }
   return best;
 }

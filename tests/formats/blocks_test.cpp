@@ -83,6 +83,16 @@ TEST(Blocks, EncodeEqualsGgufByteForByte) {
     EXPECT_EQ(encode(format(name), w, 7, 96).planes[0], golden[std::string(name)]) << name;
 }
 
+TEST(Blocks, RoundingGoesToTheNearestAndHalvesAwayFromZero) {
+  for (int q = 0; q < 130; ++q) {
+    const float half = static_cast<float>(q) + 0.5f;
+    for (float x : {half, std::nextafter(half, 0.0f), std::nextafter(half, 200.0f)}) {
+      EXPECT_EQ(formats::round_half_away(x), static_cast<int>(std::round(x))) << x;
+      EXPECT_EQ(formats::round_half_away(-x), static_cast<int>(std::round(-x))) << x;
+    }
+  }
+}
+
 TEST(Blocks, RowsEncodeAloneAsTogether) {
   const auto w = weights(11, 5 * 512, true);
   for (auto name : kGguf) {

@@ -20,7 +20,7 @@ using Bytes = std::vector<std::uint8_t>;
 
 // The sections of a golden file, by name.
 inline std::map<std::string, Bytes> read_golden(const std::string& name) {
-  std::ifstream in(std::string(SUPERSONIC_GOLDEN_DIR) + "/formats/" + name, std::ios::binary);
+  std::ifstream in(SUPERSONIC_GOLDEN_DIR "/formats/" + name, std::ios::binary);
   EXPECT_TRUE(in) << name << " is missing; run tests/oracle/record_formats.py";
   std::map<std::string, Bytes> sections;
   std::uint32_t length;

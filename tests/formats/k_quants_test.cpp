@@ -9,7 +9,9 @@ namespace {
 
 constexpr int kCount = 64 * 256;
 
-TEST(KQuants, ErrorIsNoLargerThanLlamaCpps) {
+// The search over a whole block gains some 4 %; a step of it that does nothing loses more than the
+// margin left here.
+TEST(KQuants, ErrorIsSmallerThanLlamaCpps) {
   auto golden = read_golden("k_quants.bin");
   for (std::string name : {"q4_k", "q6_k"}) {
     for (bool heavy : {false, true}) {
@@ -19,7 +21,7 @@ TEST(KQuants, ErrorIsNoLargerThanLlamaCpps) {
       ASSERT_EQ(reference.size(), total_bytes(f, 64, 256));
       const double ours = relative_mse(w, decode(f, encode(f, w, 64, 256).view(), 0, kCount));
       const double theirs = relative_mse(w, decode(f, reference, kCount));
-      EXPECT_LE(ours, theirs) << name << heavy;
+      EXPECT_LE(ours, 0.97 * theirs) << name << heavy << " " << ours / theirs;
       EXPECT_GT(ours, 0.8 * theirs)
           << name << heavy;  // else the comparison is not one of like with like
     }

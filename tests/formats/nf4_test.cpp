@@ -40,13 +40,22 @@ TEST(Nf4, PlanesEqualBitsandbytesByteForByte) {
   }
 }
 
-// 9600 scales: the mean passes through two levels of partial sums.
+// 33600 scales: the mean passes through three levels of partial sums of 16.
 TEST(Nf4, ScalesOfALargeTensorEqualBitsandbytes) {
   auto golden = read_golden("nf4.bin");
-  const Case c{600, 1024};
+  const Case c{2100, 1024};
   const Encoded e = encode(format("nf4"), c.input(), c.rows, c.cols);
   for (int p = 1; p < 4; ++p)
     EXPECT_EQ(e.planes[p], golden[c.name("nf4") + "." + std::to_string(p)]) << p;
+}
+
+// On the boundaries the last bit of the quotient decides.
+TEST(Nf4, AShortBlockDividesAsBitsandbytesDoes) {
+  auto golden = read_golden("nf4.bin");
+  const auto w = as<float>(golden["tail.input"]);
+  const auto count = static_cast<std::int64_t>(w.size());
+  ASSERT_EQ(count, 46);
+  EXPECT_EQ(encode(format("nf4_plain"), w, 1, count).planes[0], golden["tail.0"]);
 }
 
 TEST(Nf4, DecodeEqualsBitsandbytesBitForBit) {

@@ -122,9 +122,19 @@ def nf4_weights(rows: int, cols: int) -> np.ndarray:
     return w
 
 
+def nf4_tail() -> np.ndarray:
+    """46 weights on and beside the boundaries between codes: a short block divides where a whole one multiplies."""
+    table = bnb.get_4bit_type("nf4", "cpu").numpy()
+    top = np.float32(0.7071)
+    middles = (table[1:] + table[:-1]) / np.float32(2) * top
+    return np.concatenate([[top], middles, np.nextafter(middles, -1), np.nextafter(middles, 1)]).astype(np.float32)
+
+
 def nf4() -> dict:
-    out = {}
-    for rows, cols in (*NF4_SHAPES, (600, 1024)):
+    tail = nf4_tail()
+    codes, _ = bnb.quantize_4bit(torch.from_numpy(tail), blocksize=64, quant_type="nf4")
+    out = {"tail.input": tail, "tail.0": codes.numpy()}
+    for rows, cols in (*NF4_SHAPES, (2100, 1024)):
         w = torch.from_numpy(nf4_weights(rows, cols))
         for nested in (True, False):
             codes, state = bnb.quantize_4bit(w, blocksize=64, compress_statistics=nested, quant_type="nf4")
@@ -135,7 +145,7 @@ def nf4() -> dict:
                 out[name + ".1"] = state.absmax.numpy()
                 out[name + ".2"] = state.state2.absmax.numpy()
                 out[name + ".3"] = state.offset.numpy()
-            if rows < 600:  # the largest case is there for its scales
+            if rows < 2100:  # the largest case is there for its scales
                 out[name + ".0"] = codes.numpy()
                 out.setdefault(name + ".1", state.absmax.numpy())
                 # Not dequantize_4bit: its AVX-512 path takes the wrong scale where a block crosses the end of a row.
