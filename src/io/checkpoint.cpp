@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -173,6 +174,17 @@ void CheckpointWriter::write(std::string_view name, std::span<const std::byte> b
   append(bytes);
 }
 
+const std::string& CheckpointWriter::staging() const { return state_->temporary; }
+
+void CheckpointWriter::adopt(std::string_view name) {
+  end_file();
+  CHECK(is_plain_name(name), "checkpoint: \"{}\" is not a plain file name", name);
+  const MappedFile file = MappedFile::open((fs::path(state_->temporary) / name).string());
+  Hash hash;
+  hash.add(file.bytes());
+  state_->files.push_back({std::string(name), hash.hex(), file.bytes().size()});
+}
+
 void CheckpointWriter::end_file() {
   CHECK(!state_->committed, "checkpoint: used after commit");
   if (!state_->file) return;
@@ -185,6 +197,9 @@ void CheckpointWriter::end_file() {
 
 void CheckpointWriter::commit() {
   end_file();
+  std::set<std::string_view> names;
+  for (const auto& f : state_->files)
+    CHECK(names.insert(f.name).second, "checkpoint: {} is listed twice", f.name);
   nlohmann::ordered_json manifest;
   manifest["format"] = "supersonic-checkpoint";
   manifest["version"] = 1;

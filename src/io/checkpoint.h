@@ -27,6 +27,10 @@ class CheckpointWriter {
   void begin(std::string_view name, std::uint64_t expected_bytes = 0);
   void append(std::span<const std::byte> bytes);
   void write(std::string_view name, std::span<const std::byte> bytes);  // begin and append in one
+  // For writers that make their own files (safetensors, an adapter): they write into staging(),
+  // then adopt() hashes the file and lists it in the manifest.
+  const std::string& staging() const;
+  void adopt(std::string_view name);
   void commit();  // the checkpoint is on the disk under its final name when this returns
 
   std::string path() const;  // the final name

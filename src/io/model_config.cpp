@@ -191,9 +191,16 @@ ModelConfig model_config_from_gguf(const GgufFile& file) {
   c.o_bias = file.find_tensor("blk.0.attn_output.bias") != nullptr;
   c.mlp_bias = file.find_tensor("blk.0.ffn_up.bias") != nullptr;
   c.sliding_window = file.get_i64(key("attention.sliding_window"), 0);
-  for (const auto& [name, ids] : {std::pair{"tokenizer.ggml.bos_token_id", &c.bos_token_ids},
-                                  std::pair{"tokenizer.ggml.eos_token_id", &c.eos_token_ids}})
-    if (file.find(name)) ids->push_back(file.get_i64(name));
+  if (file.find("tokenizer.ggml.bos_token_id"))
+    c.bos_token_ids = {file.get_i64("tokenizer.ggml.bos_token_id")};
+  for (const char* end :
+       {"eos", "eot", "eom"}) {  // of text, of a turn, of a message: each ends generation
+    const std::string name = fmt::format("tokenizer.ggml.{}_token_id", end);
+    if (!file.find(name)) continue;
+    const auto id = file.get_i64(name);
+    auto& ids = c.eos_token_ids;
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  }
   c.pad_token_id = file.get_i64("tokenizer.ggml.padding_token_id", -1);
   validate(c, source);
   return c;

@@ -93,6 +93,20 @@ TEST(Checkpoint, a_kill_while_writing_leaves_the_previous_one_and_the_next_run_c
   EXPECT_EQ(newest_checkpoint(dir.path()).newest->step, 2);
 }
 
+TEST(Checkpoint, adopts_files_that_other_writers_made) {
+  const TempDir dir;
+  {
+    CheckpointWriter out(dir.path(), 1);
+    write_file(out.staging() + "/adapter_config.json", "{}");
+    out.adopt("adapter_config.json");
+    EXPECT_THROW(out.adopt("absent"), Error);
+    out.commit();
+  }
+  const auto found = newest_checkpoint(dir.path());
+  ASSERT_TRUE(found.newest) << "its hash is checked like any other";
+  EXPECT_EQ(read_file(found.newest->file("adapter_config.json"), 10), "{}");
+}
+
 TEST(Checkpoint, writing_a_step_again_replaces_it) {
   const TempDir dir;
   save(dir.path(), 3, "one");

@@ -259,9 +259,13 @@ TEST(GgufConfig, writes_and_reads_the_same_model) {
   c.rope_scaling.attention_factor = 1.25;
   GgufWriter out(dir / "c.gguf");
   write_gguf_config(out, c);
+  out.set_u32("tokenizer.ggml.eos_token_id", 2);
+  out.set_u32("tokenizer.ggml.eot_token_id", 5);
+  out.set_u32("tokenizer.ggml.eom_token_id", 2);
   out.finish();
   const ModelConfig r = model_config_from_gguf(GgufFile::open(dir / "c.gguf"));
   EXPECT_EQ(name_of(r.family), "qwen2");
+  EXPECT_EQ(r.eos_token_ids, (std::vector<std::int64_t>{2, 5}));
   EXPECT_EQ(r.head_dim, 32);
   EXPECT_EQ(r.num_key_value_heads, 2);
   EXPECT_EQ(r.intermediate_size, 160);

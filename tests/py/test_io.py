@@ -216,3 +216,19 @@ def test_adapters_that_cannot_be_applied_are_refused(tmp_path):
     assert "modules_to_save" in refused("peft", tmp_path / "saved")
     peft_folder(tmp_path / "rank")
     assert "has rank 2" in refused("peft", tmp_path / "rank")
+
+
+def test_a_full_disk_is_one_clear_message_and_no_file(tmp_path):
+    """Needs a private mount; skipped where the kernel does not give one to this user."""
+    write_gguf(tmp_path / "in.gguf")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=4k tmpfs {disk} || exit 99; {PROBE} copy-gguf {tmp_path}/in.gguf {disk}/out.gguf;"
+        f"echo rc=$? left=$(ls -A {disk} | wc -l)"
+    )
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
+    if "rc=" not in done.stdout:
+        pytest.skip("no private mounts here")
+    assert done.stdout.strip() == "rc=1 left=0"
+    assert "disk is full" in done.stderr and "out.gguf" in done.stderr
