@@ -105,7 +105,11 @@ void read_rope(ModelConfig& c, const JsonFields& f) {
 void read_sliding(ModelConfig& c, const JsonFields& f) {
   if (c.family == Family::llama) return;
   if (c.family == Family::qwen2 && !f.boolean("use_sliding_window").value_or(false)) return;
-  c.sliding_window = f.integer("sliding_window", 0, kMax).value_or(0);
+  // null means no window; a key that is not there means transformers' default.
+  if (f.value().contains("sliding_window"))
+    c.sliding_window = f.integer("sliding_window", 0, kMax).value_or(0);
+  else
+    c.sliding_window = 4096;
   if (c.sliding_window == 0) return;
   if (const json* types = f.find("layer_types")) {
     if (!types->is_array() || types->size() != static_cast<std::size_t>(c.num_hidden_layers))
@@ -264,11 +268,15 @@ std::string to_config_json(const ModelConfig& c) {
   } else {
     j["sliding_window"] = c.sliding_window ? json(c.sliding_window) : json(nullptr);
     if (c.family == Family::qwen2) j["use_sliding_window"] = c.sliding_window > 0;
-    if (c.sliding_window) {
+    if (c.family == Family::qwen2 && c.sliding_window) {
       auto types = json::array();
       for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
         types.push_back(c.slides(i) ? "sliding_attention" : "full_attention");
-      if (c.family == Family::qwen2) j["layer_types"] = std::move(types);
+      j["layer_types"] = std::move(types);
+      // Before layer_types there was the number of layers that come before the sliding ones.
+      std::int64_t first = 0;
+      while (!c.slides(first)) ++first;
+      j["max_window_layers"] = first;
     }
   }
   j["bos_token_id"] = ids_to_json(c.bos_token_ids);
