@@ -79,7 +79,8 @@ Value walk(Evaluator& e, Value v, const Value& path, const Value* fallback) {
 }
 
 Value map(Evaluator& e, const Value& v, const Args& args) {
-  std::vector<Value> items = items_of(e, v);
+  std::vector<Value> items;
+  if (truthy(v)) items = items_of(e, v);  // none, false and 0 count as empty
   if (const Value* attribute = args.get(~std::size_t{0}, "attribute")) {
     const Value* fallback = args.get(~std::size_t{0}, "default");
     for (Value& item : items) item = walk(e, item, *attribute, fallback);
@@ -101,6 +102,7 @@ Value choose(Evaluator& e, const Value& v, const Args& args, bool by_attribute, 
   const std::string name = tested ? need_string(e, &args.items[first], "a test's name") : "";
   Args rest;
   if (tested) rest = {{args.items.begin() + static_cast<std::ptrdiff_t>(first) + 1, args.items.end()}, args.named};
+  if (!truthy(v)) return new_list(e, {}, Flavor::generator);  // none, false and 0 count as empty
   for (const Value& item : items_of(e, v)) {
     e.charge(1);
     const Value subject = by_attribute ? walk(e, item, args.items[0], nullptr) : item;
@@ -373,8 +375,15 @@ Value from_json(Evaluator& e, const Value& v, const Args&) {
   return parse_json(s, e.heap(), {.mark = origin(v)});
 }
 
+Value safe(Evaluator& e, const Value& v, const Args&) {
+  Text text = e.to_string(v).text();
+  text.safe = true;
+  return e.make_string(std::move(text));
+}
+
 Value escape(Evaluator& e, const Value& v, const Args&) {
   Value s = e.to_string(v);
+  if (s.text().safe) return s;
   for (auto [from, to] : {std::pair{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}}) {
     Text to_text;
     to_text.append(to, origin(s));
@@ -466,7 +475,7 @@ constexpr std::pair<std::string_view, Filter> kFilters[] = {
     {"replace", replace},
     {"reverse", reverse},
     {"round", round_number},
-    {"safe", string},
+    {"safe", safe},
     {"select", [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, false, true); }},
     {"selectattr", [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, true, true); }},
     {"sort", sort},

@@ -99,8 +99,11 @@ Value Evaluator::binary(std::string_view op, const Value& a, const Value& b) {
     return int_arithmetic(*this, op, a.as_int(), b.as_int(), mark);
   }
   if (op == "+" && a.is(Kind::string) && b.is(Kind::string)) {
-    Text out = a.text();
-    out.append(b.text());
+    const bool safe = a.text().safe || b.text().safe;
+    const auto part = [&](const Value& v) { return safe && !v.text().safe ? apply_filter("e", v, {}) : v; };
+    Text out = part(a).text();
+    out.append(part(b).text());
+    out.safe = safe;
     return make_string(std::move(out));
   }
   if (op == "+" && is_sequence(a) && is_sequence(b) && a.is(Kind::list) && b.is(Kind::list) &&

@@ -31,6 +31,7 @@ struct Run {
 struct Text {
   std::string bytes;
   std::vector<Run> runs;
+  bool safe = false;  // passed through |safe: what `+` joins to it is HTML-escaped, as Python's Markup does
 
   void append(std::string_view more, Mark mark);
   void append(const Text& other) { append(other, 0, other.bytes.size()); }
