@@ -51,26 +51,32 @@ class AnswerFinder {
     const ByteRange own = source_range(full_, i);
     const bool wrote = own.begin != std::string::npos;
     std::size_t begin = wrote ? own.begin : std::string::npos;
-    const std::string prompt = render(i, true);
+    const std::string prompt = render(i, true).text;
     const std::size_t shared = common_prefix(prompt, full_.text);
     // An equal prefix is the exact start; a template that changes earlier turns leaves only the message's own bytes.
     if (shared >= floor && (shared == prompt.size() || shared <= begin)) begin = std::min(begin, shared);
     if (begin == std::string::npos) return {floor, floor};
     std::size_t end = wrote ? own.end : begin;
-    std::size_t limit = next_data(full_, end);
-    const std::string closed = render(i + 1, false);
-    if (full_.text.starts_with(closed) && closed.size() >= end) limit = std::min(limit, closed.size());
-    return {begin, turn_end(end, limit)};
+    const std::size_t limit = next_data(full_, end);
+    return {begin, turn_end(end, std::min(limit, end + closing(i, end, wrote)))};
   }
 
  private:
-  std::string render(std::size_t count, bool prompt) {
+  // How many bytes after `end` belong to message i's turn: as many as agree with the conversation that stops there.
+  std::size_t closing(std::size_t i, std::size_t end, bool wrote) {
+    const Rendered closed = render(i + 1, false);
+    const std::size_t own = wrote ? source_range(closed, i).end : end;
+    if (own > closed.text.size()) return 0;
+    return common_prefix(std::string_view(full_.text).substr(end), std::string_view(closed.text).substr(own));
+  }
+
+  Rendered render(std::size_t count, bool prompt) {
     input_.count = static_cast<std::int64_t>(count);
     input_.add_generation_prompt = prompt;
     try {
-      return chat_.render(input_).text;
+      return chat_.render(input_);
     } catch (const Error&) {
-      return "";  // the template refuses this part on its own: nothing is learned from it
+      return {};  // the template refuses this part on its own: nothing is learned from it
     }
   }
 
