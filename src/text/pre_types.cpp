@@ -102,7 +102,7 @@ std::string_view pattern_of(std::string_view cut) {
 
 std::vector<PreStep> steps_of(const Row& row) {
   std::vector<PreStep> steps;
-  for (const std::string_view cut : row.cuts) {
+  for (const std::string_view& cut : row.cuts) {
     if (cut == kGpt2 && &cut == &row.cuts.back()) {  // ByteLevel brings this cut with it
       steps.push_back({.kind = PreStep::byte_level, .pattern = {}});
       return steps;
