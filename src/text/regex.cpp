@@ -86,6 +86,19 @@ class Translator {
     if (c == 'S') return set(kSpaceItems, true);
     if (c == 'W') return set(kWordItems, true);
     if (c == 'H') return set("0-9a-fA-F", true);
+    if ((c == 'b' || c == 'B') && !in_class) {
+      const std::string word = std::string("[") + kWordItems + "]", at_edge = "(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + ")";
+      out_ += c == 'b' ? "(?:" + at_edge + ")" : "(?!" + at_edge + ")";
+      i_ += 2;
+      return;
+    }
+    if ((c == 'p' || c == 'P') && in_.substr(i_ + 2, 1) == "{") {
+      const size_t end = in_.find('}', i_);
+      CHECK_FILE(end != in_.npos, "{}: the regular expression has an open \\{}{{", where_, c);
+      out_.append(in_.substr(i_, end + 1 - i_));
+      i_ = end + 1;
+      return;
+    }
     if (c == 'd' || c == 'D') {
       out_ += c == 'd' ? "\\p{Nd}" : "\\P{Nd}";
       i_ += 2;

@@ -76,6 +76,7 @@ struct Tokenizer::Impl {
       added_of[static_cast<size_t>(t.id)] = static_cast<int32_t>(i);
       std::string content = t.content;
       if (t.normalized) normalizer.apply(content, nullptr);
+      added_text.push_back(content);
       (t.normalized ? normalized_entries : raw_entries).push_back({std::move(content), t});
     }
     raw.build(std::move(raw_entries));
@@ -88,11 +89,17 @@ struct Tokenizer::Impl {
     return i < spec.model.tokens.size() ? std::string_view(spec.model.tokens[i]) : std::string_view();
   }
 
+  // What a decoder sees: for a normalized added token its normalized form, as the crate has it.
+  std::string_view decoder_token(int32_t id) const {
+    const int32_t added = added_of[static_cast<size_t>(id)];
+    return added >= 0 ? std::string_view(added_text[static_cast<size_t>(added)]) : token(id);
+  }
+
   void fill_pieces() {
     piece_start.reserve(static_cast<size_t>(size) + 1);
     for (int32_t id = 0; id < size; ++id) {
       piece_start.push_back(pieces.size());
-      pieces += special[static_cast<size_t>(id)] ? std::string(token(id)) : decoder.piece(token(id));
+      pieces += special[static_cast<size_t>(id)] ? std::string(token(id)) : decoder.piece(decoder_token(id));
     }
     piece_start.push_back(pieces.size());
   }
@@ -173,7 +180,8 @@ struct Tokenizer::Impl {
   AddedTokens raw, normalized;
   int32_t size = 0;
   std::vector<uint8_t> special;
-  std::vector<int32_t> added_of;  // id -> index in spec.added
+  std::vector<int32_t> added_of;        // id -> index in spec.added
+  std::vector<std::string> added_text;  // normalized where the token is
   std::string pieces;
   std::vector<size_t> piece_start;
   std::vector<int32_t> stops;
@@ -215,7 +223,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
   for (const int32_t id : ids) {
     CHECK(id >= 0 && id < impl_->size, "decode: id {} is outside the vocabulary of {}", id, impl_->size);
     if (skip_special && impl_->special[static_cast<size_t>(id)]) continue;
-    if (const std::string_view token = impl_->token(id); !token.empty()) tokens.emplace_back(token);
+    if (const std::string_view token = impl_->decoder_token(id); !token.empty()) tokens.emplace_back(token);
   }
   return impl_->decoder.decode(std::move(tokens));
 }

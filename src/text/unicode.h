@@ -1,4 +1,4 @@
-// Unicode facts that tokenizers need: general categories (14.0, as Oniguruma 6.9.8 and PCRE2 10.42 carry them), UTF-8 stepping
+// Unicode facts that tokenizers need: general categories (those of the `tokenizers` package), UTF-8 stepping
 // and repair. Categories are numbers, so that a character class is a bit mask and a test is a shift.
 // Stepping functions expect valid UTF-8; `repair_utf8` makes it valid.
 #pragma once
