@@ -2,6 +2,8 @@
 // compared in tests/py/test_tokenizer.py.
 #include "text/tokenizer.h"
 
+#include <gtest/gtest.h>
+
 #include <random>
 
 #include "core/error.h"
