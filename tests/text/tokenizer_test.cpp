@@ -44,7 +44,7 @@ TEST(Tokenizer, RefusalsNameTheField) {
 
 TEST(Tokenizer, UserTextNeverMakesSpecialTokensUnlessAsked) {
   const auto t = Tokenizer::from_json(kSmall);
-  EXPECT_EQ(t.encode("a<s>b"), (std::vector<int32_t>{0, 1}));
+  EXPECT_EQ(t.encode("a<s>b"), std::vector<int32_t>{2});  // characters without a token vanish, and a, b become neighbours
   EXPECT_EQ(t.encode("a<s>b", {.parse_special = true}), (std::vector<int32_t>{0, 5, 1}));
   const TextSpan spans[] = {{"<s>a", true}, {"b<s>", false}, {"<", true}, {"s>", false}, {"<s>", true}};
   EXPECT_EQ(t.encode_spans(spans), (std::vector<int32_t>{5, 2, 5}));  // a and b join across the border
