@@ -159,7 +159,10 @@ void check(const Case& c) {
   std::vector<GemmTerm> terms;
   const std::size_t cells = static_cast<std::size_t>(c.m * c.n);
   std::vector<double> sum(cells, 0), magnitude(cells, 0), slack(cells, 0);
-  const bool native = isa() == Isa::avx512;
+  // Up to eight rows nothing is rounded: weights stream past fp32 activations.
+  bool few = c.m <= 8;
+  for (const auto& t : c.terms) few = few && !t.trans_x && !t.trans_w;
+  const bool native = isa() == Isa::avx512 && !few;
   for (const auto& t : c.terms) {
     GemmTerm g;
     g.trans_x = t.trans_x, g.trans_w = t.trans_w;

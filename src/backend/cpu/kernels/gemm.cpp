@@ -13,6 +13,7 @@
 
 #include "backend/cpu/kernels/gemm_inner.h"
 #include "core/error.h"
+#include "formats/nf4.h"
 
 namespace supersonic::cpu {
 namespace {
@@ -100,6 +101,7 @@ Source source_of(const MatrixRef& m) {
   if (m.format) {
     s.decode = m.format->decode;
     s.block = m.format->block;
+    s.scales = s.codec == Codec::nf4 ? formats::nf4_scales : nullptr;
   }
   return s;
 }
@@ -363,34 +365,47 @@ void convert(const Term& t, const Source& s, int64_t first, int64_t count, void*
   if (count % 2) words[count] = 0;
 }
 
-// Two rows of words' halves -> words of (row a, row b) pairs.
-void interleave(const std::uint16_t* a, const std::uint16_t* b, int64_t count, std::uint32_t* out) {
-  for (int64_t i = 0; i < count; ++i)
-    out[i] = a[i] | std::uint32_t{b ? b[i] : std::uint16_t{0}} << 16;
-}
-
-// Columns c0..c0+count of stored rows k..k+1 (one step of a transposed operand) -> `count` words.
-void transposed_step(const Term& t, const Source& s, int64_t k, int64_t c0, int64_t count,
-                     std::uint8_t* linear, std::uint32_t* out) {
-  if (t.kind == Kind::f32)
-    return inner().to_f32(s, k * s.ld + c0, count, reinterpret_cast<float*>(out));
-  auto* a = reinterpret_cast<std::uint16_t*>(linear);
-  auto* b = a + round_up(count, 32);
-  inner().to_bf16(s, k * s.ld + c0, count, a);
-  const bool second = k + 1 < t.k;
-  if (second) inner().to_bf16(s, (k + 1) * s.ld + c0, count, b);
-  interleave(a, second ? b : nullptr, count, out);
+// `steps` steps of a transposed operand from stored row k0 on, columns c0..c0+cols, in panels of `panel` columns. A panel of
+// at most half of it is `narrow` wide; panel c / `panel` begins at out + c * bytes.
+void pack_transposed(const Term& t, const Source& s, int64_t k0, int64_t steps, int64_t c0, int64_t cols, int64_t panel, int64_t narrow,
+                     std::uint8_t* linear, std::uint8_t* out) {
+  const int64_t unit = step_elements(t.kind), rows = std::min(steps * unit, t.k - k0);
+  const bool direct = t.kind == Kind::bf16 && s.codec == Codec::bf16;
+  const int64_t ld = direct ? s.ld : round_up(cols, 32), batch = direct ? rows : 8;
+  for (int64_t k = 0; k < rows; k += batch) {
+    const int64_t some = std::min(batch, rows - k);
+    const std::uint8_t* in = linear;
+    if (direct) {
+      in = static_cast<const std::uint8_t*>(s.data) + ((k0 + k) * s.ld + c0) * 2;
+    } else {
+      for (int64_t i = 0; i < some; ++i) {
+        const int64_t first = (k0 + k + i) * s.ld + c0;
+        if (t.kind == Kind::bf16)
+          inner().to_bf16(s, first, cols, reinterpret_cast<std::uint16_t*>(linear) + i * ld);
+        else
+          inner().to_f32(s, first, cols, reinterpret_cast<float*>(linear) + i * ld);
+      }
+    }
+    for (int64_t c = 0; c < cols; c += panel) {
+      const int64_t count = std::min(panel, cols - c), width = count <= narrow ? narrow : panel;
+      auto* words = reinterpret_cast<std::uint32_t*>(out) + steps * c + k / unit * width;
+      if (t.kind == Kind::bf16) {
+        inner().interleave(in + c * 2, ld, some, static_cast<int>(count), words, static_cast<int>(width));
+        continue;
+      }
+      for (int64_t i = 0; i < some; ++i, words += width) {
+        std::copy_n(reinterpret_cast<const std::uint32_t*>(linear) + i * ld + c, count, words);
+        std::fill(words + count, words + width, 0u);
+      }
+    }
+  }
 }
 
 void pack_x(const Cut& cut, const Term& t, int64_t panel, std::uint8_t* linear, std::uint8_t* out) {
   const int64_t row0 = panel_begin(cut.m, panel);
   const int rows = static_cast<int>(panel_begin(cut.m, panel + 1) - row0);
   auto* words = reinterpret_cast<std::uint32_t*>(out);
-  if (t.trans_x) {
-    for (int64_t s = 0; s < t.steps; ++s)
-      transposed_step(t, t.x, s * step_elements(t.kind), row0, rows, linear, words + s * rows);
-    return;
-  }
+  if (t.trans_x) return pack_transposed(t, t.x, 0, t.steps, row0, rows, rows, 0, linear, out);
   const int64_t ld = round_up(t.steps, 16);
   for (int r = 0; r < rows; ++r) {
     auto* row = reinterpret_cast<std::uint32_t*>(linear) + r * ld;
@@ -416,21 +431,7 @@ void pack_w(const Term& t, const Segment& s, int64_t c0, int64_t cols, std::uint
             std::uint8_t* out) {
   const int64_t nr = inner().nr, unit = step_elements(t.kind);
   const size_t bytes = step_bytes(t) * static_cast<size_t>(s.steps);
-  if (t.trans_w) {  // a stored row of the tile at a time, dealt out to the panels
-    auto* row = reinterpret_cast<std::uint32_t*>(linear);
-    std::uint8_t* rest = linear + round_up(static_cast<size_t>(cols) * 4, kLine);
-    for (int64_t i = 0; i < s.steps; ++i) {
-      transposed_step(t, t.w, s.k0 + i * unit, c0, cols, rest, row);
-      for (int64_t c = 0; c < cols; c += nr) {
-        const int64_t count = std::min(nr, cols - c), width = count <= nr / 2 ? nr / 2 : nr;
-        auto* words =
-            reinterpret_cast<std::uint32_t*>(out + bytes * static_cast<size_t>(c)) + i * width;
-        std::copy_n(row + c, count, words);
-        std::fill(words + count, words + width, 0u);
-      }
-    }
-    return;
-  }
+  if (t.trans_w) return pack_transposed(t, t.w, s.k0, s.steps, c0, cols, nr, nr / 2, linear, out);
   for (int64_t c = 0; c < cols; c += nr) {
     const int count = static_cast<int>(std::min(nr, cols - c));
     const int width = static_cast<int>(count <= nr / 2 ? nr / 2 : nr);

@@ -198,8 +198,8 @@ inline void decode_group(Codec codec, const std::uint8_t* data, std::int64_t ind
 // Cuts [first, first + count) at multiples of `block`: whole(first, count, out) for the middle, a
 // decoded block for edges.
 template <int kMaxBlock, class Whole>
-inline void by_blocks(std::int64_t block, std::int64_t first, std::int64_t count, float* out,
-                      Whole whole) {
+inline void by_blocks(std::int64_t total, std::int64_t block, std::int64_t first,
+                      std::int64_t count, float* out, Whole whole) {
   while (count > 0) {
     const std::int64_t skip = first % block;
     std::int64_t n;
@@ -208,7 +208,8 @@ inline void by_blocks(std::int64_t block, std::int64_t first, std::int64_t count
       whole(first, n, out);
     } else {
       float edge[kMaxBlock];
-      whole(first - skip, block, edge);
+      const std::int64_t start = first - skip;
+      whole(start, total - start < block ? total - start : block, edge);
       n = block - skip < count ? block - skip : count;
       std::memcpy(out, edge + skip, static_cast<std::size_t>(n) * 4);
     }
@@ -230,11 +231,10 @@ inline void generic_to_f32(const Source& s, std::int64_t first, std::int64_t cou
       return;
     case Codec::nf4:
     case Codec::other:
-      return by_blocks<kMaxFormatBlock>(
-          s.block, first, count, out,
+      return by_blocks<kMaxFormatBlock>(s.rows * s.cols, s.block, first, count, out,
           [&](std::int64_t f, std::int64_t n, float* o) { s.decode(*s.planes, f, n, o); });
     default:
-      return by_blocks<32>(32, first, count, out, [&](std::int64_t f, std::int64_t n, float* o) {
+      return by_blocks<32>(s.rows * s.cols, 32, first, count, out, [&](std::int64_t f, std::int64_t n, float* o) {
         for (std::int64_t g = 0; g < n / 32; ++g)
           decode_group(s.codec, bytes, f / 32 + g, o + g * 32);
       });
@@ -260,6 +260,16 @@ inline void generic_transpose(const std::uint32_t* in, std::int64_t ld, int rows
                               std::int64_t steps, std::uint32_t* out, int out_stride) {
   for (std::int64_t k = 0; k < steps; ++k)
     for (int r = 0; r < rows; ++r) out[k * out_stride + r] = in[r * ld + k];
+}
+
+[[maybe_unused]] void generic_interleave(const std::uint8_t* in, std::int64_t ld, std::int64_t rows, int count,
+                                         std::uint32_t* out, int width) {
+  for (std::int64_t k = 0; k < rows; k += 2, out += width)
+    for (int c = 0; c < width; ++c) {
+      const std::uint8_t* at = in + (k * ld + c) * 2;
+      const std::uint32_t a = c < count ? load16(at) : 0u, b = c < count && k + 1 < rows ? load16(at + ld * 2) : 0u;
+      out[c] = a | b << 16;
+    }
 }
 
 // ---- products of packed panels
@@ -546,6 +556,7 @@ constexpr Inner generic_inner() {
   i.to_f32 = ToF32;
   i.to_bf16 = generic_to_bf16<ToF32>;
   i.transpose = generic_transpose;
+  i.interleave = generic_interleave;
   i.product_f32 = generic_product_f32;
   i.product_bf16 = nullptr;
   i.product_int8 = generic_product_int8;

@@ -39,6 +39,8 @@ struct Source {
   const Planes* planes = nullptr;
   void (*decode)(const Planes& planes, std::int64_t first, std::int64_t count,
                  float* out) = nullptr;
+  // nf4: the scales of blocks first .. first + count
+  void (*scales)(const Planes& planes, std::int64_t first, std::int64_t count, float* out) = nullptr;
   std::int64_t rows = 0, cols = 0, ld = 0;
   int block = 1;
   Codec codec = Codec::f32;
@@ -82,6 +84,10 @@ struct Inner {
   // out[step][rows] = in[row][step], 32-bit words; in: `rows` rows ld words apart.
   void (*transpose)(const std::uint32_t* in, std::int64_t ld, int rows, std::int64_t steps,
                     std::uint32_t* out, int out_stride);
+
+  // bf16 rows -> words of two rows: out[i][c] = {in[2 i][c], in[2 i + 1][c]}; zeros behind the last row and from `count`
+  // to `width`. in: any alignment, ld elements from row to row. out: rows of `width` words.
+  void (*interleave)(const std::uint8_t* in, std::int64_t ld, std::int64_t rows, int count, std::uint32_t* out, int width);
 
   // tile (rows, nr) [+]= x panel * w panel. width is nr or nr / 2.
   void (*product_f32)(int rows, int width, std::int64_t steps, const float* x, const float* w,
