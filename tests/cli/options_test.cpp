@@ -44,9 +44,9 @@ struct Sample {
       return found == environment.end() ? nullptr : found->second.c_str();
     });
   }
-  std::string refusal(std::vector<const char*> arguments, std::map<std::string, std::string> environment = {}) {
+  static std::string refusal(std::vector<const char*> arguments, std::map<std::string, std::string> environment = {}) {
     try {
-      parse(std::move(arguments), std::move(environment));
+      Sample().parse(std::move(arguments), std::move(environment));
     } catch (const Error& e) {
       EXPECT_EQ(e.kind(), ErrorKind::usage);
       return e.what();
