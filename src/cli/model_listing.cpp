@@ -82,7 +82,8 @@ void read_config(ModelListing& out, Read&& read) {
 
 ModelListing list_gguf(const std::string& path) {
   const io::GgufFile file = io::GgufFile::open(path);
-  ModelListing out{.path = path, .container = fmt::format("GGUF v{}", file.version())};
+  ModelListing out;
+  out.path = path, out.container = fmt::format("GGUF v{}", file.version());
   out.architecture = file.get_string("general.architecture", "");
   out.name = file.get_string("general.name", "");
   read_config(out, [&] { return io::model_config_from_gguf(file); });
@@ -100,7 +101,8 @@ ModelListing list_gguf(const std::string& path) {
 }
 
 ModelListing list_folder(const std::string& path) {
-  ModelListing out{.path = path, .container = "safetensors"};
+  ModelListing out;
+  out.path = path, out.container = "safetensors";
   read_config(out, [&] { return io::read_model_config(path); });
   if (out.config) out.architecture = out.config->architecture, out.name = out.config->name;
   const io::SafeTensors file = io::SafeTensors::open(path);
