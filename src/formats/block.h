@@ -57,11 +57,13 @@ constexpr int truncate_below(float x, int highest) {
   return q < highest ? q : highest;
 }
 
+// Nearest integer, halves away from zero; |x| < 2^22. The largest float below a half carries
+// exactly the halves over.
 constexpr int round_half_away(float x) {
-  const float a = magnitude(x);
-  const int whole = static_cast<int>(a);
-  const int rounded = whole + (a - static_cast<float>(whole) >= 0.5f);
-  return x < 0 ? -rounded : rounded;
+  constexpr float kBelowHalf = 0x1.fffffep-2f;
+  const std::uint32_t sign = std::bit_cast<std::uint32_t>(x) & 0x80000000u;
+  return static_cast<int>(x +
+                          std::bit_cast<float>(std::bit_cast<std::uint32_t>(kBelowHalf) | sign));
 }
 
 // 32 codes of five bits: low nibbles in qs (byte j: codes j and j + 16), fifth bits in qh (bit i:

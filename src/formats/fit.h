@@ -9,12 +9,23 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/dtype.h"
+
 namespace supersonic::formats {
 
 // Nearest integer as a float, halves to even; for |x| < 2^22 (rounding mode to nearest).
 inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
 inline float nearest_code(float x, float lowest, float highest) {
   return nearest(std::min(std::max(x, lowest), highest));
+}
+
+// x rounded to 16 bits; upwards in magnitude where that is subnormal, so that the integers that
+// multiply a rounded super-scale stay in their range however coarse it is.
+inline float super_scale(float x) {
+  f16 h(x);
+  const float rounded(h), size = x < 0 ? -x : x;
+  if (size < 0x1p-14f && (rounded < 0 ? -rounded : rounded) < size) ++h.bits;
+  return static_cast<float>(h);
 }
 
 // How much an error at each weight counts where no calibration says otherwise: sqrt(2 mean(x^2) +

@@ -28,8 +28,8 @@ struct Format {
   int block_bytes = 0;     // bytes of plane 0 per block
   bool row_blocks = true;  // true: cols must be a multiple of block, a block never crosses a row
   int planes = 1;
-  std::string_view
-      fallback;  // the format that llama.cpp writes instead where cols is not a multiple of block
+  // What llama.cpp writes instead where cols is not a multiple of block; empty: f16.
+  std::string_view fallback = "";
 
   // Bytes of plane p for a matrix of rows x cols. Throws Error(bad_file) for sizes that this format
   // cannot have.

@@ -65,13 +65,10 @@ float encode_block(const float* w, int n, std::uint8_t* codes) {
   for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(w[i]));
   const float divisor = std::max(largest, kSmallest), inverse = 1.0f / divisor;
   const bool whole = n == Nf4::weights;
-  std::uint8_t q[Nf4::weights + 1];
-  q[n] =
-      static_cast<std::uint8_t>(Nf4::nearest(0));  // the other half of the last byte when n is odd
-  for (int i = 0; i < n; ++i) {
-    const float x = whole ? w[i] * inverse : w[i] / divisor;
-    q[i] = static_cast<std::uint8_t>(Nf4::nearest(Dynamic8::clamped(x)));
-  }
+  float x[Nf4::weights] = {};  // the zeros complete the last byte when n is odd
+  std::uint8_t q[Nf4::weights];
+  for (int i = 0; i < n; ++i) x[i] = Dynamic8::clamped(whole ? w[i] * inverse : w[i] / divisor);
+  Nf4::nearest(x, Nf4::weights, q);
   for (int i = 0; i < n; i += 2) codes[i / 2] = static_cast<std::uint8_t>(q[i] << 4 | q[i + 1]);
   return whole ? largest : divisor;
 }

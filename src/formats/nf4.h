@@ -44,11 +44,13 @@ struct Nf4 {
     for (int i = 0; i < n; ++i) out[i] = table[codes[i / 2] >> (i % 2 ? 0 : 4) & 15] * scale;
   }
 
-  // Nearest table entry of x in [-1, 1], of two equally near the smaller.
-  static constexpr int nearest(float x) {
-    int code = 0;
-    for (int i = 0; i < 15; ++i) code += x > (table[i] + table[i + 1]) / 2;
-    return code;
+  // Codes of n values in [-1, 1]: the nearest table entries, of two equally near the smaller.
+  static constexpr void nearest(const float* x, int n, std::uint8_t* codes) {
+    for (int i = 0; i < n; ++i) codes[i] = 0;
+    for (int c = 0; c < 15; ++c) {  // the outer loop, so that the inner one is vectorized
+      const float middle = (table[c] + table[c + 1]) / 2;
+      for (int i = 0; i < n; ++i) codes[i] = static_cast<std::uint8_t>(codes[i] + (x[i] > middle));
+    }
   }
 };
 

@@ -121,8 +121,8 @@ struct Q4_K {
       top_scale = std::max(top_scale, fits[k].scale);
       top_min = std::max(top_min, -fits[k].offset);
     }
-    t.d = rounded(top_scale / kTopScale);
-    t.dmin = rounded(top_min / kTopScale);
+    t.d = super_scale(top_scale / kTopScale);
+    t.dmin = super_scale(top_min / kTopScale);
     for (int k = 0; k < 8; ++k) {
       start[k][0] = t.d > 0 ? nearest_code(fits[k].scale / t.d, 0, kTopScale) : 0;
       start[k][1] = t.dmin > 0 ? nearest_code(-fits[k].offset / t.dmin, 0, kTopScale) : 0;

@@ -104,7 +104,7 @@ struct Q6_K {
     Draft t;
     float scales[16], start[16];
     for (int k = 0; k < 16; ++k) scales[k] = search_scale(x + 16 * k, w + 16 * k);
-    t.d = rounded(farthest(scales, 16) / -128);
+    t.d = super_scale(farthest(scales, 16) / -128);
     for (int k = 0; k < 16; ++k) {
       start[k] = magnitude(t.d) > 0 ? nearest_code(scales[k] / t.d, -128, 127) : 0;
     }
