@@ -1,3 +1,4 @@
+// What every command shares: its common options, --help and --print-config.
 #include "cli/command.h"
 
 #include <algorithm>

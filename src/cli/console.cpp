@@ -1,3 +1,4 @@
+// The one place that writes to the terminal. A line goes out in one call, so that lines of threads do not mix.
 #include "cli/console.h"
 
 #include <sys/ioctl.h>

@@ -1,3 +1,4 @@
+// Pages are built from the declarations alone; a column holds the flags, the rest is wrapped beside it.
 #include "cli/help.h"
 
 #include <fmt/format.h>
@@ -102,8 +103,9 @@ class HelpText {
       std::string name = flag(o, false), help = o.help_;
       if (!o.placeholder_.empty() && !o.choices_.empty()) help += fmt::format(": {}", fmt::join(o.choices_, ", "));
       if (o.letter_) name = fmt::format("-{}, {}", o.letter_, name);
-      const std::string value = o.required_ ? "required" : shown_default(o);
-      out += fmt::format("| `{}` | {} | {} |\n", escape(name), value.empty() ? "" : "`" + escape(value) + "`", escape(help));
+      const std::string value = shown_default(o);
+      out += fmt::format("| `{}` | {} | {} |\n", escape(name),
+                         o.required_ ? "required" : value.empty() ? "" : "`" + escape(value) + "`", escape(help));
     }
   }
   static bool common(std::string_view group) { return group == "Common"; }

@@ -1,3 +1,4 @@
+// The comma before a value follows from the last byte written: nothing after an opening bracket, a blank after a colon.
 #include "cli/json_writer.h"
 
 #include <fmt/format.h>

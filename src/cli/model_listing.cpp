@@ -1,3 +1,4 @@
+// Both containers are listed from their headers; a value of the metadata is cut to one line of text.
 #include "cli/model_listing.h"
 
 #include <fmt/format.h>

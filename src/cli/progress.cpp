@@ -1,3 +1,4 @@
+// A line is built in a fixed buffer and written by one write(2); the rate is an average over about ten seconds.
 #include "cli/progress.h"
 
 #include <fmt/format.h>

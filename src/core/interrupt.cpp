@@ -1,3 +1,4 @@
+// The handler touches lock-free atomics, write(2) and _exit(2) alone: all else is unsafe in a signal.
 #include "core/interrupt.h"
 
 #include <signal.h>

@@ -1,3 +1,4 @@
+// Everything is read from small text files; one that is missing or odd counts as "no limit".
 #include "core/machine.h"
 
 #include <sched.h>

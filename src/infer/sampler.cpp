@@ -1,3 +1,4 @@
+// Tokens that top-k drops cost one comparison each; exponentials are taken of what is left, in fp64.
 #include "infer/sampler.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// What is held back is the longest beginning of a stop string that the bytes so far end in.
 #include "infer/stop.h"
 
 #include <algorithm>

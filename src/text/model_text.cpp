@@ -1,3 +1,4 @@
+// The keys of both kinds of model, brought into the form that Tokenizer and ChatTemplate take.
 #include "text/model_text.h"
 
 #include <algorithm>

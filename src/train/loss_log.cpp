@@ -1,3 +1,4 @@
+// Lines are formatted into a fixed buffer; reading accepts exactly what is written here, plus keys that are unknown.
 #include "train/loss_log.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+// Coordinates are in the units of the viewBox; long curves are thinned to the extremes of each pixel column.
 #include "train/plot.h"
 
 #include <fmt/format.h>

@@ -1,15 +1,11 @@
+// The page is one string: style, figures, plots, answers, settings. All text from outside passes escape_html.
 #include "train/report.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <fstream>
 
-#include "core/error.h"
+#include "io/output_file.h"
 #include "train/plot.h"
 
 namespace supersonic::train {
@@ -113,17 +109,7 @@ std::string render_report(const Report& report, const LossCurve& curve) {
 }
 
 void write_report(const std::string& path, const Report& report, const LossCurve& curve) {
-  const std::string page = render_report(report, curve), partial = path + ".part";
-  {
-    std::ofstream file(partial, std::ios::binary | std::ios::trunc);
-    file << page << std::flush;
-    if (!file) {
-      const int error = errno;
-      std::remove(partial.c_str());
-      fail(ErrorKind::failure, "{}: cannot write the report: {}", path, std::strerror(error));
-    }
-  }
-  CHECK(std::rename(partial.c_str(), path.c_str()) == 0, "{}: cannot rename the report: {}", path, std::strerror(errno));
+  io::write_file(path, render_report(report, curve));
 }
 
 }  // namespace supersonic::train

@@ -20,7 +20,7 @@ struct Report {
 
 std::string render_report(const Report& report, const LossCurve& curve);
 
-// Writes the page beside `path` first and renames it, so that a reader never sees half a file.
+// Atomic: a reader never sees half a file. Throws Error(failure).
 void write_report(const std::string& path, const Report& report, const LossCurve& curve);
 
 }  // namespace supersonic::train

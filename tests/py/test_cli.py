@@ -111,7 +111,8 @@ def test_help_for_every_command():
     for name in [line.split()[0] for line in overview.splitlines() if line.startswith("  ")]:
         done = run(name, "--help")
         assert done.returncode == 0 and f"Usage: supersonic {name}" in done.stdout
-        assert all(len(line) <= 80 for line in done.stdout.splitlines() if not line.startswith("  supersonic")), name
+        page = done.stdout.split("\nExamples\n")[0]
+        assert all(len(line) <= 80 for line in page.splitlines()), name
 
 
 def test_the_reference_page_is_current():
@@ -142,7 +143,7 @@ def test_precedence_shows_in_the_resolved_config(tmp_path, model):
 
 
 def test_tokenize_and_back(model, tmp_path):
-    assert json.loads(run("tokenize", model, "--text", "hello", "--json").stdout) == [256, 257, 78]
+    assert json.loads(run("tokenize", model, "--text", "hello", "--json").stdout) == [256, 257, ord("o")]
     assert json.loads(run("tokenize", model, "--text", "<|end|>", "--json", "--parse-special").stdout) == [259]
     plain = json.loads(run("tokenize", model, "--text", "<|end|>", "--json").stdout)
     assert 259 not in plain and len(plain) > 1
