@@ -1,4 +1,5 @@
-// supersonic help [COMMAND]: the overview, one command's page, or the reference page that docs/cli.md holds.
+// supersonic help [COMMAND]: the overview, one command's page, or the reference page that
+// docs/cli.md holds.
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/help.h"
@@ -21,7 +22,9 @@ struct Help {
     if (markdown) return print(markdown_reference()), 0;
     if (command.empty()) return print(overview()), 0;
     const Command* c = find_command(command);
-    if (!c) fail(ErrorKind::usage, "help: unknown command '{}'\n'supersonic help' lists the commands", command);
+    if (!c)
+      fail(ErrorKind::usage, "help: unknown command '{}'\n'supersonic help' lists the commands",
+           command);
     const char* const arguments[] = {"--help"};
     return c->run(*c, {arguments, 1});
   }

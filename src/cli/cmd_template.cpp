@@ -17,17 +17,27 @@ struct Template {
   std::string model, file, name = "default";
   bool generation_prompt = false, json = false;
 
-  static constexpr About about{
-      .summary = "Render a conversation with the model's chat template",
-      .usage = "MODEL -f messages.json",
-      .details = "The file holds a list of messages, or an object with messages, tools, add_generation_prompt and any other "
-                 "variable of the template. --json also says which bytes the template wrote: special tokens are taken from these alone.",
-      .examples = "supersonic template model.gguf -f messages.json\n"
-                  "echo '[{\"role\":\"user\",\"content\":\"Hi\"}]' | supersonic template model.gguf -f - --generation-prompt"};
+  static constexpr About about{.summary = "Render a conversation with the model's chat template",
+                               .usage = "MODEL -f messages.json",
+                               .details =
+                                   "The file holds a list of messages, or an object with messages, "
+                                   "tools, add_generation_prompt and any other "
+                                   "variable of the template. --json also says which bytes the "
+                                   "template wrote: special tokens are taken from these alone.",
+                               .examples =
+                                   "supersonic template model.gguf -f messages.json\n"
+                                   "echo '[{\"role\":\"user\",\"content\":\"Hi\"}]' | supersonic "
+                                   "template model.gguf -f - --generation-prompt"};
 
   void options(Options& o) {
-    o.positional("model", model, "GGUF file, or Hugging Face folder").letter('m').value("MODEL").required();
-    o.add("file", file, "The conversation as JSON; - reads standard input").letter('f').value("FILE").required();
+    o.positional("model", model, "GGUF file, or Hugging Face folder")
+        .letter('m')
+        .value("MODEL")
+        .required();
+    o.add("file", file, "The conversation as JSON; - reads standard input")
+        .letter('f')
+        .value("FILE")
+        .required();
     o.add("generation-prompt", generation_prompt, "Append the beginning of the assistant's turn");
     o.add("name", name, "Which template, where the model has several").value("NAME");
     declare_json(o, json);
@@ -46,9 +56,17 @@ struct Template {
     JsonWriter w;
     w.begin_object().key("text").value(rendered.text).key("spans").begin_array();
     for (const auto& s : rendered.spans)
-      w.begin_object().key("begin").value(s.begin).key("end").value(s.end).key("trusted").value(s.trusted).end_object();
+      w.begin_object()
+          .key("begin")
+          .value(s.begin)
+          .key("end")
+          .value(s.end)
+          .key("trusted")
+          .value(s.trusted)
+          .end_object();
     w.end_array().key("generation").begin_array();
-    for (const auto& r : rendered.generation) w.begin_object().key("begin").value(r.begin).key("end").value(r.end).end_object();
+    for (const auto& r : rendered.generation)
+      w.begin_object().key("begin").value(r.begin).key("end").value(r.end).end_object();
     w.end_array().end_object();
     return print(w.text() + "\n"), 0;
   }
@@ -56,7 +74,8 @@ struct Template {
   [[noreturn]] void refuse(const text::ModelText& source) const {
     const auto names = source.template_names();
     if (names.empty()) fail(ErrorKind::bad_file, "{}: has no chat template", model);
-    fail(ErrorKind::usage, "{}: has no chat template '{}'; it has {}", model, name, fmt::join(names, ", "));
+    fail(ErrorKind::usage, "{}: has no chat template '{}'; it has {}", model, name,
+         fmt::join(names, ", "));
   }
 };
 

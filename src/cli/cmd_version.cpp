@@ -17,16 +17,21 @@ struct Version {
   int run(Context&) {
     if (!json) return print("supersonic " SUPERSONIC_VERSION "\n"), 0;
     JsonWriter w;
-    w.begin_object().key("version").value(SUPERSONIC_VERSION).key("compiler").value("g++ " __VERSION__);
-    w.key("architecture").value(
+    w.begin_object()
+        .key("version")
+        .value(SUPERSONIC_VERSION)
+        .key("compiler")
+        .value("g++ " __VERSION__);
+    w.key("architecture")
+        .value(
 #if defined(__x86_64__)
-        "x86_64"
+            "x86_64"
 #elif defined(__aarch64__)
-        "aarch64"
+            "aarch64"
 #else
-        "unknown"
+            "unknown"
 #endif
-    );
+        );
     w.end_object();
     return print(w.text() + "\n"), 0;
   }

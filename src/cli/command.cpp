@@ -14,7 +14,9 @@ void CommonOptions::options(Options& o) {
   o.add("config", config, "YAML file with options as keys").letter('c').value("FILE");
   o.count("verbose", verbose, "Log more; -vv more still").letter('v');
   o.add("quiet", quiet, "Log errors only").letter('q');
-  o.add("print-config", print_config, "Print every option with its value and origin as YAML, and stop").flag_only();
+  o.add("print-config", print_config,
+        "Print every option with its value and origin as YAML, and stop")
+      .flag_only();
   o.add("help", help, "Show this page").letter('h').flag_only();
 }
 
@@ -26,7 +28,8 @@ const Command* find_command(std::string_view name) {
   return nullptr;
 }
 
-bool prepare(const Command& command, Options& options, CommonOptions& common, std::span<const char* const> arguments) {
+bool prepare(const Command& command, Options& options, CommonOptions& common,
+             std::span<const char* const> arguments) {
   for (std::string_view argument : arguments) {  // help is shown even where something else is wrong
     if (argument == "--") break;
     if (argument != "--help" && argument != "-h") continue;

@@ -1,14 +1,16 @@
-// A command is one file, src/cli/cmd_<name>.cpp, that holds a struct of its options with their defaults:
+// A command is one file, src/cli/cmd_<name>.cpp, that holds a struct of its options with their
+// defaults:
 //
 //   struct Tokenize {
 //     std::string model, text;
-//     static constexpr About about{.summary = "Show how text becomes token ids", .usage = "MODEL --text TEXT"};
-//     void options(Options& o);          // declares each member once
-//     int run(Context& context);         // returns the exit code; throws Error
+//     static constexpr About about{.summary = "Show how text becomes token ids", .usage = "MODEL
+//     --text TEXT"}; void options(Options& o);          // declares each member once int
+//     run(Context& context);         // returns the exit code; throws Error
 //   };
 //   COMMAND(tokenize, Tokenize)          // the build collects these lines into all_commands()
 //
-// Nothing runs before main and only the chosen command declares its options, so the program starts in milliseconds.
+// Nothing runs before main and only the chosen command declares its options, so the program starts
+// in milliseconds.
 #pragma once
 #include <span>
 #include <string>
@@ -45,15 +47,17 @@ struct CommonOptions {
 struct Command {
   std::string_view name;
   About about;
-  void (*describe)(void (*visit)(const Options&, void*), void*);  // declares the options of a fresh instance
+  void (*describe)(void (*visit)(const Options&, void*),
+                   void*);  // declares the options of a fresh instance
   int (*run)(const Command& self, std::span<const char* const> arguments);
 };
 
-std::span<const Command* const> all_commands();       // generated: sorted by name
-const Command* find_command(std::string_view name);   // by name or alias; null when unknown
+std::span<const Command* const> all_commands();      // generated: sorted by name
+const Command* find_command(std::string_view name);  // by name or alias; null when unknown
 
 // Parses, and handles --help, --print-config, -v and -q. Returns true when the command should run.
-bool prepare(const Command& command, Options& options, CommonOptions& common, std::span<const char* const> arguments);
+bool prepare(const Command& command, Options& options, CommonOptions& common,
+             std::span<const char* const> arguments);
 void declare_json(Options& o, bool& json);
 
 template <class T>
@@ -83,8 +87,8 @@ Command make_command(std::string_view name) {
 
 }  // namespace supersonic::cli
 
-#define COMMAND(name, Type)                                         \
-  const ::supersonic::cli::Command& name##_command() {              \
+#define COMMAND(name, Type)                                             \
+  const ::supersonic::cli::Command& name##_command() {                  \
     static const auto c = ::supersonic::cli::make_command<Type>(#name); \
-    return c;                                                       \
+    return c;                                                           \
   }

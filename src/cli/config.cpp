@@ -1,5 +1,6 @@
-// The YAML config: a flat map from option names (dashes or underscores) to values; lists where an option repeats.
-// Unknown keys are refused, so that a misspelt one cannot be silently ignored. Written back, it reproduces the run.
+// The YAML config: a flat map from option names (dashes or underscores) to values; lists where an
+// option repeats. Unknown keys are refused, so that a misspelt one cannot be silently ignored.
+// Written back, it reproduces the run.
 #include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
 
@@ -19,12 +20,14 @@ constexpr std::size_t kMaxConfigBytes = 1 << 20;
 
 YAML::Node load(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  if (!in) fail(ErrorKind::usage, "{}: cannot open the config file: {}", path, std::strerror(errno));
+  if (!in)
+    fail(ErrorKind::usage, "{}: cannot open the config file: {}", path, std::strerror(errno));
   std::string text(kMaxConfigBytes + 1, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<std::size_t>(in.gcount()));
   if (in.bad() || text.size() > kMaxConfigBytes)
-    fail(ErrorKind::usage, "{}: not a config file (unreadable or over {} bytes)", path, kMaxConfigBytes);
+    fail(ErrorKind::usage, "{}: not a config file (unreadable or over {} bytes)", path,
+         kMaxConfigBytes);
   try {
     return YAML::Load(text);
   } catch (const YAML::Exception& e) {
@@ -44,20 +47,23 @@ std::string quoted(const std::string& text) {
 void Options::read_config(const std::string& path) {
   const YAML::Node root = load(path);
   if (root.IsNull()) return;
-  if (!root.IsMap()) fail(ErrorKind::usage, "{}: the config must be a map of option names to values", path);
+  if (!root.IsMap())
+    fail(ErrorKind::usage, "{}: the config must be a map of option names to values", path);
   std::vector<std::string> names;
   for (const Option& o : options_)
     if (!o.flag_only_) names.push_back(o.name_);
   for (const auto& entry : root) {
     const std::string where = fmt::format("{}:{}", path, entry.first.Mark().line + 1);
-    if (!entry.first.IsScalar()) fail(ErrorKind::usage, "{}: a key must be an option's name", where);
+    if (!entry.first.IsScalar())
+      fail(ErrorKind::usage, "{}: a key must be an option's name", where);
     std::string key = entry.first.Scalar();
     std::replace(key.begin(), key.end(), '_', '-');
     Option* o = find(key);
     if (!o || o->flag_only_) {
       const std::string meant = nearest(key, names);
       fail(ErrorKind::usage, "{}: unknown key '{}'{}", where, entry.first.Scalar(),
-           meant.empty() ? fmt::format("; '{}' has no such option", command_) : fmt::format("; did you mean '{}'?", meant));
+           meant.empty() ? fmt::format("; '{}' has no such option", command_)
+                         : fmt::format("; did you mean '{}'?", meant));
     }
     const std::string source = fmt::format("{}: {}", where, key);
     const YAML::Node& value = entry.second;
@@ -72,7 +78,8 @@ void Options::read_config(const std::string& path) {
         assign(*o, item.Scalar(), Origin::config, source);
       }
     } else {
-      fail(ErrorKind::usage, "{}: needs {}", source, o->kind_ == ValueKind::list ? "a list" : "one plain value");
+      fail(ErrorKind::usage, "{}: needs {}", source,
+           o->kind_ == ValueKind::list ? "a list" : "one plain value");
     }
   }
 }

@@ -1,4 +1,5 @@
-// The one place that writes to the terminal. A line goes out in one call, so that lines of threads do not mix.
+// The one place that writes to the terminal. A line goes out in one call, so that lines of threads
+// do not mix.
 #include "cli/console.h"
 
 #include <sys/ioctl.h>
@@ -66,7 +67,8 @@ std::string read_input(const std::string& path, std::size_t limit) {
   std::string text;
   char buffer[1 << 16];
   std::size_t got = 0;
-  while (text.size() <= limit && (got = std::fread(buffer, 1, sizeof buffer, file)) > 0) text.append(buffer, got);
+  while (text.size() <= limit && (got = std::fread(buffer, 1, sizeof buffer, file)) > 0)
+    text.append(buffer, got);
   const int error = std::ferror(file) ? errno : 0;
   if (file != stdin) std::fclose(file);
   CHECK_FILE(!error, "{}: cannot read: {}", path, std::strerror(error));

@@ -1,4 +1,5 @@
-// Help: the overview, one command's page, and the reference in Markdown (docs/cli.md), all from the same declarations.
+// Help: the overview, one command's page, and the reference in Markdown (docs/cli.md), all from the
+// same declarations.
 #pragma once
 #include <string>
 

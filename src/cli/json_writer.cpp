@@ -1,4 +1,5 @@
-// The comma before a value follows from the last byte written: nothing after an opening bracket, a blank after a colon.
+// The comma before a value follows from the last byte written: nothing after an opening bracket, a
+// blank after a colon.
 #include "cli/json_writer.h"
 
 #include <fmt/format.h>
@@ -10,7 +11,9 @@ namespace {
 
 // Length of the well-formed UTF-8 sequence at the start of `s` (Unicode 15, table 3-7), or 0.
 std::size_t utf8_length(std::string_view s) {
-  const auto at = [&](std::size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0u; };
+  const auto at = [&](std::size_t i) {
+    return i < s.size() ? static_cast<unsigned char>(s[i]) : 0u;
+  };
   const unsigned a = at(0);
   const auto tail = [&](std::size_t i) { return (at(i) & 0xc0u) == 0x80u; };
   if (a < 0x80) return 1;
@@ -63,12 +66,20 @@ void JsonWriter::quote(std::string_view text) {
 
 JsonWriter& JsonWriter::open(char bracket) { return separate(), out_ += bracket, *this; }
 JsonWriter& JsonWriter::close(char bracket) { return out_ += bracket, *this; }
-JsonWriter& JsonWriter::key(std::string_view name) { return separate(), quote(name), out_ += ':', *this; }
+JsonWriter& JsonWriter::key(std::string_view name) {
+  return separate(), quote(name), out_ += ':', *this;
+}
 JsonWriter& JsonWriter::value(std::string_view text) { return separate(), quote(text), *this; }
-JsonWriter& JsonWriter::value(bool flag) { return separate(), out_ += flag ? "true" : "false", *this; }
+JsonWriter& JsonWriter::value(bool flag) {
+  return separate(), out_ += flag ? "true" : "false", *this;
+}
 JsonWriter& JsonWriter::null() { return separate(), out_ += "null", *this; }
-JsonWriter& JsonWriter::integer(std::int64_t n) { return separate(), out_ += fmt::to_string(n), *this; }
-JsonWriter& JsonWriter::natural(std::uint64_t n) { return separate(), out_ += fmt::to_string(n), *this; }
+JsonWriter& JsonWriter::integer(std::int64_t n) {
+  return separate(), out_ += fmt::to_string(n), *this;
+}
+JsonWriter& JsonWriter::natural(std::uint64_t n) {
+  return separate(), out_ += fmt::to_string(n), *this;
+}
 JsonWriter& JsonWriter::value(double n) {
   if (!std::isfinite(n)) return null();
   return separate(), out_ += fmt::format("{}", n), *this;

@@ -1,5 +1,5 @@
-// Writes JSON into a string, in order, with commas and escapes placed. Bytes that are not UTF-8 become U+FFFD; numbers
-// that JSON cannot hold (infinity, NaN) become null.
+// Writes JSON into a string, in order, with commas and escapes placed. Bytes that are not UTF-8
+// become U+FFFD; numbers that JSON cannot hold (infinity, NaN) become null.
 #pragma once
 #include <concepts>
 #include <cstdint>
@@ -21,8 +21,10 @@ class JsonWriter {
   JsonWriter& value(bool flag);
   JsonWriter& value(double number);
   JsonWriter& value(std::integral auto number) {
-    if constexpr (std::signed_integral<decltype(number)>) return integer(static_cast<std::int64_t>(number));
-    else return natural(static_cast<std::uint64_t>(number));
+    if constexpr (std::signed_integral<decltype(number)>)
+      return integer(static_cast<std::int64_t>(number));
+    else
+      return natural(static_cast<std::uint64_t>(number));
   }
   JsonWriter& null();
   const std::string& text() const { return out_; }

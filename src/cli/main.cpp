@@ -1,4 +1,5 @@
-// supersonic COMMAND ...: finds the command, runs it, and turns what it throws into a message and an exit code.
+// supersonic COMMAND ...: finds the command, runs it, and turns what it throws into a message and
+// an exit code.
 #include <algorithm>
 #include <new>
 #include <string>

@@ -1,4 +1,5 @@
-// Both containers are listed from their headers; a value of the metadata is cut to one line of text.
+// Both containers are listed from their headers; a value of the metadata is cut to one line of
+// text.
 #include "cli/model_listing.h"
 
 #include <fmt/format.h>
@@ -21,7 +22,8 @@ constexpr std::size_t kShownBytes = 120, kShownItems = 6;
 std::string shortened(std::string_view text) {
   std::string out(text.substr(0, kShownBytes));
   const bool cut = text.size() > out.size();
-  while (cut && !out.empty() && (static_cast<unsigned char>(text[out.size()]) & 0xc0) == 0x80) out.pop_back();
+  while (cut && !out.empty() && (static_cast<unsigned char>(text[out.size()]) & 0xc0) == 0x80)
+    out.pop_back();
   for (std::size_t i = 0; (i = out.find_first_of("\n\r\t", i)) != std::string::npos; ++i)
     out.replace(i, 1, out[i] == '\n' ? "\\n" : out[i] == '\r' ? "\\r" : "\\t");
   return cut ? out + "…" : out;
@@ -37,18 +39,30 @@ T load(const std::byte* at) {
 std::string scalar_text(io::GgufType type, const std::byte* at) {
   using enum io::GgufType;
   switch (type) {
-    case u8: return fmt::to_string(load<std::uint8_t>(at));
-    case i8: return fmt::to_string(load<std::int8_t>(at));
-    case u16: return fmt::to_string(load<std::uint16_t>(at));
-    case i16: return fmt::to_string(load<std::int16_t>(at));
-    case u32: return fmt::to_string(load<std::uint32_t>(at));
-    case i32: return fmt::to_string(load<std::int32_t>(at));
-    case u64: return fmt::to_string(load<std::uint64_t>(at));
-    case i64: return fmt::to_string(load<std::int64_t>(at));
-    case f32: return fmt::format("{}", load<float>(at));
-    case f64: return fmt::format("{}", load<double>(at));
-    case boolean: return load<std::uint8_t>(at) ? "true" : "false";
-    default: return {};
+    case u8:
+      return fmt::to_string(load<std::uint8_t>(at));
+    case i8:
+      return fmt::to_string(load<std::int8_t>(at));
+    case u16:
+      return fmt::to_string(load<std::uint16_t>(at));
+    case i16:
+      return fmt::to_string(load<std::int16_t>(at));
+    case u32:
+      return fmt::to_string(load<std::uint32_t>(at));
+    case i32:
+      return fmt::to_string(load<std::int32_t>(at));
+    case u64:
+      return fmt::to_string(load<std::uint64_t>(at));
+    case i64:
+      return fmt::to_string(load<std::int64_t>(at));
+    case f32:
+      return fmt::format("{}", load<float>(at));
+    case f64:
+      return fmt::format("{}", load<double>(at));
+    case boolean:
+      return load<std::uint8_t>(at) ? "true" : "false";
+    default:
+      return {};
   }
 }
 
@@ -68,7 +82,8 @@ std::string value_text(const io::GgufFile& file, const io::GgufValue& v) {
     for (std::size_t i = 0; i < shown && size > 0; ++i)
       out += fmt::format("{}{}", i ? ", " : "", scalar_text(v.item, v.payload.data() + i * size));
   }
-  return fmt::format("[{}{}] ({} {})", out, v.count > shown ? ", …" : "", v.count, io::name_of(v.item));
+  return fmt::format("[{}{}] ({} {})", out, v.count > shown ? ", …" : "", v.count,
+                     io::name_of(v.item));
 }
 
 // The configuration, or why this engine cannot run the model: a listing is useful either way.
@@ -89,7 +104,8 @@ ModelListing list_gguf(const std::string& path) {
   out.name = file.get_string("general.name", "");
   read_config(out, [&] { return io::model_config_from_gguf(file); });
   for (const io::GgufTensor& t : file.tensors())
-    out.tensors.push_back({std::string(t.name), io::ggml_type_name(t.ggml_type), t.shape, t.data.size()});
+    out.tensors.push_back(
+        {std::string(t.name), io::ggml_type_name(t.ggml_type), t.shape, t.data.size()});
   constexpr std::string_view kTemplate = "tokenizer.chat_template";
   for (const io::GgufValue& v : file.values()) {
     out.metadata.emplace_back(v.key, value_text(file, v));
@@ -109,7 +125,8 @@ ModelListing list_folder(const std::string& path) {
   const io::SafeTensors file = io::SafeTensors::open(path);
   for (const io::SafeTensor& t : file.tensors()) {
     std::string type = t.dtype_name;
-    std::transform(type.begin(), type.end(), type.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    std::transform(type.begin(), type.end(), type.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
     out.tensors.push_back({t.name, type, t.shape, t.data.size()});
   }
   for (const auto& [key, value] : file.metadata()) out.metadata.emplace_back(key, shortened(value));
@@ -133,11 +150,14 @@ std::uint64_t ModelListing::bytes() const {
 std::vector<TypeTotal> ModelListing::types() const {
   std::vector<TypeTotal> out;
   for (const ListedTensor& t : tensors) {
-    auto found = std::find_if(out.begin(), out.end(), [&](const TypeTotal& x) { return x.type == t.type; });
+    auto found =
+        std::find_if(out.begin(), out.end(), [&](const TypeTotal& x) { return x.type == t.type; });
     if (found == out.end()) found = out.insert(out.end(), TypeTotal{.type = t.type});
-    ++found->tensors, found->parameters += static_cast<std::uint64_t>(t.shape.numel()), found->bytes += t.bytes;
+    ++found->tensors, found->parameters += static_cast<std::uint64_t>(t.shape.numel()),
+        found->bytes += t.bytes;
   }
-  std::stable_sort(out.begin(), out.end(), [](const TypeTotal& a, const TypeTotal& b) { return a.bytes > b.bytes; });
+  std::stable_sort(out.begin(), out.end(),
+                   [](const TypeTotal& a, const TypeTotal& b) { return a.bytes > b.bytes; });
   return out;
 }
 

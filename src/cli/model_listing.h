@@ -1,5 +1,6 @@
-// What a model file holds, for GGUF and for Hugging Face folders alike: the tensors with types and sizes, the numbers of
-// the architecture where it is one that this engine runs, and the metadata as text.
+// What a model file holds, for GGUF and for Hugging Face folders alike: the tensors with types and
+// sizes, the numbers of the architecture where it is one that this engine runs, and the metadata as
+// text.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -24,13 +25,14 @@ struct TypeTotal {
 };
 
 struct ModelListing {
-  std::string path, name, container;         // container: "GGUF v3", "safetensors"
-  std::string architecture;                  // as the file calls it
-  std::optional<io::ModelConfig> config;     // empty: not an architecture that runs here; `unsupported` says why
+  std::string path, name, container;  // container: "GGUF v3", "safetensors"
+  std::string architecture;           // as the file calls it
+  std::optional<io::ModelConfig>
+      config;  // empty: not an architecture that runs here; `unsupported` says why
   std::string unsupported;
   std::vector<ListedTensor> tensors;
-  std::vector<std::pair<std::string, std::string>> metadata;  // values shortened to one line
-  std::vector<std::pair<std::string, std::string>> templates; // chat templates: name, text
+  std::vector<std::pair<std::string, std::string>> metadata;   // values shortened to one line
+  std::vector<std::pair<std::string, std::string>> templates;  // chat templates: name, text
 
   std::uint64_t parameters() const;
   std::uint64_t bytes() const;

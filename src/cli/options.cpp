@@ -1,5 +1,5 @@
-// The option parser: flags, environment, precedence, and errors that say what to write instead. The config file is read
-// in config.cpp.
+// The option parser: flags, environment, precedence, and errors that say what to write instead. The
+// config file is read in config.cpp.
 #include "cli/options.h"
 
 #include <fmt/format.h>
@@ -18,13 +18,16 @@ std::string_view name_of(Origin origin) {
 
 std::string environment_name(std::string_view option) {
   std::string out = "SUPERSONIC_";
-  for (char c : option) out += c == '-' ? '_' : c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+  for (char c : option)
+    out += c == '-' ? '_' : c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
   return out;
 }
 
 Option& Option::letter(char c) { return letter_ = c, *this; }
 Option& Option::value(std::string_view placeholder) { return placeholder_ = placeholder, *this; }
-Option& Option::choices(std::initializer_list<std::string_view> allowed) { return choices_ = allowed, *this; }
+Option& Option::choices(std::initializer_list<std::string_view> allowed) {
+  return choices_ = allowed, *this;
+}
 Option& Option::range(double low, double high) { return low_ = low, high_ = high, *this; }
 Option& Option::required() { return required_ = true, *this; }
 Option& Option::commas() { return commas_ = true, *this; }
@@ -49,7 +52,9 @@ const Option* Options::find(std::string_view name) const {
     if (o.name_ == name) return &o;
   return nullptr;
 }
-Option* Options::find(std::string_view name) { return const_cast<Option*>(std::as_const(*this).find(name)); }
+Option* Options::find(std::string_view name) {
+  return const_cast<Option*>(std::as_const(*this).find(name));
+}
 Option* Options::find_letter(char c) {
   for (Option& o : options_)
     if (o.letter_ == c) return &o;
@@ -62,7 +67,8 @@ bool Options::given(std::string_view name) const {
 }
 
 void Options::refuse(std::string message) const {
-  fail(ErrorKind::usage, "{}: {}\n'supersonic {} --help' lists the options", command_, message, command_);
+  fail(ErrorKind::usage, "{}: {}\n'supersonic {} --help' lists the options", command_, message,
+       command_);
 }
 
 void Options::unknown_option(std::string_view name) const {
@@ -72,7 +78,8 @@ void Options::unknown_option(std::string_view name) const {
     if (o.kind_ == ValueKind::boolean) names.push_back("no-" + o.name_);
   }
   const std::string meant = nearest(name, names);
-  refuse(fmt::format("unknown option '--{}'{}", name, meant.empty() ? "" : fmt::format("; did you mean '--{}'?", meant)));
+  refuse(fmt::format("unknown option '--{}'{}", name,
+                     meant.empty() ? "" : fmt::format("; did you mean '--{}'?", meant)));
 }
 
 void Options::check_value(const Option& o, std::string_view text, std::string_view source) const {
@@ -92,8 +99,8 @@ void Options::check_value(const Option& o, std::string_view text, std::string_vi
   refuse(fmt::format("{} must be from {} to {}, got {}", source, o.low_, o.high_, text));
 }
 
-// Gives the option a value, unless a source of higher precedence has. A list is replaced by a higher source and grows
-// within one.
+// Gives the option a value, unless a source of higher precedence has. A list is replaced by a
+// higher source and grows within one.
 void Options::assign(Option& o, std::string_view text, Origin origin, std::string_view source) {
   if (origin < o.origin_) return;
   check_value(o, text, source);
@@ -109,7 +116,8 @@ void Options::assign(Option& o, std::string_view text, Origin origin, std::strin
     const char* what = o.kind_ == ValueKind::boolean ? "true or false"
                        : o.kind_ == ValueKind::bytes ? "a size such as 24GiB or 512M"
                                                      : "a number";
-    refuse(fmt::format("{} needs {}{}, got '{}'", source, what, o.or_auto_ ? " or auto" : "", text));
+    refuse(
+        fmt::format("{} needs {}{}, got '{}'", source, what, o.or_auto_ ? " or auto" : "", text));
   }
   o.origin_ = origin;
 }
@@ -125,7 +133,8 @@ std::size_t Options::parse_long(std::string_view argument, std::span<const char*
   if (!o && name.starts_with("no-")) {
     o = find(name.substr(3));
     if (!o || o->kind_ != ValueKind::boolean) unknown_option(name);
-    if (inline_value) refuse(fmt::format("{} takes no value; write --{}={}", source, o->name_, text));
+    if (inline_value)
+      refuse(fmt::format("{} takes no value; write --{}={}", source, o->name_, text));
     return assign(*o, "false", Origin::flag, source), 0;
   }
   if (!o) unknown_option(name);
@@ -138,7 +147,8 @@ std::size_t Options::parse_long(std::string_view argument, std::span<const char*
   if (rest.empty()) refuse(fmt::format("{} needs a value", source));
   const std::string_view next = rest[0];
   if (next.starts_with("--") && find(next.substr(2, next.find('=') - 2)))
-    refuse(fmt::format("{} needs a value, but '{}' follows; write {}={} if that is the value", source, next, source, next));
+    refuse(fmt::format("{} needs a value, but '{}' follows; write {}={} if that is the value",
+                       source, next, source, next));
   return assign(*o, next, Origin::flag, source), 1;
 }
 
@@ -167,8 +177,10 @@ void Options::parse_position(std::string_view argument, int& position) {
   for (Option& o : options_) {
     if (o.position_ != position) continue;
     if (o.kind_ != ValueKind::list) ++position;
-    // A model given by flag leaves the positional arguments to those after it: run -m MODEL "prompt".
-    if (o.kind_ != ValueKind::list && o.origin_ == Origin::flag) return parse_position(argument, position);
+    // A model given by flag leaves the positional arguments to those after it: run -m MODEL
+    // "prompt".
+    if (o.kind_ != ValueKind::list && o.origin_ == Origin::flag)
+      return parse_position(argument, position);
     return assign(o, argument, Origin::flag, o.placeholder_.empty() ? o.name_ : o.placeholder_);
   }
   refuse(fmt::format("unexpected argument '{}'", argument));
@@ -185,7 +197,8 @@ void Options::parse(std::span<const char* const> arguments, const Environment& e
     } else if (argument == "--") {
       only_positions = true;
     } else {
-      i += argument[1] == '-' ? parse_long(argument.substr(2), rest) : parse_short(argument.substr(1), rest);
+      i += argument[1] == '-' ? parse_long(argument.substr(2), rest)
+                              : parse_short(argument.substr(1), rest);
     }
   }
   int position = 0;
@@ -193,7 +206,8 @@ void Options::parse(std::span<const char* const> arguments, const Environment& e
   for (Option& o : options_) {
     if (o.flag_only_) continue;
     const std::string variable = environment_name(o.name_);
-    if (const char* text = environment(variable.c_str())) assign(o, text, Origin::environment, variable);
+    if (const char* text = environment(variable.c_str()))
+      assign(o, text, Origin::environment, variable);
   }
   const Option* config = find("config");
   if (config && !config->print().empty()) read_config(config->print());

@@ -1,7 +1,8 @@
-// Options: what a command accepts, each declared once. From the declaration follow the flag, the environment variable
-// (SUPERSONIC_SEQ_LEN), the YAML key (seq-len or seq_len), the help text with the default, and the reference page.
-// A value comes from the highest of: flag, environment, config file, the model's generation_config.json, built-in.
-// Wrong input throws Error(usage), naming the option, the value, what is allowed, and the nearest match.
+// Options: what a command accepts, each declared once. From the declaration follow the flag, the
+// environment variable (SUPERSONIC_SEQ_LEN), the YAML key (seq-len or seq_len), the help text with
+// the default, and the reference page. A value comes from the highest of: flag, environment, config
+// file, the model's generation_config.json, built-in. Wrong input throws Error(usage), naming the
+// option, the value, what is allowed, and the nearest match.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -83,9 +84,10 @@ class Option {
   Option& range(double low, double high);  // inclusive; a number outside is refused
   Option& at_least(double low) { return range(low, std::numeric_limits<double>::infinity()); }
   Option& required();
-  Option& commas();                         // list: each value is split at commas
-  Option& shown(std::string_view default_text);  // what help shows as the default instead of the value
-  Option& flag_only();                      // no environment variable and no config key: --help, --config
+  Option& commas();  // list: each value is split at commas
+  Option& shown(
+      std::string_view default_text);  // what help shows as the default instead of the value
+  Option& flag_only();  // no environment variable and no config key: --help, --config
 
   std::string_view name() const { return name_; }
   Origin origin() const { return origin_; }
@@ -115,14 +117,17 @@ class Options {
   // Starts a section of the help text; options declared after it belong to it.
   void group(std::string_view title) { group_ = title; }
 
-  // The target holds the built-in default and receives the value. A bool is set by --name and cleared by --no-name.
+  // The target holds the built-in default and receives the value. A bool is set by --name and
+  // cleared by --no-name.
   template <class T>
   Option& add(std::string_view name, T& target, std::string_view help) {
     Option& o = declare(name, help);
     o.kind_ = kind_of<T>;
     o.or_auto_ = is_optional<T>;
     o.target_ = &target;
-    o.parse_ = [](std::string_view text, void* to) { return parse_value(text, *static_cast<T*>(to)); };
+    o.parse_ = [](std::string_view text, void* to) {
+      return parse_value(text, *static_cast<T*>(to));
+    };
     o.print_ = [](const void* from) { return print_value(*static_cast<const T*>(from)); };
     o.default_ = print_value(target);
     return o;
@@ -137,23 +142,27 @@ class Options {
   // Counts how often it is given: -vv.
   Option& count(std::string_view name, int& target, std::string_view help);
 
-  // Reads flags, then the environment, then the config file that --config (or SUPERSONIC_CONFIG) names, then checks that
-  // what is required was given. `environment` maps a variable's name to its value or null.
+  // Reads flags, then the environment, then the config file that --config (or SUPERSONIC_CONFIG)
+  // names, then checks that what is required was given. `environment` maps a variable's name to its
+  // value or null.
   using Environment = std::function<const char*(const char*)>;
   void parse(std::span<const char* const> arguments, const Environment& environment);
   void read_config(const std::string& path);
   void check_required() const;
 
-  // A value from the model's own files: used unless a flag, variable or config key has set the option.
+  // A value from the model's own files: used unless a flag, variable or config key has set the
+  // option.
   template <class T>
   void model_default(std::string_view name, const T& value) {
     Option* o = find(name);
-    if (o && o->origin_ <= Origin::model) *static_cast<T*>(o->target_) = value, o->origin_ = Origin::model;
+    if (o && o->origin_ <= Origin::model)
+      *static_cast<T*>(o->target_) = value, o->origin_ = Origin::model;
   }
   bool given(std::string_view name) const;  // by flag, environment or config
   bool has(std::string_view name) const { return find(name) != nullptr; }
 
-  std::string resolved_yaml() const;  // every option with its value and origin; a config file that reproduces the run
+  std::string resolved_yaml()
+      const;  // every option with its value and origin; a config file that reproduces the run
   std::string_view command() const { return command_; }
 
  private:

@@ -1,4 +1,5 @@
-// A line is built in a fixed buffer and written by one write(2); the rate is an average over about ten seconds.
+// A line is built in a fixed buffer and written by one write(2); the rate is an average over about
+// ten seconds.
 #include "cli/progress.h"
 
 #include <fmt/format.h>
@@ -20,7 +21,8 @@ struct Line {
   std::size_t size = 0;
   template <class... Args>
   void add(fmt::format_string<Args...> format, Args&&... args) {
-    const auto result = fmt::format_to_n(data + size, kBuffer - size, format, std::forward<Args>(args)...);
+    const auto result =
+        fmt::format_to_n(data + size, kBuffer - size, format, std::forward<Args>(args)...);
     size = std::min(kBuffer, size + result.size);
   }
 };
@@ -41,17 +43,31 @@ void add_scaled(Line& line, double value) {
 
 std::size_t format_duration(double seconds, char* out) {
   const long s = std::lround(std::clamp(seconds, 0.0, 359999.0));
-  if (s >= 3600) return fmt::format_to_n(out, 16, "{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60).size;
+  if (s >= 3600)
+    return fmt::format_to_n(out, 16, "{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60).size;
   return fmt::format_to_n(out, 16, "{}:{:02}", s / 60, s % 60).size;
 }
 
-Progress::Progress(std::string_view label, std::string_view unit, std::uint64_t total, std::uint64_t start)
+Progress::Progress(std::string_view label, std::string_view unit, std::uint64_t total,
+                   std::uint64_t start)
     : Progress(label, unit, total, start,
-               {.file = STDERR_FILENO, .terminal = error_is_terminal(), .silent = !shows(Level::info), .width = terminal_width()}) {}
+               {.file = STDERR_FILENO,
+                .terminal = error_is_terminal(),
+                .silent = !shows(Level::info),
+                .width = terminal_width()}) {}
 
-Progress::Progress(std::string_view label, std::string_view unit, std::uint64_t total, std::uint64_t start, Settings settings)
-    : label_(label), unit_(unit), total_(total), start_(start), done_(start), settings_(settings),
-      begin_(Clock::now()), shown_(begin_), measured_(begin_), measured_done_(start) {}
+Progress::Progress(std::string_view label, std::string_view unit, std::uint64_t total,
+                   std::uint64_t start, Settings settings)
+    : label_(label),
+      unit_(unit),
+      total_(total),
+      start_(start),
+      done_(start),
+      settings_(settings),
+      begin_(Clock::now()),
+      shown_(begin_),
+      measured_(begin_),
+      measured_done_(start) {}
 
 Progress::~Progress() { clear(); }
 
@@ -94,7 +110,8 @@ void Progress::show(std::uint64_t done, std::string_view note, bool last) {
   }
   line.add(" {}", unit_);
   const double elapsed = std::chrono::duration<double>(Clock::now() - begin_).count();
-  const double rate = last && elapsed > 0 ? static_cast<double>(done - std::min(done, start_)) / elapsed : rate_;
+  const double rate =
+      last && elapsed > 0 ? static_cast<double>(done - std::min(done, start_)) / elapsed : rate_;
   if (rate > 0) line.add(", "), add_scaled(line, rate), line.add(" {}/s", unit_);
   char time[16];
   const double left = seconds_left(done);

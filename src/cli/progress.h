@@ -1,6 +1,6 @@
-// Progress of a long loop on stderr: on a terminal one line that is rewritten up to ten times a second, otherwise a line
-// every ten seconds. Shows how far, the rate, the remaining time and a note of the caller's. update() allocates nothing,
-// so it may be called in a training step.
+// Progress of a long loop on stderr: on a terminal one line that is rewritten up to ten times a
+// second, otherwise a line every ten seconds. Shows how far, the rate, the remaining time and a
+// note of the caller's. update() allocates nothing, so it may be called in a training step.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -12,19 +12,24 @@ class Progress {
  public:
   using Clock = std::chrono::steady_clock;
   struct Settings {
-    int file = 2;            // descriptor that is written to
-    bool terminal = false;   // rewrite one line
-    bool silent = false;     // --quiet
+    int file = 2;           // descriptor that is written to
+    bool terminal = false;  // rewrite one line
+    bool silent = false;    // --quiet
     std::size_t width = 80;
   };
 
-  // `label` and `unit` ("tok", "step") must outlive the object. total 0: unknown. `start`: work done before (resume).
-  Progress(std::string_view label, std::string_view unit, std::uint64_t total, std::uint64_t start = 0);
-  Progress(std::string_view label, std::string_view unit, std::uint64_t total, std::uint64_t start, Settings settings);
+  // `label` and `unit` ("tok", "step") must outlive the object. total 0: unknown. `start`: work
+  // done before (resume).
+  Progress(std::string_view label, std::string_view unit, std::uint64_t total,
+           std::uint64_t start = 0);
+  Progress(std::string_view label, std::string_view unit, std::uint64_t total, std::uint64_t start,
+           Settings settings);
   ~Progress();
   Progress(const Progress&) = delete;
 
-  void update(std::uint64_t done, std::string_view note = {}) { update_at(Clock::now(), done, note); }
+  void update(std::uint64_t done, std::string_view note = {}) {
+    update_at(Clock::now(), done, note);
+  }
   void update_at(Clock::time_point now, std::uint64_t done, std::string_view note);
   // Before other output on stderr: removes the line. It comes back with the next update.
   void clear();

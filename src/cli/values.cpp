@@ -30,14 +30,16 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-// Edits (insert, delete, replace, swap of neighbours) that turn a into b: Damerau-Levenshtein, optimal string alignment.
+// Edits (insert, delete, replace, swap of neighbours) that turn a into b: Damerau-Levenshtein,
+// optimal string alignment.
 std::size_t edits(std::string_view a, std::string_view b) {
   std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
   for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
   for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
   for (std::size_t i = 1; i <= a.size(); ++i) {
     for (std::size_t j = 1; j <= b.size(); ++j) {
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      d[i][j] =
+          std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
         d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
     }
@@ -77,7 +79,8 @@ bool parse_value(std::string_view text, Bytes& out) {
   if (!unit.empty() && unit != "b") {
     const std::size_t power = units.find(unit[0]);
     const std::string_view tail = std::string_view(unit).substr(1);
-    if (power == std::string_view::npos || (!tail.empty() && tail != "b" && tail != "ib")) return false;
+    if (power == std::string_view::npos || (!tail.empty() && tail != "b" && tail != "ib"))
+      return false;
     value = std::ldexp(value, static_cast<int>(10 * (power + 1)));
   }
   if (value >= 0x1p63) return false;

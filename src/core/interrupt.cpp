@@ -1,4 +1,5 @@
-// The handler touches lock-free atomics, write(2) and _exit(2) alone: all else is unsafe in a signal.
+// The handler touches lock-free atomics, write(2) and _exit(2) alone: all else is unsafe in a
+// signal.
 #include "core/interrupt.h"
 
 #include <signal.h>
@@ -16,13 +17,15 @@ namespace {
 std::atomic<bool> flag{false};
 std::atomic<const char*> notice_text{nullptr};
 struct sigaction previous_int, previous_term;
-static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<const char*>::is_always_lock_free,
+static_assert(std::atomic<bool>::is_always_lock_free &&
+                  std::atomic<const char*>::is_always_lock_free,
               "the handler may only touch lock-free state");
 
 void on_signal(int) {
   if (flag.exchange(true)) _exit(static_cast<int>(ErrorKind::interrupted));
   const int saved = errno;
-  if (const char* text = notice_text.load()) [[maybe_unused]] const auto n = write(STDERR_FILENO, text, std::strlen(text));
+  if (const char* text = notice_text.load()) [[maybe_unused]]
+    const auto n = write(STDERR_FILENO, text, std::strlen(text));
   errno = saved;
 }
 

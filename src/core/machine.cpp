@@ -23,7 +23,8 @@ std::string line_value(const char* path, const std::string& name) {
   for (std::string line; std::getline(in, line);) {
     if (!line.starts_with(name)) continue;
     const std::size_t colon = line.find(':', name.size());
-    const std::size_t begin = line.find_first_not_of(" \t", colon == std::string::npos ? line.size() : colon + 1);
+    const std::size_t begin =
+        line.find_first_not_of(" \t", colon == std::string::npos ? line.size() : colon + 1);
     if (begin != std::string::npos) return line.substr(begin);
   }
   return {};
@@ -40,7 +41,8 @@ std::string first_line(const std::string& path) {
   return line;
 }
 
-// The folders of this process's control group and of its ancestors, for one controller: a limit may stand at any level.
+// The folders of this process's control group and of its ancestors, for one controller: a limit may
+// stand at any level.
 std::vector<std::string> group_folders(const std::string& controller) {
   std::ifstream in("/proc/self/cgroup");
   std::string root = "/sys/fs/cgroup", group;
@@ -72,7 +74,8 @@ double group_quota() {
       quota = std::strtod(first_line(folder + "/cpu.cfs_quota_us").c_str(), nullptr);
       period = std::strtod(first_line(folder + "/cpu.cfs_period_us").c_str(), nullptr);
     }
-    if (quota > 0 && period > 0) least = least > 0 ? std::min(least, quota / period) : quota / period;
+    if (quota > 0 && period > 0)
+      least = least > 0 ? std::min(least, quota / period) : quota / period;
   }
   return least;
 }
@@ -85,8 +88,11 @@ MemoryGroup memory_group(std::uint64_t machine) {
   MemoryGroup out;
   for (const std::string& folder : group_folders("memory")) {
     const bool v2 = access((folder + "/memory.max").c_str(), R_OK) == 0;
-    const auto read = [&](const char* name) { return std::strtoull(first_line(folder + name).c_str(), nullptr, 10); };
-    const std::uint64_t limit = read(v2 ? "/memory.max" : "/memory.limit_in_bytes");  // "max" reads as 0
+    const auto read = [&](const char* name) {
+      return std::strtoull(first_line(folder + name).c_str(), nullptr, 10);
+    };
+    const std::uint64_t limit =
+        read(v2 ? "/memory.max" : "/memory.limit_in_bytes");  // "max" reads as 0
     if (limit == 0 || limit >= machine) continue;
     const std::uint64_t used = read(v2 ? "/memory.current" : "/memory.usage_in_bytes");
     // Cached file pages are given back under pressure.
@@ -94,7 +100,8 @@ MemoryGroup memory_group(std::uint64_t machine) {
     std::uint64_t cache = 0, value = 0;
     for (std::string name; stat >> name >> value;)
       if (name == (v2 ? "inactive_file" : "total_inactive_file")) cache = value;
-    const std::uint64_t held = used > cache ? used - cache : 0, room = limit > held ? limit - held : 0;
+    const std::uint64_t held = used > cache ? used - cache : 0,
+                        room = limit > held ? limit - held : 0;
     if (out.limit == 0 || limit < out.limit) out.limit = limit;
     if (out.room == 0 || room < out.room) out.room = room;
   }
@@ -127,7 +134,8 @@ Machine inspect_machine() {
 
 int usable_threads() {
   const double quota = group_quota();
-  const int by_quota = quota > 0 ? std::max(1, static_cast<int>(std::lround(std::min(quota, 1e6)))) : std::numeric_limits<int>::max();
+  const int by_quota = quota > 0 ? std::max(1, static_cast<int>(std::lround(std::min(quota, 1e6))))
+                                 : std::numeric_limits<int>::max();
   return std::min(allowed_cpus(), by_quota);
 }
 

@@ -1,6 +1,7 @@
-// Random numbers by counter: a draw is a pure function of (seed, step, site, sample, index), so replays, clones, resumed
-// runs and other world sizes draw the same numbers, and nothing is stored but the key.
-// Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3.
+// Random numbers by counter: a draw is a pure function of (seed, step, site, sample, index), so
+// replays, clones, resumed runs and other world sizes draw the same numbers, and nothing is stored
+// but the key. Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1,
+// 2, 3", SC 2011, section 3.3.
 #pragma once
 #include <array>
 #include <cmath>
@@ -14,15 +15,18 @@ using PhiloxBlock = std::array<std::uint32_t, 4>;
 constexpr PhiloxBlock philox(PhiloxBlock counter, std::uint64_t key) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * counter[0], p1 = std::uint64_t{0xCD9E8D57u} * counter[2];
-    counter = {static_cast<std::uint32_t>(p1 >> 32) ^ counter[1] ^ k0, static_cast<std::uint32_t>(p1),
-               static_cast<std::uint32_t>(p0 >> 32) ^ counter[3] ^ k1, static_cast<std::uint32_t>(p0)};
+    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * counter[0],
+                        p1 = std::uint64_t{0xCD9E8D57u} * counter[2];
+    counter = {
+        static_cast<std::uint32_t>(p1 >> 32) ^ counter[1] ^ k0, static_cast<std::uint32_t>(p1),
+        static_cast<std::uint32_t>(p0 >> 32) ^ counter[3] ^ k1, static_cast<std::uint32_t>(p0)};
     k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
   }
   return counter;
 }
 
-// The place in the program that draws: a stable number from a name (FNV-1a), so that a new site changes no old one.
+// The place in the program that draws: a stable number from a name (FNV-1a), so that a new site
+// changes no old one.
 constexpr std::uint32_t rng_site(std::string_view name) {
   std::uint32_t hash = 2166136261u;
   for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
@@ -39,7 +43,8 @@ class Rng {
     return philox({static_cast<std::uint32_t>(index >> 2), step_, site_, sample_}, key_)[index & 3];
   }
   constexpr std::uint32_t next() {
-    if ((index_ & 3) == 0) block_ = philox({static_cast<std::uint32_t>(index_ >> 2), step_, site_, sample_}, key_);
+    if ((index_ & 3) == 0)
+      block_ = philox({static_cast<std::uint32_t>(index_ >> 2), step_, site_, sample_}, key_);
     return block_[index_++ & 3];
   }
   constexpr double uniform() {  // [0, 1), 53 bits

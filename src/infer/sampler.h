@@ -1,7 +1,7 @@
-// Sampler: one row of logits -> one token. The order is that of transformers, so that a model's generation_config.json
-// means the same here: repetition penalty, temperature, top-k, top-p, min-p, then one draw.
-// A draw depends on (seed, position, sample) alone: same seed, same text. Ties fall to the lower token id.
-// All buffers are made by the constructor; sample() allocates nothing.
+// Sampler: one row of logits -> one token. The order is that of transformers, so that a model's
+// generation_config.json means the same here: repetition penalty, temperature, top-k, top-p, min-p,
+// then one draw. A draw depends on (seed, position, sample) alone: same seed, same text. Ties fall
+// to the lower token id. All buffers are made by the constructor; sample() allocates nothing.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -16,7 +16,7 @@ struct SamplerOptions {
   float min_p = 0.05f;              // 0: off; relative to the most likely token
   float repetition_penalty = 1.0f;  // 1: off; applies to every token seen, prompt included
   std::uint64_t seed = 0;
-  std::uint32_t sample = 0;         // which of several continuations of one prompt
+  std::uint32_t sample = 0;  // which of several continuations of one prompt
 };
 
 class Sampler {
@@ -35,12 +35,12 @@ class Sampler {
   void accept(std::span<const std::int32_t> tokens);
   void reset();
 
-  // logits (vocabulary) f32 -> token. `position` is the index of the new token in its sequence. NaN logits are never
-  // chosen; throws Error(failure) when no logit is a number.
+  // logits (vocabulary) f32 -> token. `position` is the index of the new token in its sequence. NaN
+  // logits are never chosen; throws Error(failure) when no logit is a number.
   std::int32_t sample(std::span<const float> logits, std::uint32_t position);
 
-  // What the last draw chose from: most likely first where top-k, top-p or min-p is on, else by id; empty after a greedy
-  // choice.
+  // What the last draw chose from: most likely first where top-k, top-p or min-p is on, else by id;
+  // empty after a greedy choice.
   std::span<const Candidate> candidates() const { return {candidates_.data(), kept_}; }
 
  private:

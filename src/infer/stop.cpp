@@ -21,7 +21,8 @@ StopMatcher::StopMatcher(std::vector<std::string> stops) {
   }
 }
 
-// Feeds one byte to every automaton. True when a stop string is complete; longest_ is then the longest of those.
+// Feeds one byte to every automaton. True when a stop string is complete; longest_ is then the
+// longest of those.
 bool StopMatcher::advance(char byte) {
   std::uint32_t partial = 0, complete = 0;
   for (Automaton& a : automata_) {

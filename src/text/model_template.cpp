@@ -8,7 +8,8 @@ namespace supersonic::text {
 std::unique_ptr<ChatTemplate> ModelText::chat_template(std::string_view name) const {
   const std::string_view source = template_source(name);
   if (source.empty()) return nullptr;
-  return std::make_unique<ChatTemplate>(source, fmt::format("chat template '{}' of {}", name, path_));
+  return std::make_unique<ChatTemplate>(source,
+                                        fmt::format("chat template '{}' of {}", name, path_));
 }
 
 }  // namespace supersonic::text

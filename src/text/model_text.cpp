@@ -29,12 +29,14 @@ std::optional<bool> flag_of(const io::GgufFile& file, std::string_view key) {
 Tokenizer tokenizer_of(const io::GgufFile& file, const std::string& path) {
   const auto tokens = file.get_strings("tokenizer.ggml.tokens").to_vector();
   std::vector<std::string_view> merges;
-  if (file.find("tokenizer.ggml.merges")) merges = file.get_strings("tokenizer.ggml.merges").to_vector();
+  if (file.find("tokenizer.ggml.merges"))
+    merges = file.get_strings("tokenizer.ggml.merges").to_vector();
   std::vector<float> scores;
   if (file.find("tokenizer.ggml.scores")) scores = file.get_floats("tokenizer.ggml.scores");
   std::vector<std::int32_t> types;
   if (file.find("tokenizer.ggml.token_type"))
-    for (std::int64_t type : file.get_ints("tokenizer.ggml.token_type")) types.push_back(static_cast<std::int32_t>(type));
+    for (std::int64_t type : file.get_ints("tokenizer.ggml.token_type"))
+      types.push_back(static_cast<std::int32_t>(type));
   GgufVocab vocab;
   vocab.model = file.get_string("tokenizer.ggml.model");
   vocab.pre = file.get_string("tokenizer.ggml.pre", "");
@@ -54,9 +56,11 @@ Tokenizer tokenizer_of(const io::GgufFile& file, const std::string& path) {
 
 Tokenizer tokenizer_of(const std::string& folder) {
   const std::string json = folder + "/tokenizer.json", config = folder + "/tokenizer_config.json";
-  CHECK_FILE(std::filesystem::exists(json), "{}: no such file; a model folder needs it for its tokenizer", json);
+  CHECK_FILE(std::filesystem::exists(json),
+             "{}: no such file; a model folder needs it for its tokenizer", json);
   const std::string text = io::read_file(json, kMaxTokenizerBytes);
-  const std::string config_text = std::filesystem::exists(config) ? io::read_file(config, kMaxTokenizerBytes) : "";
+  const std::string config_text =
+      std::filesystem::exists(config) ? io::read_file(config, kMaxTokenizerBytes) : "";
   return Tokenizer::from_json(text, config_text, json);
 }
 
@@ -75,7 +79,9 @@ ModelText::ModelText(const io::GgufFile& opened) : path_(opened.path()), gguf_(&
 ModelText::~ModelText() = default;
 ModelText::ModelText(ModelText&&) noexcept = default;
 
-Tokenizer ModelText::tokenizer() const { return gguf_ ? tokenizer_of(*gguf_, path_) : tokenizer_of(path_); }
+Tokenizer ModelText::tokenizer() const {
+  return gguf_ ? tokenizer_of(*gguf_, path_) : tokenizer_of(path_);
+}
 
 std::vector<std::string> ModelText::template_names() const {
   std::vector<std::string> out;
@@ -97,13 +103,15 @@ std::string_view ModelText::template_source(std::string_view name) const {
       if (key == name) return source;
     return {};
   }
-  const std::string key = std::string(kTemplateKey) + (name == "default" ? "" : "." + std::string(name));
+  const std::string key =
+      std::string(kTemplateKey) + (name == "default" ? "" : "." + std::string(name));
   return gguf_->get_string(key, "");
 }
 
 std::string ModelText::special_text(bool bos) const {
   if (!gguf_) return (bos ? config_.bos_token : config_.eos_token).value_or("");
-  const std::int32_t id = id_of(*gguf_, bos ? "tokenizer.ggml.bos_token_id" : "tokenizer.ggml.eos_token_id");
+  const std::int32_t id =
+      id_of(*gguf_, bos ? "tokenizer.ggml.bos_token_id" : "tokenizer.ggml.eos_token_id");
   if (id < 0 || !gguf_->find("tokenizer.ggml.tokens")) return {};
   std::int32_t at = 0;
   for (std::string_view token : gguf_->get_strings("tokenizer.ggml.tokens"))
@@ -111,7 +119,9 @@ std::string ModelText::special_text(bool bos) const {
   return {};
 }
 
-io::GenerationConfig ModelText::generation() const { return gguf_ ? io::GenerationConfig{} : io::read_generation_config(path_); }
+io::GenerationConfig ModelText::generation() const {
+  return gguf_ ? io::GenerationConfig{} : io::read_generation_config(path_);
+}
 
 std::vector<std::int32_t> ModelText::stop_ids(const Tokenizer& tokenizer) const {
   const auto own = tokenizer.stop_ids();

@@ -1,5 +1,6 @@
-// The text side of a model, from a GGUF file or a Hugging Face folder alike: tokenizer, chat template, the tokens that
-// end a turn, and the generation defaults of its authors. Nothing of the weights is read.
+// The text side of a model, from a GGUF file or a Hugging Face folder alike: tokenizer, chat
+// template, the tokens that end a turn, and the generation defaults of its authors. Nothing of the
+// weights is read.
 #pragma once
 #include <cstdint>
 #include <memory>

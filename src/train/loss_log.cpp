@@ -1,4 +1,5 @@
-// Lines are formatted into a fixed buffer; reading accepts exactly what is written here, plus keys that are unknown.
+// Lines are formatted into a fixed buffer; reading accepts exactly what is written here, plus keys
+// that are unknown.
 #include "train/loss_log.h"
 
 #include <fcntl.h>
@@ -23,7 +24,8 @@ struct Line {
   std::size_t size = 0;
   template <class... Args>
   void add(fmt::format_string<Args...> format, Args&&... args) {
-    size += fmt::format_to_n(data + size, sizeof data - size, format, std::forward<Args>(args)...).size;
+    size +=
+        fmt::format_to_n(data + size, sizeof data - size, format, std::forward<Args>(args)...).size;
   }
   void field(const char* name, double value, int digits) {
     if (std::isfinite(value)) {
@@ -119,8 +121,9 @@ LossCurve read_loss_log(const std::string& path) {
     if (object.contains("eval_loss")) {
       curve.evals.push_back({step, number(object, "eval_loss")});
     } else {
-      curve.steps.push_back({step, number(object, "epoch"), number(object, "loss"), number(object, "lr"),
-                             number(object, "grad_norm"), static_cast<std::int64_t>(number(object, "tokens")),
+      curve.steps.push_back({step, number(object, "epoch"), number(object, "loss"),
+                             number(object, "lr"), number(object, "grad_norm"),
+                             static_cast<std::int64_t>(number(object, "tokens")),
                              number(object, "seconds")});
     }
     return true;

@@ -1,8 +1,10 @@
-// The loss curve as JSON lines, one per optimizer step or evaluation, in the order in which they happened:
+// The loss curve as JSON lines, one per optimizer step or evaluation, in the order in which they
+// happened:
 //   {"step":12,"epoch":0.31,"loss":2.5133,"lr":1.8e-04,"grad_norm":0.91,"tokens":24576,"seconds":60.2}
 //   {"step":12,"eval_loss":2.61}
-// A line is written by one write(2) from a fixed buffer: no allocation in a step, and a killed run leaves whole lines.
-// When a run resumes from a checkpoint, lines after the checkpoint's step are dropped, so that no step appears twice.
+// A line is written by one write(2) from a fixed buffer: no allocation in a step, and a killed run
+// leaves whole lines. When a run resumes from a checkpoint, lines after the checkpoint's step are
+// dropped, so that no step appears twice.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -11,13 +13,13 @@
 namespace supersonic::train {
 
 struct StepRecord {
-  std::int64_t step = 0;     // optimizer steps done, the first is 1
-  double epoch = 0;          // passes over the data, fractional
-  double loss = 0;           // mean over the trained tokens of the step, nats
+  std::int64_t step = 0;  // optimizer steps done, the first is 1
+  double epoch = 0;       // passes over the data, fractional
+  double loss = 0;        // mean over the trained tokens of the step, nats
   double learning_rate = 0;
-  double grad_norm = 0;      // before clipping
-  std::int64_t tokens = 0;   // trained or not, since the start of training
-  double seconds = 0;        // since the start of training, earlier runs included
+  double grad_norm = 0;     // before clipping
+  std::int64_t tokens = 0;  // trained or not, since the start of training
+  double seconds = 0;       // since the start of training, earlier runs included
 };
 
 struct EvalRecord {
@@ -32,7 +34,8 @@ struct LossCurve {
 
 class LossLog {
  public:
-  // Creates the file, or continues it after `resume_step` (0: from nothing). Throws Error(failure) when it cannot.
+  // Creates the file, or continues it after `resume_step` (0: from nothing). Throws Error(failure)
+  // when it cannot.
   explicit LossLog(const std::string& path, std::int64_t resume_step = 0);
   ~LossLog();
   LossLog(const LossLog&) = delete;
@@ -46,7 +49,8 @@ class LossLog {
   int file_ = -1;
 };
 
-// Reads a log back. Throws Error(bad_file) with the line number of what is no record; an incomplete last line is left out.
+// Reads a log back. Throws Error(bad_file) with the line number of what is no record; an incomplete
+// last line is left out.
 LossCurve read_loss_log(const std::string& path);
 
 }  // namespace supersonic::train

@@ -1,4 +1,5 @@
-// The page is one string: style, figures, plots, answers, settings. All text from outside passes escape_html.
+// The page is one string: style, figures, plots, answers, settings. All text from outside passes
+// escape_html.
 #include "train/report.h"
 
 #include <fmt/format.h>
@@ -42,21 +43,29 @@ std::string loss_plot(const LossCurve& curve) {
   Plot plot{.title = "Loss (nats per token)", .x_label = "step", .series = {}, .height = 380};
   if (!steps.empty()) {
     const bool many = steps.size() >= 20;
-    plot.series.push_back({"train, each step", many ? "raw" : "train", steps, losses, false, !many});
+    plot.series.push_back(
+        {"train, each step", many ? "raw" : "train", steps, losses, false, !many});
     const double span = std::clamp(static_cast<double>(steps.size()) / 20, 5.0, 50.0);
-    if (many) plot.series.push_back({"train, smoothed", "train", steps, smoothed(losses, span), false, true});
+    if (many)
+      plot.series.push_back(
+          {"train, smoothed", "train", steps, smoothed(losses, span), false, true});
   }
   if (!curve.evals.empty())
-    plot.series.push_back({"held out", "eval", column(curve.evals, [](const EvalRecord& r) { return r.step; }),
-                           column(curve.evals, [](const EvalRecord& r) { return r.loss; }), true, true});
+    plot.series.push_back(
+        {"held out", "eval", column(curve.evals, [](const EvalRecord& r) { return r.step; }),
+         column(curve.evals, [](const EvalRecord& r) { return r.loss; }), true, true});
   return render_plot(plot);
 }
 
 template <class Get>
 std::string small_plot(const char* title, const LossCurve& curve, Get get) {
   const auto steps = column(curve.steps, [](const StepRecord& r) { return r.step; });
-  return render_plot({.title = title, .x_label = "step", .series = {{title, "other", steps, column(curve.steps, get), false, true}},
-                      .width = 330, .height = 210, .from_zero = true});
+  return render_plot({.title = title,
+                      .x_label = "step",
+                      .series = {{title, "other", steps, column(curve.steps, get), false, true}},
+                      .width = 330,
+                      .height = 210,
+                      .from_zero = true});
 }
 
 // Tokens per second between neighbouring steps, smoothed over a few.
@@ -68,15 +77,20 @@ std::string speed_plot(const LossCurve& curve) {
     steps.push_back(static_cast<double>(b.step));
     rates.push_back(static_cast<double>(b.tokens - a.tokens) / (b.seconds - a.seconds));
   }
-  return render_plot({.title = "Tokens per second", .x_label = "step", .series = {{"speed", "other", steps, smoothed(rates, 5), false, true}},
-                      .width = 330, .height = 210, .from_zero = true});
+  return render_plot({.title = "Tokens per second",
+                      .x_label = "step",
+                      .series = {{"speed", "other", steps, smoothed(rates, 5), false, true}},
+                      .width = 330,
+                      .height = 210,
+                      .from_zero = true});
 }
 
 std::string table(const Report::Rows& rows, bool preformatted) {
   std::string out = "<table>";
   for (const auto& [name, value] : rows) {
     const std::string text = escape_html(value);
-    out += fmt::format("<tr><td>{}</td><td>{}</td></tr>", escape_html(name), preformatted ? "<pre>" + text + "</pre>" : text);
+    out += fmt::format("<tr><td>{}</td><td>{}</td></tr>", escape_html(name),
+                       preformatted ? "<pre>" + text + "</pre>" : text);
   }
   return out + "</table>";
 }
@@ -84,14 +98,18 @@ std::string table(const Report::Rows& rows, bool preformatted) {
 }  // namespace
 
 std::string render_report(const Report& report, const LossCurve& curve) {
-  std::string out = fmt::format("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-                                "content=\"width=device-width,initial-scale=1\"><title>{}</title><style>{}</style></head><body><main>",
-                                escape_html(report.title), kStyle);
-  out += fmt::format("<h1>{}</h1><p class=\"sub\">{}</p>", escape_html(report.title), escape_html(report.subtitle));
+  std::string out = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width,initial-scale=1\"><title>{}</title><style>{}</style></"
+      "head><body><main>",
+      escape_html(report.title), kStyle);
+  out += fmt::format("<h1>{}</h1><p class=\"sub\">{}</p>", escape_html(report.title),
+                     escape_html(report.subtitle));
   if (!report.figures.empty()) {
     out += "<div class=\"cards\">";
     for (const auto& [name, value] : report.figures)
-      out += fmt::format("<div class=\"card\"><b>{}</b><span>{}</span></div>", escape_html(value), escape_html(name));
+      out += fmt::format("<div class=\"card\"><b>{}</b><span>{}</span></div>", escape_html(value),
+                         escape_html(name));
     out += "</div>";
   }
   out += loss_plot(curve);
@@ -103,7 +121,8 @@ std::string render_report(const Report& report, const LossCurve& curve) {
   }
   if (!report.samples.empty()) out += "<h2>Answers</h2>";
   for (const auto& [prompt, answers] : report.samples)
-    out += fmt::format("<div class=\"sample\"><pre>{}</pre>{}</div>", escape_html(prompt), table(answers, true));
+    out += fmt::format("<div class=\"sample\"><pre>{}</pre>{}</div>", escape_html(prompt),
+                       table(answers, true));
   if (!report.settings.empty()) out += "<h2>Settings</h2>" + table(report.settings, false);
   return out + "</main></body></html>\n";
 }

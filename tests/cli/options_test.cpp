@@ -38,13 +38,15 @@ struct Sample {
     options.add("config", config, "file").letter('c');
     options.count("verbose", verbose, "more").letter('v');
   }
-  void parse(std::vector<const char*> arguments, std::map<std::string, std::string> environment = {}) {
+  void parse(std::vector<const char*> arguments,
+             std::map<std::string, std::string> environment = {}) {
     options.parse(arguments, [&](const char* name) -> const char* {
       const auto found = environment.find(name);
       return found == environment.end() ? nullptr : found->second.c_str();
     });
   }
-  static std::string refusal(std::vector<const char*> arguments, std::map<std::string, std::string> environment = {}) {
+  static std::string refusal(std::vector<const char*> arguments,
+                             std::map<std::string, std::string> environment = {}) {
     try {
       Sample().parse(std::move(arguments), std::move(environment));
     } catch (const Error& e) {
@@ -61,11 +63,14 @@ std::string write_config(const std::string& text) {
   return path;
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 TEST(Options, ReadsEveryWayToWriteAValue) {
   Sample s;
-  s.parse({"model.gguf", "--rank", "8", "--lr=1e-3", "--no-packing", "-j", "--batch=4", "--memory", "1.5GiB", "-vv"});
+  s.parse({"model.gguf", "--rank", "8", "--lr=1e-3", "--no-packing", "-j", "--batch=4", "--memory",
+           "1.5GiB", "-vv"});
   EXPECT_EQ(s.model, "model.gguf");
   EXPECT_EQ(s.rank, 8);
   EXPECT_EQ(s.lr, 1e-3);
@@ -117,7 +122,8 @@ TEST(Options, ListsSplitAtCommasOnlyWhereTheyShould) {
 TEST(Options, FlagsWinOverEnvironmentOverConfigOverModelOverBuiltIn) {
   const std::string config = write_config("rank: 2\nlr: 0.5\nmethod: lora\nbatch: 7\n");
   Sample s;
-  s.parse({"a", "--rank", "8", "-c", config.c_str()}, {{"SUPERSONIC_RANK", "4"}, {"SUPERSONIC_LR", "0.25"}});
+  s.parse({"a", "--rank", "8", "-c", config.c_str()},
+          {{"SUPERSONIC_RANK", "4"}, {"SUPERSONIC_LR", "0.25"}});
   EXPECT_EQ(s.rank, 8);
   EXPECT_EQ(s.lr, 0.25);
   EXPECT_EQ(s.method, "lora");
@@ -168,7 +174,8 @@ TEST(Options, BadValuesNameTheOptionAndWhatIsAllowed) {
   EXPECT_TRUE(contains(s.refusal({"a", "--rank", "--lr", "1"}), "--rank needs a value"));
   EXPECT_TRUE(contains(s.refusal({"a", "--rank"}), "--rank needs a value"));
   EXPECT_TRUE(contains(s.refusal({"a", "b"}), "unexpected argument 'b'"));
-  EXPECT_TRUE(contains(s.refusal({"a"}, {{"SUPERSONIC_RANK", "x"}}), "SUPERSONIC_RANK needs a number"));
+  EXPECT_TRUE(
+      contains(s.refusal({"a"}, {{"SUPERSONIC_RANK", "x"}}), "SUPERSONIC_RANK needs a number"));
 }
 
 TEST(Options, WhatIsRequiredMustBeGiven) {
@@ -181,19 +188,24 @@ TEST(Options, WhatIsRequiredMustBeGiven) {
 }
 
 TEST(Options, TheConfigRefusesWhatItDoesNotKnow) {
-  const auto refusal = [](const std::string& text) { return Sample().refusal({"a", "-c", write_config(text).c_str()}); };
-  EXPECT_TRUE(contains(refusal("lr: 1\nrnk: 4\n"), ".yaml:2: unknown key 'rnk'; did you mean 'rank'?"));
+  const auto refusal = [](const std::string& text) {
+    return Sample().refusal({"a", "-c", write_config(text).c_str()});
+  };
+  EXPECT_TRUE(
+      contains(refusal("lr: 1\nrnk: 4\n"), ".yaml:2: unknown key 'rnk'; did you mean 'rank'?"));
   EXPECT_TRUE(contains(refusal("rank: [1, 2]\n"), "needs one plain value"));
   EXPECT_TRUE(contains(refusal("targets: {a: 1}\n"), "needs a list"));
   EXPECT_TRUE(contains(refusal("- rank\n"), "must be a map"));
   EXPECT_TRUE(contains(refusal("rank: 1\n  lr: [\n"), "not valid YAML"));
   EXPECT_TRUE(contains(refusal("rank: 0\n"), ".yaml:1: rank must be from 1 to 4096"));
-  EXPECT_TRUE(contains(Sample().refusal({"a", "-c", "/nonexistent.yaml"}), "cannot open the config file"));
+  EXPECT_TRUE(
+      contains(Sample().refusal({"a", "-c", "/nonexistent.yaml"}), "cannot open the config file"));
 }
 
 TEST(Options, TheResolvedConfigReproducesTheRun) {
   Sample s;
-  s.parse({"a: b.gguf", "--rank", "8", "--stop", "x,\n\"y", "--no-packing", "--memory", "3G"}, {{"SUPERSONIC_LR", "0.125"}});
+  s.parse({"a: b.gguf", "--rank", "8", "--stop", "x,\n\"y", "--no-packing", "--memory", "3G"},
+          {{"SUPERSONIC_LR", "0.125"}});
   const std::string yaml = s.options.resolved_yaml();
   EXPECT_TRUE(contains(yaml, "rank: 8  # flag"));
   EXPECT_TRUE(contains(yaml, "lr: 0.125  # environment"));
@@ -210,14 +222,17 @@ TEST(Options, TheResolvedConfigReproducesTheRun) {
 }
 
 TEST(Options, SizesAreInPowersOf1024) {
-  const std::pair<const char*, std::uint64_t> sizes[] = {{"0", 0}, {"512", 512}, {"4k", 4096}, {"1MiB", 1048576}, {"2gb", 2147483648}, {"0.5 GiB", 536870912}};
+  const std::pair<const char*, std::uint64_t> sizes[] = {
+      {"0", 0},          {"512", 512},        {"4k", 4096},
+      {"1MiB", 1048576}, {"2gb", 2147483648}, {"0.5 GiB", 536870912}};
   for (const auto& [text, expected] : sizes) {
     Bytes b;
     ASSERT_TRUE(parse_value(text, b)) << text;
     EXPECT_EQ(b.count, expected) << text;
   }
   Bytes b;
-  for (const char* text : {"", "G", "-1", "1e400", "5Q", "1KiBB", "99999999999T"}) EXPECT_FALSE(parse_value(text, b)) << text;
+  for (const char* text : {"", "G", "-1", "1e400", "5Q", "1KiBB", "99999999999T"})
+    EXPECT_FALSE(parse_value(text, b)) << text;
 }
 
 TEST(Options, NearestFindsSwapsAndPrefixesButNotStrangers) {

@@ -4,15 +4,15 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <malloc.h>
 #include <cstdio>
 #include <cstdlib>
-#include <malloc.h>
 
 namespace supersonic::cli {
 namespace {
 
-using std::chrono::seconds;
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 
 struct Pipe {
   int ends[2];
@@ -30,11 +30,13 @@ TEST(Progress, ALogGetsOneLineEveryTenSeconds) {
   Pipe p;
   Progress progress("train", "step", 100, 0, {.file = p.ends[1]});
   const auto begin = Progress::Clock::now();
-  for (int i = 1; i <= 50; ++i) progress.update_at(begin + seconds(i), static_cast<std::uint64_t>(i), "loss 2.5");
+  for (int i = 1; i <= 50; ++i)
+    progress.update_at(begin + seconds(i), static_cast<std::uint64_t>(i), "loss 2.5");
   const std::string text = p.read_all();
   EXPECT_GE(std::count(text.begin(), text.end(), '\n'), 4);
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 5);
-  EXPECT_NE(text.find("20/100 step, 1.00 step/s, 1:20 left, loss 2.5\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("20/100 step, 1.00 step/s, 1:20 left, loss 2.5\n"), std::string::npos)
+      << text;
   EXPECT_EQ(text.find('\r'), std::string::npos);
 }
 
@@ -43,7 +45,9 @@ TEST(Progress, ATerminalGetsOneLineThatIsRewrittenAndFits) {
   {
     Progress progress("load", "B", 1000, 0, {.file = p.ends[1], .terminal = true, .width = 60});
     const auto begin = Progress::Clock::now();
-    for (int i = 1; i <= 100; ++i) progress.update_at(begin + milliseconds(10 * i), static_cast<std::uint64_t>(10 * i), std::string(80, 'x'));
+    for (int i = 1; i <= 100; ++i)
+      progress.update_at(begin + milliseconds(10 * i), static_cast<std::uint64_t>(10 * i),
+                         std::string(80, 'x'));
     progress.finish();
   }
   const std::string text = p.read_all();
@@ -70,12 +74,15 @@ TEST(Progress, UpdatesAllocateNothing) {
   const auto begin = Progress::Clock::now();
   progress.update_at(begin + seconds(20), 1, "x");
   const auto before = mallinfo2().uordblks;
-  for (int i = 1; i <= 100; ++i) progress.update_at(begin + seconds(20 + 11 * i), static_cast<std::uint64_t>(i) * 1000, "loss 2.512, lr 1.5e-4");
+  for (int i = 1; i <= 100; ++i)
+    progress.update_at(begin + seconds(20 + 11 * i), static_cast<std::uint64_t>(i) * 1000,
+                       "loss 2.512, lr 1.5e-4");
   EXPECT_EQ(mallinfo2().uordblks, before);
 }
 
 TEST(Progress, DurationsReadAsClocks) {
-  const std::pair<double, const char*> cases[] = {{0.4, "0:00"}, {59.6, "1:00"}, {245, "4:05"}, {3723, "1:02:03"}};
+  const std::pair<double, const char*> cases[] = {
+      {0.4, "0:00"}, {59.6, "1:00"}, {245, "4:05"}, {3723, "1:02:03"}};
   for (const auto& [seconds, text] : cases) {
     char out[16];
     EXPECT_EQ(std::string(out, format_duration(seconds, out)), text);

@@ -1,4 +1,5 @@
-// Ctrl-C as a process sees it: the first signal sets the flag, the second ends the process with 130.
+// Ctrl-C as a process sees it: the first signal sets the flag, the second ends the process with
+// 130.
 #include "core/interrupt.h"
 
 #include <gtest/gtest.h>
@@ -27,11 +28,13 @@ TEST(Interrupt, TheFirstSignalIsSeenBetweenSteps) {
 }
 
 TEST(InterruptDeathTest, TheSecondSignalEndsTheProcessAtOnce) {
-  EXPECT_EXIT({
-    InterruptGuard guard("saving; again to stop now\n");
-    std::raise(SIGINT);
-    std::raise(SIGTERM);
-  }, testing::ExitedWithCode(130), "saving; again to stop now");
+  EXPECT_EXIT(
+      {
+        InterruptGuard guard("saving; again to stop now\n");
+        std::raise(SIGINT);
+        std::raise(SIGTERM);
+      },
+      testing::ExitedWithCode(130), "saving; again to stop now");
 }
 
 TEST(InterruptDeathTest, WithoutAGuardASignalEndsTheProcessAsUsual) {

@@ -1,5 +1,5 @@
-// The sampler against distributions computed here in fp64 from their definitions (transformers' order: penalty,
-// temperature, top-k, top-p, min-p), and its draws against those distributions.
+// The sampler against distributions computed here in fp64 from their definitions (transformers'
+// order: penalty, temperature, top-k, top-p, min-p), and its draws against those distributions.
 #include "infer/sampler.h"
 
 #include <gtest/gtest.h>
@@ -26,8 +26,10 @@ std::vector<float> random_logits(int n, std::uint32_t seed) {
 }
 
 // The closed form: a probability for every token, by full sorts over all of them.
-std::vector<double> expected(std::vector<float> logits, const SamplerOptions& o, const std::vector<int>& seen) {
-  for (int t : seen) logits[t] = logits[t] > 0 ? logits[t] / o.repetition_penalty : logits[t] * o.repetition_penalty;
+std::vector<double> expected(std::vector<float> logits, const SamplerOptions& o,
+                             const std::vector<int>& seen) {
+  for (int t : seen)
+    logits[t] = logits[t] > 0 ? logits[t] / o.repetition_penalty : logits[t] * o.repetition_penalty;
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
@@ -36,7 +38,8 @@ std::vector<double> expected(std::vector<float> logits, const SamplerOptions& o,
     const double sum = std::accumulate(p.begin(), p.end(), 0.0);
     for (double& x : p) x /= sum;
   };
-  for (std::size_t i = 0; i < p.size(); ++i) p[i] = std::exp((double(logits[i]) - logits[order[0]]) / o.temperature);
+  for (std::size_t i = 0; i < p.size(); ++i)
+    p[i] = std::exp((double(logits[i]) - logits[order[0]]) / o.temperature);
   if (o.top_k > 0)
     for (std::size_t i = o.top_k; i < order.size(); ++i) p[order[i]] = 0;
   normalise();
@@ -70,11 +73,20 @@ TEST(Sampler, DistributionsEqualTheClosedForm) {
   for (int vocabulary : {7, 50, 1000, 50000}) {
     for (std::uint32_t seed : {1u, 2u, 3u}) {
       expect_distribution(kPlain, vocabulary, seed);
-      expect_distribution({.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f}, vocabulary, seed);
-      expect_distribution({.temperature = 1.5f, .top_k = 5, .top_p = 1, .min_p = 0}, vocabulary, seed);
-      expect_distribution({.temperature = 1, .top_k = 0, .top_p = 0.6f, .min_p = 0}, vocabulary, seed);
-      expect_distribution({.temperature = 2, .top_k = 0, .top_p = 1, .min_p = 0.1f}, vocabulary, seed);
-      expect_distribution({.temperature = 1, .top_k = 0, .top_p = 0.999f, .min_p = 0.001f, .repetition_penalty = 1.3f}, vocabulary, seed);
+      expect_distribution({.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f},
+                          vocabulary, seed);
+      expect_distribution({.temperature = 1.5f, .top_k = 5, .top_p = 1, .min_p = 0}, vocabulary,
+                          seed);
+      expect_distribution({.temperature = 1, .top_k = 0, .top_p = 0.6f, .min_p = 0}, vocabulary,
+                          seed);
+      expect_distribution({.temperature = 2, .top_k = 0, .top_p = 1, .min_p = 0.1f}, vocabulary,
+                          seed);
+      expect_distribution({.temperature = 1,
+                           .top_k = 0,
+                           .top_p = 0.999f,
+                           .min_p = 0.001f,
+                           .repetition_penalty = 1.3f},
+                          vocabulary, seed);
     }
   }
 }
@@ -82,7 +94,8 @@ TEST(Sampler, DistributionsEqualTheClosedForm) {
 TEST(Sampler, DrawsFollowTheDistribution) {
   constexpr int vocabulary = 12, draws = 60000;
   const auto logits = random_logits(vocabulary, 9);
-  const SamplerOptions options{.temperature = 2, .top_k = 10, .top_p = 0.98f, .min_p = 0, .seed = 3};
+  const SamplerOptions options{
+      .temperature = 2, .top_k = 10, .top_p = 0.98f, .min_p = 0, .seed = 3};
   Sampler sampler(vocabulary, options);
   std::vector<int> counts(vocabulary);
   for (int i = 0; i < draws; ++i) ++counts[sampler.sample(logits, static_cast<std::uint32_t>(i))];
@@ -133,13 +146,16 @@ TEST(Sampler, TheSameSeedAndPositionDrawTheSameToken) {
 }
 
 TEST(Sampler, ImpossibleAndBrokenLogitsAreNeverChosen) {
-  constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float inf = std::numeric_limits<float>::infinity(),
+                  nan = std::numeric_limits<float>::quiet_NaN();
   Sampler sampler(4, kPlain);
-  for (std::uint32_t i = 0; i < 200; ++i) EXPECT_EQ(sampler.sample(std::vector<float>{-inf, nan, 0, -inf}, i), 2);
+  for (std::uint32_t i = 0; i < 200; ++i)
+    EXPECT_EQ(sampler.sample(std::vector<float>{-inf, nan, 0, -inf}, i), 2);
   EXPECT_THROW(sampler.sample(std::vector<float>{nan, nan, nan, nan}, 0), Error);
   EXPECT_THROW(sampler.sample(std::vector<float>{-inf, -inf, -inf, -inf}, 0), Error);
   EXPECT_THROW(sampler.sample(std::vector<float>{0, inf, 0, 0}, 0), Error);
-  EXPECT_THROW(Sampler(4, {.temperature = 0}).sample(std::vector<float>{nan, nan, nan, nan}, 0), Error);
+  EXPECT_THROW(Sampler(4, {.temperature = 0}).sample(std::vector<float>{nan, nan, nan, nan}, 0),
+               Error);
   EXPECT_THROW(sampler.sample(std::vector<float>{0, 0, 0}, 0), Error);
 }
 

@@ -9,24 +9,29 @@
 namespace supersonic::infer {
 namespace {
 
-// The first position at which some stop string ends; of those that end there the longest is removed.
-std::string expected(const std::string& text, const std::vector<std::string>& stops, bool& stopped) {
+// The first position at which some stop string ends; of those that end there the longest is
+// removed.
+std::string expected(const std::string& text, const std::vector<std::string>& stops,
+                     bool& stopped) {
   for (std::size_t end = 1; end <= text.size(); ++end) {
     std::size_t longest = 0;
     for (const auto& stop : stops)
-      if (stop.size() <= end && text.compare(end - stop.size(), stop.size(), stop) == 0) longest = std::max(longest, stop.size());
+      if (stop.size() <= end && text.compare(end - stop.size(), stop.size(), stop) == 0)
+        longest = std::max(longest, stop.size());
     if (longest) return stopped = true, text.substr(0, end - longest);
   }
   return stopped = false, text;
 }
 
 TEST(Stop, EqualsASearchOverTheWholeTextHoweverItIsCut) {
-  const std::vector<std::vector<std::string>> sets = {{"abab"}, {"aab", "b"}, {"abcd", "bc"}, {"aaa"}, {"cab", "abc", "bca"}, {}};
+  const std::vector<std::vector<std::string>> sets = {
+      {"abab"}, {"aab", "b"}, {"abcd", "bc"}, {"aaa"}, {"cab", "abc", "bca"}, {}};
   Rng rng(1, 0, rng_site("stop"), 0);
   for (int round = 0; round < 3000; ++round) {
     const auto& stops = sets[rng.below(static_cast<std::uint32_t>(sets.size()))];
     std::string text;
-    for (std::uint32_t i = 0, n = rng.below(30); i < n; ++i) text += static_cast<char>('a' + rng.below(4));
+    for (std::uint32_t i = 0, n = rng.below(30); i < n; ++i)
+      text += static_cast<char>('a' + rng.below(4));
     StopMatcher matcher(stops);
     std::string shown;
     for (std::size_t i = 0; i < text.size();) {

@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -28,8 +28,13 @@ std::string slurp(const std::string& path) {
   return out.str();
 }
 StepRecord step(std::int64_t n) {
-  return {.step = n, .epoch = 0.01 * static_cast<double>(n), .loss = 2.0 + 1.0 / static_cast<double>(n), .learning_rate = 2e-4,
-          .grad_norm = 0.5, .tokens = n * 4096, .seconds = 1.5 * static_cast<double>(n)};
+  return {.step = n,
+          .epoch = 0.01 * static_cast<double>(n),
+          .loss = 2.0 + 1.0 / static_cast<double>(n),
+          .learning_rate = 2e-4,
+          .grad_norm = 0.5,
+          .tokens = n * 4096,
+          .seconds = 1.5 * static_cast<double>(n)};
 }
 
 TEST(LossLog, EveryLineIsJsonWithTheRecordedValues) {
@@ -91,7 +96,8 @@ TEST(LossLog, ADivergedLossIsNullAndReadBackAsNotANumber) {
 
 TEST(LossLog, ReadingNamesTheBadLine) {
   const std::string path = temporary("bad.jsonl");
-  for (const char* bad : {"nonsense\n", "{}\n", "[1]\n", "{\"step\":\"1\"}\n", "{\"step\":1,\"loss\":\"x\"}\n"}) {
+  for (const char* bad :
+       {"nonsense\n", "{}\n", "[1]\n", "{\"step\":\"1\"}\n", "{\"step\":1,\"loss\":\"x\"}\n"}) {
     std::ofstream(path) << "{\"step\":1,\"eval_loss\":2}\n" << bad;
     try {
       read_loss_log(path);
@@ -105,7 +111,8 @@ TEST(LossLog, ReadingNamesTheBadLine) {
 }
 
 TEST(Plot, TicksAreRoundAndCoverTheRange) {
-  const std::pair<double, double> ranges[] = {{0, 1}, {2.31, 4.16}, {-3, 17}, {0, 2e-4}, {1e6, 1.5e6}};
+  const std::pair<double, double> ranges[] = {
+      {0, 1}, {2.31, 4.16}, {-3, 17}, {0, 2e-4}, {1e6, 1.5e6}};
   for (const auto& [low, high] : ranges) {
     const auto t = ticks(low, high, 5);
     ASSERT_GE(t.size(), 3u);
@@ -123,10 +130,14 @@ TEST(Plot, SmoothingKeepsAConstantAndPassesOverGaps) {
 }
 
 TEST(Report, EscapesEverythingThatCameFromOutside) {
-  Report report{.title = "<script>alert(1)</script>", .subtitle = "a & b", .figures = {{"x\"", "<b>"}}, .settings = {{"k", "'v'"}},
+  Report report{.title = "<script>alert(1)</script>",
+                .subtitle = "a & b",
+                .figures = {{"x\"", "<b>"}},
+                .settings = {{"k", "'v'"}},
                 .samples = {{"<img src=x>", {{"before", "</pre>"}}}}};
   const std::string page = render_report(report, {});
-  for (const char* raw : {"<script", "a & b", "<img", "</pre></pre>", "<b><b>", "'v'"}) EXPECT_EQ(page.find(raw), std::string::npos) << raw;
+  for (const char* raw : {"<script", "a & b", "<img", "</pre></pre>", "<b><b>", "'v'"})
+    EXPECT_EQ(page.find(raw), std::string::npos) << raw;
   EXPECT_NE(page.find("&lt;script&gt;"), std::string::npos);
 }
 
@@ -134,8 +145,10 @@ TEST(Report, AsksForNothingFromOutside) {
   LossCurve curve;
   for (int i = 1; i <= 100; ++i) curve.steps.push_back(step(i));
   curve.evals = {{0, 3.2}, {100, 2.2}};
-  const std::string page = render_report({.title = "t", .subtitle = "", .figures = {}, .settings = {}, .samples = {}}, curve);
-  for (const char* outside : {"http:", "https:", "//", "src=", "href=", "url(", "@import", "nan", "inf"})
+  const std::string page = render_report(
+      {.title = "t", .subtitle = "", .figures = {}, .settings = {}, .samples = {}}, curve);
+  for (const char* outside :
+       {"http:", "https:", "//", "src=", "href=", "url(", "@import", "nan", "inf"})
     EXPECT_EQ(page.find(outside), std::string::npos) << outside;
 }
 
@@ -145,7 +158,8 @@ TEST(Report, LongAndBrokenCurvesStaySmallAndWhole) {
   curve.steps[777].loss = std::numeric_limits<double>::infinity();
   curve.steps[5000].grad_norm = 100;
   const std::string path = temporary("report.html");
-  write_report(path, {.title = "t", .subtitle = "", .figures = {}, .settings = {}, .samples = {}}, curve);
+  write_report(path, {.title = "t", .subtitle = "", .figures = {}, .settings = {}, .samples = {}},
+               curve);
   const std::string page = slurp(path);
   EXPECT_LT(page.size(), 300000u);
   EXPECT_TRUE(page.ends_with("</html>\n"));
