@@ -12,6 +12,7 @@ import math
 import pathlib
 import sys
 import time
+import warnings
 
 import numpy as np
 
@@ -115,6 +116,7 @@ def run(folder: str, parts: dict) -> None:
     parser.add_argument("--check", action="store_true", help="compute again and compare, write nothing")
     parser.add_argument("part", nargs="*", help=f"of {', '.join(parts)} (default: all)")
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # the libraries' notes on their own future
     bad = 0
     for name in arguments.part or parts:
         start = time.time()
