@@ -60,7 +60,9 @@ def _json(value, depth=0) -> str:
 
 def differences(old, new, tolerance: dict, where="", key=""):
     """Yields one line for each value that no longer agrees."""
-    if isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(old, dict) and "margins" in old and isinstance(new, dict):
+        yield from _differences_before_a_tie(old, new, where)
+    elif isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             if name not in old or name not in new:
                 yield f"{where}.{name}: only in the {'golden file' if name in old else 'new result'}"
@@ -78,6 +80,13 @@ def differences(old, new, tolerance: dict, where="", key=""):
         yield from _compare_floats(np.array([old]), np.array([new]), tolerance.get(key, RTOL), where)
     elif old != new:
         yield f"{where}: recorded {old!r}, now {new!r}"
+
+
+def _differences_before_a_tie(old, new, where, margin=0.05):
+    """A greedy continuation: the same tokens up to the first place where two logits were all but equal."""
+    tie = next((k for k, m in enumerate(old["margins"]) if m < margin), len(old["margins"]))
+    if old["ids"] != new["ids"] or old["continuation"][:tie] != new["continuation"][:tie]:
+        yield f"{where}: another continuation of {old['prompt']!r} within {tie} tokens"
 
 
 def _compare_floats(old, new, limit, where):

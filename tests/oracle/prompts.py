@@ -81,6 +81,9 @@ CONTINUE = [
     "for i in range(10):\n    print(", "The best thing about winter is", "Machine learning is a field of",
 ]
 
+# Asked in a chat and answered greedily.
+QUESTIONS = ["Write a short story about a dog.", "Explain how a bicycle stays upright."]
+
 # (prompt, answer) pairs for training: short, different in length.
 LESSONS = [
     ("What does len do?", "It returns the number of items in a container."),
