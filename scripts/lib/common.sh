@@ -23,6 +23,9 @@ jobs_here() {
   echo "${SUPERSONIC_JOBS:-$((cores < memory ? cores : memory))}"
 }
 
+# temporary_folder: sets $download to an empty folder that goes when the script ends.
+temporary_folder() { download=$(mktemp -d); trap 'rm -rf "$download"' EXIT; }
+
 # run_logged LOG COMMAND…: keeps the output in LOG and shows its end only where the command fails.
 run_logged() {
   local log=$1; shift

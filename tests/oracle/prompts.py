@@ -81,6 +81,9 @@ CONTINUE = [
     "for i in range(10):\n    print(", "The best thing about winter is", "Machine learning is a field of",
 ]
 
+# Of those, the ones that fp32 continues for 64 tokens without two logits coming close.
+CLEAR = [CONTINUE[k] for k in (0, 1, 3, 5, 10, 11, 13, 14, 15, 17, 19)]
+
 # Asked in a chat and answered greedily.
 QUESTIONS = ["Write a short story about a dog.", "Explain how a bicycle stays upright."]
 

@@ -86,7 +86,7 @@ def logits():
 @torch.no_grad()
 def greedy():
     model, rows = smollm2.model(), []
-    starts = [(text, smollm2.encode(text, special=False)) for text in prompts.CONTINUE]
+    starts = [(text, smollm2.encode(text, special=False)) for text in prompts.CLEAR]
     starts += [(None, smollm2.encode_chat([prompts.user(text)], True)) for text in prompts.QUESTIONS]
     for text, ids in starts:
         made, margins, past, feed = [], [], None, ids
@@ -96,10 +96,9 @@ def greedy():
             margins.append(float(top.values[0] - top.values[1]))
             made.append(int(top.indices[0]))
             feed = made[-1:]
-        # Where two tokens are all but equal, another order of summation may choose the other one: no fair test.
-        print(text or ids[-12:], round(min(margins), 4))
-        if min(margins) > 0.0:
-            rows.append({"prompt": text, "ids": ids, "continuation": made, "text": smollm2.tokenizer().decode(made), "min_margin": min(margins)})
+        # Were two tokens all but equal, another order of summation might choose the other one: no fair test.
+        assert min(margins) > 0.01, (text, min(margins))
+        rows.append({"prompt": text, "ids": ids, "continuation": made, "text": smollm2.tokenizer().decode(made), "min_margin": min(margins)})
     return {"versions": smollm2.versions(), "prompts": rows}, {}, {"min_margin": 0.02}
 
 

@@ -10,6 +10,8 @@ import os
 import pathlib
 import subprocess
 
+os.environ.setdefault("TQDM_DISABLE", "1")
+
 import torch
 import transformers
 from tokenizers import pre_tokenizers
