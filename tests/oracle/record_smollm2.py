@@ -16,14 +16,8 @@ import smollm2
 LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def llama_cpp_model(**options):
-    import llama_cpp
-
-    return llama_cpp.Llama(str(smollm2.MODEL), n_threads=smollm2.THREADS, n_threads_batch=smollm2.THREADS, verbose=False, **options)
-
-
 def tokens():
-    other = llama_cpp_model(vocab_only=True)
+    other = smollm2.llama_cpp_model(vocab_only=True)
     texts, disagree = [], []
     for text in prompts.texts():
         plain, special = smollm2.encode(text, special=False), smollm2.encode(text, special=True)
@@ -231,20 +225,9 @@ def llamacpp():
 
 
 def llama_cpp_greedy():
-    import llama_cpp
-
-    model, rows = llama_cpp_model(n_ctx=512), []
-    for text in prompts.CONTINUE:
-        ids = smollm2.encode(text, special=False)
-        model.reset()
-        made, margins, feed = [], [], ids
-        for _ in range(32):
-            model.eval(feed)
-            row = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),))
-            first, second = np.argsort(-row, kind="stable")[:2]
-            margins.append(round(float(row[first] - row[second]), 4))
-            made.append(int(first))
-            feed = [made[-1]]
+    starts = [smollm2.encode(text, special=False) for text in prompts.CONTINUE]
+    rows = []
+    for text, ids, (made, margins) in zip(prompts.CONTINUE, starts, smollm2.llama_cpp_greedy(smollm2.MODEL, starts, 32)):
         rows.append({"prompt": text, "ids": ids, "continuation": made, "text": smollm2.tokenizer().decode(made), "margins": margins})
     return rows
 

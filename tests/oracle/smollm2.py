@@ -12,6 +12,7 @@ import subprocess
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import numpy as np
 import torch
 import transformers
 from tokenizers import pre_tokenizers
@@ -86,6 +87,32 @@ def llama_cpp(program: str, *arguments: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{program} failed:\n{done.stderr[-2000:]}")
     return done.stdout + done.stderr
+
+
+def llama_cpp_model(path=MODEL, **options):
+    import llama_cpp
+
+    return llama_cpp.Llama(str(path), n_threads=THREADS, n_threads_batch=THREADS, verbose=False, **options)
+
+
+def llama_cpp_greedy(path, starts: list, count: int, adapter=None) -> list:
+    """For each list of ids: (the count ids that llama.cpp continues it with, the margins between its two best logits)."""
+    import llama_cpp
+
+    model = llama_cpp_model(path, n_ctx=512, lora_path=str(adapter) if adapter else None)
+    results = []
+    for ids in starts:
+        model.reset()
+        made, margins, feed = [], [], list(ids)
+        for _ in range(count):
+            model.eval(feed)
+            row = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),))
+            first, second = np.argsort(-row, kind="stable")[:2]
+            margins.append(round(float(row[first] - row[second]), 4))
+            made.append(int(first))
+            feed = [made[-1]]
+        results.append((made, margins))
+    return results
 
 
 def versions() -> dict:
