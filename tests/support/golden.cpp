@@ -33,7 +33,8 @@ Golden::Golden(const std::string& name) : name_(name) {
 }
 
 const nlohmann::json& Golden::entry(const std::string& array) const {
-  if (!json_.contains("arrays") || !json_["arrays"].contains(array)) throw std::runtime_error(name_ + ": no array " + array);
+  if (!json_.contains("arrays") || !json_["arrays"].contains(array))
+    throw std::runtime_error(name_ + ": no array " + array);
   return json_["arrays"][array];
 }
 
@@ -48,8 +49,10 @@ std::vector<T> Golden::array(const std::string& array) const {
   const std::string dtype = entry(array)["dtype"];
   const size_t offset = entry(array)["offset"];
   const size_t bytes = count * (dtype == "f64" ? 8 : 4);
-  if (dtype == "f16") throw std::runtime_error(name_ + ": f16 arrays are read by the Python tests only");
-  if (offset + bytes > blob_.size()) throw std::runtime_error(name_ + ".bin is too short for " + array);
+  if (dtype == "f16")
+    throw std::runtime_error(name_ + ": f16 arrays are read by the Python tests only");
+  if (offset + bytes > blob_.size())
+    throw std::runtime_error(name_ + ".bin is too short for " + array);
   std::vector<T> values;
   values.reserve(count);
   if (dtype == "f64") append<double>(blob_, offset, count, values);

@@ -1,5 +1,6 @@
-// Reads a golden file: NAME.json and the arrays in the NAME.bin beside it (tests/oracle/golden.py writes both).
-// Throws std::runtime_error with the file's name where something is missing, so that a test fails and says which.
+// Reads a golden file: NAME.json and the arrays in the NAME.bin beside it (tests/oracle/golden.py
+// writes both). Throws std::runtime_error with the file's name where something is missing, so that
+// a test fails and says which.
 #pragma once
 
 #include <nlohmann/json.hpp>

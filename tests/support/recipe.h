@@ -1,5 +1,6 @@
-// Numbers that tests and the Python recorders make alike, bit for bit, without sharing a file: tests/oracle/recipe.py in C++.
-// Element i of the stream NAME is a hash of (NAME, i), so any part can be made alone.  tests/golden/README.md has the formulas.
+// Numbers that tests and the Python recorders make alike, bit for bit, without sharing a file:
+// tests/oracle/recipe.py in C++. Element i of the stream NAME is a hash of (NAME, i), so any part
+// can be made alone.  tests/golden/README.md has the formulas.
 #pragma once
 
 #include <cmath>
@@ -46,8 +47,8 @@ inline int64_t below(uint64_t seed, uint64_t i, int64_t limit) {
   return static_cast<int64_t>((word(seed, i) >> 33) % static_cast<uint64_t>(limit));
 }
 
-// count sums of the values under random signs; the mean square of two arrays' differences in them is an unbiased estimate
-// of the squared norm of the arrays' difference.
+// count sums of the values under random signs; the mean square of two arrays' differences in them
+// is an unbiased estimate of the squared norm of the arrays' difference.
 inline std::vector<double> projections(std::span<const float> values, size_t count = 16) {
   std::vector<double> sums(count, 0.0);
   for (size_t k = 0; k < count; ++k) {
@@ -57,8 +58,10 @@ inline std::vector<double> projections(std::span<const float> values, size_t cou
   return sums;
 }
 
-// The estimated relative norm of (values - golden), where of golden only the norm and the projections are known.
-inline double relative_error(std::span<const float> values, std::span<const float> golden_projections, double golden_norm) {
+// The estimated relative norm of (values - golden), where of golden only the norm and the
+// projections are known.
+inline double relative_error(std::span<const float> values,
+                             std::span<const float> golden_projections, double golden_norm) {
   const std::vector<double> ours = projections(values, golden_projections.size());
   double sum = 0;
   for (size_t k = 0; k < ours.size(); ++k) {

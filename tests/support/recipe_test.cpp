@@ -1,4 +1,5 @@
-// The recipe and the reader of golden files: both sides of the fence must agree before any other golden means something.
+// The recipe and the reader of golden files: both sides of the fence must agree before any other
+// golden means something.
 #include "support/recipe.h"
 
 #include <gtest/gtest.h>
@@ -10,7 +11,8 @@ namespace supersonic::testing {
 TEST(Recipe, gives_the_numbers_that_the_recorders_use) {
   const Golden golden("recipe/recipe");
   const auto& json = golden.json();
-  EXPECT_EQ(recipe::seed_of("lora layers.0.q_proj.A"), std::stoull(json["seed"].get<std::string>()));
+  EXPECT_EQ(recipe::seed_of("lora layers.0.q_proj.A"),
+            std::stoull(json["seed"].get<std::string>()));
   const std::vector<float> wanted = golden.array<float>("uniform");
   EXPECT_EQ(recipe::uniform("lora layers.0.q_proj.A", wanted.size(), 0.03125F), wanted);
   const uint64_t seed = recipe::seed_of("ids");
