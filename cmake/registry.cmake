@@ -1,5 +1,6 @@
-# The registries are generated from the folders: every `OP(Name);` in src/ops and every `KERNEL(symbol)` in a backend's
-# folder becomes one line of a generated file. No list is kept by hand, and no order of static initialisers matters.
+# The registries are generated from the folders: every `OP(Name);` in src/ops, every `KERNEL(symbol)` in a backend's
+# folder and every `COMMAND(name, Type)` in src/cli becomes one line of a generated file. No list is kept by hand, and no
+# order of static initialisers matters.
 function(collect_marks pattern marker names headers)
   file(GLOB_RECURSE files CONFIGURE_DEPENDS ${pattern})
   set(found)
@@ -44,6 +45,18 @@ function(generate_registries out)
   string(APPEND text "std::span<const Op* const> all_ops() {\n  static const Op* const ops[] = {\n${list}  nullptr};\n  return {ops, std::size(ops) - 1};\n}\n}  // namespace supersonic\n")
   write_if_changed(${dir}/ops_registry.cpp "${text}")
 
+  collect_marks(${CMAKE_SOURCE_DIR}/src/ops/map/*.h OP maps map_headers)
+  set(text "// Generated from src/ops/map: every elementwise operation, for the executors of chains.\n")
+  foreach(header ${map_headers})
+    string(APPEND text "#include \"${header}\"\n")
+  endforeach()
+  string(APPEND text "#define SUPERSONIC_MAP_OPS(X)")
+  foreach(op ${maps})
+    string(APPEND text " \\\n  X(${op})")
+  endforeach()
+  string(APPEND text "\n")
+  write_if_changed(${dir}/map_ops.h "${text}")
+
   collect_marks(${CMAKE_SOURCE_DIR}/src/backend/cpu/*.cpp KERNEL kernels kernel_files)
   set(text "// Generated from src/backend/cpu: one line a kernel.\n#include \"core/kernel.h\"\n#include <iterator>\nnamespace supersonic {\n")
   set(list)
@@ -54,4 +67,18 @@ function(generate_registries out)
   string(APPEND text "std::span<const Kernel* const> cpu_kernels() {\n  static const Kernel* const kernels[] = {\n${list}  nullptr};\n  return {kernels, std::size(kernels) - 1};\n}\n}  // namespace supersonic\n")
   write_if_changed(${dir}/cpu_kernels.cpp "${text}")
   set(${out} ${dir}/ops_registry.cpp ${dir}/cpu_kernels.cpp PARENT_SCOPE)
+endfunction()
+
+function(generate_command_registry out)
+  collect_marks(${CMAKE_SOURCE_DIR}/src/cli/cmd_*.cpp COMMAND commands command_files)
+  list(SORT commands)
+  set(text "// Generated from src/cli: one line a command, sorted by name.\n#include \"cli/command.h\"\n#include <iterator>\nnamespace supersonic::cli {\n")
+  set(list)
+  foreach(command ${commands})
+    string(APPEND text "const Command& ${command}_command();\n")
+    string(APPEND list "    &${command}_command(),\n")
+  endforeach()
+  string(APPEND text "std::span<const Command* const> all_commands() {\n  static const Command* const commands[] = {\n${list}  nullptr};\n  return {commands, std::size(commands) - 1};\n}\n}  // namespace supersonic::cli\n")
+  write_if_changed(${CMAKE_BINARY_DIR}/generated/commands.cpp "${text}")
+  set(${out} ${CMAKE_BINARY_DIR}/generated/commands.cpp PARENT_SCOPE)
 endfunction()

@@ -1,0 +1,3 @@
+#if defined(__AVX2__)
+#include "backend/cpu/chain_simd.h"
+#endif

@@ -1,0 +1,1 @@
+#include "backend/cpu/chain_simd.h"

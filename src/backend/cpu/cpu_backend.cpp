@@ -1,0 +1,95 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+
+namespace supersonic {
+
+std::span<const Kernel* const> cpu_kernels();  // generated
+
+namespace cpu {
+namespace {
+
+constexpr std::size_t kReserve = std::size_t{1} << 38;  // 256 GiB of addresses; memory is taken page by page
+
+class HostArena : public Arena {
+ public:
+  ~HostArena() override {
+    if (base_) munmap(base_, kReserve);
+  }
+  void* base() override { return base_; }
+  void grow(std::size_t bytes) override {
+    if (!base_) {
+      void* p = mmap(nullptr, kReserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (p == MAP_FAILED) fail(ErrorKind::memory, "cannot reserve address space for the arena: {}", std::strerror(errno));
+      base_ = p;
+    }
+    const std::size_t page = std::size_t{2} << 20, wanted = (bytes + page - 1) / page * page;
+    if (wanted <= bytes_) return;
+    if (wanted > kReserve || mprotect(base_, wanted, PROT_READ | PROT_WRITE) != 0)
+      fail(ErrorKind::memory, "cannot grow the arena to {} bytes: free memory or choose a smaller batch or context", wanted);
+    madvise(base_, wanted, MADV_HUGEPAGE);
+    bytes_ = wanted;
+  }
+
+ private:
+  void* base_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(int threads) : pool_(threads), lane_(pool_) {}
+  const char* name() const override { return "cpu"; }
+  Place compute_place() const override { return {}; }
+  std::span<const Kernel* const> kernels() const override { return cpu_kernels(); }
+  const Kernel* chain_kernel(const ChainProgram&) override { return &cpu::chain_kernel; }
+  std::unique_ptr<Arena> arena(Place) override { return host_arena(); }
+  Lane& lane(LaneKind) override { return lane_; }
+  int events() const override { return 0; }
+  void reserve_events(int) override {}
+  void copy(void* to, Place, const void* from, Place, std::size_t bytes, Lane&) override { std::memcpy(to, from, bytes); }
+  void signal(Lane&, int) override {}
+  void wait(Lane&, int) override {}
+  void sync() override {}
+  int threads() const override { return pool_.threads(); }
+
+ private:
+  Pool pool_;
+  CpuLane lane_;
+};
+
+int requested_threads = 0;
+bool backend_made = false;
+
+}  // namespace
+
+std::unique_ptr<Arena> host_arena() { return std::make_unique<HostArena>(); }
+std::unique_ptr<Backend> make_cpu_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
+
+int default_threads() {
+  if (requested_threads > 0) return requested_threads;
+  if (const char* v = std::getenv("SUPERSONIC_THREADS"); v && std::atoi(v) > 0) return std::atoi(v);
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+}
+
+void set_threads(int threads) {
+  CHECK(!backend_made, "the number of threads is fixed once the backend is in use");
+  requested_threads = threads;
+}
+
+}  // namespace cpu
+
+Backend& cpu_backend() {
+  static const std::unique_ptr<Backend> backend = [] {
+    cpu::backend_made = true;
+    return cpu::make_cpu_backend(cpu::default_threads());
+  }();
+  return *backend;
+}
+
+}  // namespace supersonic

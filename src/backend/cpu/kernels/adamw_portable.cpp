@@ -1,0 +1,2 @@
+// adamw compiled for portable.
+#include "backend/cpu/kernels/adamw_kernels.h"

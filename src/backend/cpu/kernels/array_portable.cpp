@@ -1,0 +1,2 @@
+// array compiled for portable.
+#include "backend/cpu/kernels/array_kernels.h"

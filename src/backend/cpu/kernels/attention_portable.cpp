@@ -1,0 +1,2 @@
+// attention compiled for portable.
+#include "backend/cpu/kernels/attention_kernels.h"

@@ -1,0 +1,2 @@
+// embedding compiled for portable.
+#include "backend/cpu/kernels/embedding_kernels.h"

@@ -1,0 +1,312 @@
+// Few rows of activations for AVX-512: weights are read once, straight from the mapped file. Part of gemm_avx512.cpp.
+//
+// Limit: memory. At some 5 bytes a cycle and core a Q4_1 block of 32 weights may cost 4 cycles; it costs about 2 to 3,
+// because R rows of W share what is loaded of x, and two blocks share one register. Offsets (minimum, or -zero * scale) go
+// through the sums of x that were computed when x was quantized.
+#pragma once
+#include <immintrin.h>
+
+#include "backend/cpu/kernels/gemm_codec_avx512.h"
+
+namespace supersonic::cpu {
+namespace {
+
+constexpr int kAhead = 1024;  // bytes that a row is prefetched ahead
+
+inline float sum8(__m256 v) {
+  const __m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+inline void ahead(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
+
+// ---- blocks of 32 -----------------------------------------------------------------------------------------------------
+
+// Two neighbouring blocks' scales as {d0, o0, d1, o1}: o the minimum, or d again where the offset is -zero * d.
+template <Codec codec>
+inline __m128 pair_scales(const std::uint8_t* b) {
+  constexpr int kBytes = kBlock32Bytes<codec>;
+  if constexpr (kHasMin<codec>) {
+    const __m128i h = _mm_insert_epi32(_mm_cvtsi32_si128(static_cast<int>(load32(b))), static_cast<int>(load32(b + kBytes)), 1);
+    return _mm_cvtph_ps(h);
+  } else {
+    const std::uint64_t h = load16(b) * std::uint64_t{0x10001} | (load16(b + kBytes) * std::uint64_t{0x10001}) << 32;
+    return _mm_cvtph_ps(_mm_cvtsi64_si128(static_cast<long long>(h)));
+  }
+}
+
+// Codes of two neighbouring blocks times x, as sums in {block 0 x 4, block 1 x 4}.
+// x: {0..15, 32..47} and {16..31, 48..63} for nibble formats, else {0..31} and {32..63}.
+template <Codec codec>
+inline __m256i pair_dots(__m256i w0, __m256i w1, __m256i x0, __m256i x1) {
+  const __m256i zero = _mm256_setzero_si256();
+  if constexpr (codec == Codec::q4_0 || codec == Codec::q4_1) {
+    return _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(zero, w0, x0), w1, x1);
+  } else {
+    const __m256i a = _mm256_dpbusd_epi32(zero, w0, x0), b = _mm256_dpbusd_epi32(zero, w1, x1);
+    // Fold each to four sums and put them side by side.
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+  }
+}
+
+template <Codec codec, int R, int M>
+inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
+  constexpr int kBytes = kBlock32Bytes<codec>;
+  constexpr bool kNibbles = codec == Codec::q4_0 || codec == Codec::q4_1;
+  __m256 acc[R][M];
+  __m128 offsets[R][M];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) acc[r][m] = _mm256_setzero_ps(), offsets[r][m] = _mm_setzero_ps();
+  const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2), low = _mm256_set1_epi8(15);
+  std::int64_t g = 0;
+  for (; g + 2 <= groups; g += 2, data += 2 * kBytes) {
+    __m256i x0[M], x1[M];
+    __m128 xs[M];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const std::int8_t* c = x[m].codes + g * 32;
+      if constexpr (kNibbles) {
+        x0[m] = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(c)), load128(c + 32), 1);
+        x1[m] = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(c + 16)), load128(c + 48), 1);
+      } else {
+        x0[m] = load256(c);
+        x1[m] = load256(c + 32);
+      }
+      xs[m] = _mm_loadu_ps(x[m].scale_sum + g * 2);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const std::uint8_t* b = data + r * row_bytes;
+      ahead(b);
+      __m256i w0, w1;
+      if constexpr (kNibbles) {
+        constexpr int kHead = codec == Codec::q4_0 ? 2 : 4;
+        const __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(b + kHead)), load128(b + kBytes + kHead), 1);
+        w0 = _mm256_and_si256(q, low);
+        w1 = _mm256_and_si256(_mm256_srli_epi16(q, 4), low);
+      } else {
+        w0 = block32_codes<codec>(b);
+        w1 = block32_codes<codec>(b + kBytes);
+      }
+      const __m128 scales = pair_scales<codec>(b);
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        const __m256 dots = _mm256_cvtepi32_ps(pair_dots<codec>(w0, w1, x0[m], x1[m]));
+        const __m128 p = _mm_mul_ps(scales, xs[m]);
+        offsets[r][m] = _mm_add_ps(offsets[r][m], p);
+        acc[r][m] = _mm256_fmadd_ps(dots, _mm256_permutevar8x32_ps(_mm256_castps128_ps256(p), spread), acc[r][m]);
+      }
+    }
+  }
+  constexpr float kOffset = kHasMin<codec> ? 1 : -static_cast<float>(codec == Codec::q4_0 ? 8 : codec == Codec::q5_0 ? 16 : 128);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      float lanes[4];
+      _mm_storeu_ps(lanes, offsets[r][m]);
+      float total = sum8(acc[r][m]) + kOffset * (lanes[1] + lanes[3]);
+      if (g < groups) {
+        const std::uint8_t* b = data + r * row_bytes;
+        const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), block32_codes<codec>(b), load256(x[m].codes + g * 32));
+        const float* s = x[m].scale_sum + g * 2;
+        total += half_at(b) * s[0] * sum8(_mm256_cvtepi32_ps(dots)) + (kHasMin<codec> ? half_at(b + 2) : kOffset * half_at(b)) * s[1];
+      }
+      out[r * kVectorRows + m] += total;
+    }
+}
+
+// ---- blocks of 256 ----------------------------------------------------------------------------------------------------
+
+// Even and odd elements of 16 floats.
+inline void split_pairs(const float* p, __m256& even, __m256& odd) {
+  const __m512 all = _mm512_loadu_ps(p);
+  even = _mm512_castps512_ps256(_mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0), all));
+  odd = _mm512_castps512_ps256(_mm512_permutexvar_ps(_mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 0, 0, 0, 0, 0, 0, 0, 0), all));
+}
+
+// Q4_K, Q5_K: eight groups; 6-bit scales and minima unpacked four at a time in 32-bit words.
+template <bool kFive, int R, int M>
+inline void gemv_q45_k(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
+  constexpr int kBytes = kFive ? 176 : 144;
+  __m256 acc[R][M], mins[R][M];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) acc[r][m] = mins[r][m] = _mm256_setzero_ps();
+  const __m256i low = _mm256_set1_epi8(15);
+  for (std::int64_t g = 0; g < groups; g += 8, data += kBytes) {
+    __m256 x_scale[M], x_sum[M];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) split_pairs(x[m].scale_sum + g * 2, x_scale[m], x_sum[m]);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const std::uint8_t* b = data + r * row_bytes;
+      ahead(b);
+      ahead(b + 64);
+      if constexpr (kFive) ahead(b + 112);
+      const std::uint32_t u0 = load32(b + 4), u1 = load32(b + 8), u2 = load32(b + 12);
+      const std::uint64_t scales = (u0 & 0x3f3f3f3f) | std::uint64_t{(u2 & 0x0f0f0f0f) | (u0 >> 2 & 0x30303030)} << 32;
+      const std::uint64_t minima = (u1 & 0x3f3f3f3f) | std::uint64_t{(u2 >> 4 & 0x0f0f0f0f) | (u1 >> 2 & 0x30303030)} << 32;
+      const __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(load32(b))));
+      const __m256 w_scale = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(scales)))), _mm256_broadcastss_ps(d));
+      const __m256 w_min = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(minima)))), _mm256_broadcastss_ps(_mm_movehdup_ps(d)));
+      __m256 scale[M];
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        scale[m] = _mm256_mul_ps(w_scale, x_scale[m]);
+        mins[r][m] = _mm256_fmadd_ps(w_min, x_sum[m], mins[r][m]);
+      }
+      const __m256i fifth = kFive ? load256(b + 16) : low;
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) {
+        const __m256i q = load256(b + (kFive ? 48 : 16) + j / 2 * 32);
+        __m256i w = _mm256_and_si256(j % 2 ? _mm256_srli_epi16(q, 4) : q, low);
+        if constexpr (kFive) w = _mm256_mask_add_epi8(w, _mm256_test_epi8_mask(fifth, _mm256_set1_epi8(static_cast<char>(1 << j))), w, _mm256_set1_epi8(16));
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
+          const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, load256(x[m].codes + (g + j) * 32));
+          acc[r][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale[m], _mm256_set1_epi32(j)), acc[r][m]);
+        }
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(_mm256_sub_ps(acc[r][m], mins[r][m]));
+}
+
+// Q6_K: sixteen signed 8-bit scales, codes 0..63 with zero 32.
+template <int R, int M>
+inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
+  __m256 acc[R][M];
+  __m512 sums[R][M];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) acc[r][m] = _mm256_setzero_ps(), sums[r][m] = _mm512_setzero_ps();
+  const __m512i even = _mm512_setr_epi32(0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
+  for (std::int64_t g = 0; g < groups; g += 8, data += 210) {
+    __m512 x_scale[M];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) x_scale[m] = _mm512_permutexvar_ps(even, _mm512_loadu_ps(x[m].scale_sum + g * 2));
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const std::uint8_t* b = data + r * row_bytes;
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) ahead(b + i * 64);
+      const __m512 w_scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(b + 192))), _mm512_set1_ps(half_at(b + 208)));
+      __m512 scale[M];
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        scale[m] = _mm512_mul_ps(w_scale, x_scale[m]);
+        sums[r][m] = _mm512_fmadd_ps(w_scale, _mm512_loadu_ps(x[m].half_sums + g * 2), sums[r][m]);
+      }
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) {
+        const __m256i w = q6_codes(b, j);
+        const __m512i lanes = _mm512_castsi256_si512(_mm256_setr_epi32(2 * j, 2 * j, 2 * j, 2 * j, 2 * j + 1, 2 * j + 1, 2 * j + 1, 2 * j + 1));
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
+          const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, load256(x[m].codes + (g + j) * 32));
+          acc[r][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm512_castps512_ps256(_mm512_permutexvar_ps(lanes, scale[m])), acc[r][m]);
+        }
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(acc[r][m]) - 32 * _mm512_reduce_add_ps(sums[r][m]);
+}
+
+// ---- dispatch ---------------------------------------------------------------------------------------------------------
+
+template <Codec codec, int R, int M>
+inline void gemv_rows(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
+  if constexpr (codec == Codec::q6_k)
+    gemv_q6_k<R, M>(data, row_bytes, groups, x, out);
+  else if constexpr (codec == Codec::q4_k || codec == Codec::q5_k)
+    gemv_q45_k<codec == Codec::q5_k, R, M>(data, row_bytes, groups, x, out);
+  else
+    gemv_block32<codec, R, M>(data, row_bytes, groups, x, out);
+}
+
+template <Codec codec, int M>
+inline void gemv_columns(const Source& w, std::int64_t n0, int count, const Int8Row* x, float* out) {
+  constexpr int kTogether = M == 1 ? 4 : M == 2 ? 2 : 1;
+  constexpr int kBlockBytes = codec == Codec::q4_k   ? 144
+                              : codec == Codec::q5_k ? 176
+                              : codec == Codec::q6_k ? 210
+                                                     : kBlock32Bytes<codec>;
+  constexpr bool kSuper = codec == Codec::q4_k || codec == Codec::q5_k || codec == Codec::q6_k;
+  const std::int64_t groups = w.cols / 32, row_bytes = groups / (kSuper ? 8 : 1) * kBlockBytes;
+  const std::uint8_t* data = static_cast<const std::uint8_t*>(w.data) + n0 * row_bytes;
+  int i = 0;
+  for (; i + kTogether <= count; i += kTogether)
+    gemv_rows<codec, kTogether, M>(data + i * row_bytes, row_bytes, groups, x, out + i * kVectorRows);
+  for (; i < count; ++i) gemv_rows<codec, 1, M>(data + i * row_bytes, row_bytes, groups, x, out + i * kVectorRows);
+}
+
+// m activations as chunks of 4, 2 and 1: three versions of each loop instead of eight.
+inline bool gemv_int8_512(const Source& w, std::int64_t n0, int count, const Int8Row* x, int m, float* out) {
+  return with_codec(w.codec, [&](auto tag) {
+    constexpr Codec codec = decltype(tag)::value;
+    int done = 0;
+    for (; m - done >= 4; done += 4) gemv_columns<codec, 4>(w, n0, count, x + done, out + done);
+    for (; m - done >= 2; done += 2) gemv_columns<codec, 2>(w, n0, count, x + done, out + done);
+    if (done < m) gemv_columns<codec, 1>(w, n0, count, x + done, out + done);
+  });
+}
+
+// Dense rows: R rows of W times M rows of x.
+template <Codec codec, int R, int M>
+inline void gemv_dense(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t k, const float* x, std::int64_t ldx, float* out) {
+  constexpr int kSize = codec == Codec::f32 ? 4 : 2;
+  __m512 acc[R][M];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) acc[r][m] = _mm512_setzero_ps();
+  for (std::int64_t i = 0; i < k; i += 16) {
+    const __mmask16 lanes = first_lanes(k - i);
+    __m512 xs[M];
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) xs[m] = _mm512_maskz_loadu_ps(lanes, x + m * ldx + i);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const std::uint8_t* p = data + r * row_bytes + i * kSize;
+      ahead(p);
+      const __m512 w = dense16(codec, p, lanes);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) acc[r][m] = _mm512_fmadd_ps(w, xs[m], acc[r][m]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += _mm512_reduce_add_ps(acc[r][m]);
+}
+template <Codec codec, int M>
+inline void gemv_dense_columns(const Source& w, std::int64_t n0, int count, const float* x, std::int64_t ldx, float* out) {
+  const std::int64_t row_bytes = w.ld * (codec == Codec::f32 ? 4 : 2);
+  const std::uint8_t* data = static_cast<const std::uint8_t*>(w.data) + n0 * row_bytes;
+  int i = 0;
+  for (; i + 4 <= count; i += 4) gemv_dense<codec, 4, M>(data + i * row_bytes, row_bytes, w.cols, x, ldx, out + i * kVectorRows);
+  for (; i < count; ++i) gemv_dense<codec, 1, M>(data + i * row_bytes, row_bytes, w.cols, x, ldx, out + i * kVectorRows);
+}
+template <Codec codec>
+inline void gemv_dense_all(const Source& w, std::int64_t n0, int count, const float* x, std::int64_t ldx, int m, float* out) {
+  int done = 0;
+  for (; m - done >= 4; done += 4) gemv_dense_columns<codec, 4>(w, n0, count, x + done * ldx, ldx, out + done);
+  for (; m - done >= 2; done += 2) gemv_dense_columns<codec, 2>(w, n0, count, x + done * ldx, ldx, out + done);
+  if (done < m) gemv_dense_columns<codec, 1>(w, n0, count, x + done * ldx, ldx, out + done);
+}
+inline void gemv_f32_512(const Source& w, std::int64_t n0, int count, const float* x, std::int64_t ldx, int m, float* out) {
+  switch (w.codec) {
+    case Codec::f32: return gemv_dense_all<Codec::f32>(w, n0, count, x, ldx, m, out);
+    case Codec::bf16: return gemv_dense_all<Codec::bf16>(w, n0, count, x, ldx, m, out);
+    case Codec::f16: return gemv_dense_all<Codec::f16>(w, n0, count, x, ldx, m, out);
+    default: return generic_gemv_f32<to_f32_512>(w, n0, count, x, ldx, m, out);
+  }
+}
+
+}  // namespace
+}  // namespace supersonic::cpu

@@ -1,0 +1,4 @@
+// rms_norm compiled for avx512.
+#if defined(__x86_64__)
+#include "backend/cpu/kernels/rms_norm_kernels.h"
+#endif

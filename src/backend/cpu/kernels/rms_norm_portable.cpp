@@ -1,0 +1,2 @@
+// rms_norm compiled for portable.
+#include "backend/cpu/kernels/rms_norm_kernels.h"

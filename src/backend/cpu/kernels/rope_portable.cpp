@@ -1,0 +1,2 @@
+// rope compiled for portable.
+#include "backend/cpu/kernels/rope_kernels.h"

@@ -1,0 +1,55 @@
+// Backend: a device family as the core sees it: kernels, the chain compiler, memory, lanes and events, capture.
+// A lane is an ordered queue of work; work on different lanes is ordered by events alone.
+#pragma once
+#include <memory>
+#include <span>
+
+#include "core/kernel.h"
+
+namespace supersonic {
+
+enum class LaneKind : std::uint8_t { compute, copy_in, copy_out, comm };
+constexpr int kLanes = 4;
+
+struct Lane {
+  virtual ~Lane() = default;
+};
+
+class Plan;
+class Executor;
+
+// A plan recorded by the device for replay (a CUDA graph, say).
+struct Replay {
+  virtual ~Replay() = default;
+  virtual void run() = 0;
+};
+
+// Memory whose address never changes while it grows.
+struct Arena {
+  virtual ~Arena() = default;
+  virtual void* base() = 0;
+  virtual void grow(std::size_t bytes) = 0;  // at least; keeps the address, throws Error(memory)
+};
+
+struct Backend {
+  virtual ~Backend() = default;
+  virtual const char* name() const = 0;
+  virtual Place compute_place() const = 0;                      // where kernels read and write
+  virtual std::span<const Kernel* const> kernels() const = 0;   // all of them; the planner groups by operation
+  virtual const Kernel* chain_kernel(const ChainProgram&) = 0;  // runs a fused elementwise chain
+  virtual std::unique_ptr<Arena> arena(Place) = 0;
+  virtual Lane& lane(LaneKind) = 0;
+  virtual int events() const = 0;                   // how many events exist; a plan uses the first ones
+  virtual void reserve_events(int count) = 0;
+  virtual void copy(void* to, Place to_place, const void* from, Place from_place, std::size_t bytes, Lane&) = 0;
+  virtual void signal(Lane&, int event) = 0;        // when the lane's work so far is done
+  virtual void wait(Lane&, int event) = 0;          // the lane's later work waits for the event's last signal
+  virtual void sync() = 0;                          // the host waits for everything
+  virtual int threads() const { return 1; }
+  // Steps enqueued on the compute lane alone may be captured; null: this backend replays by looping.
+  virtual std::unique_ptr<Replay> capture(const Plan&, Executor&) { return nullptr; }
+};
+
+Backend& cpu_backend();  // of this process; threads from SUPERSONIC_THREADS or the machine
+
+}  // namespace supersonic

@@ -1,0 +1,258 @@
+#include "core/executor.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <unordered_map>
+
+namespace supersonic {
+namespace {
+
+bool flag(const char* name) {
+  const char* v = std::getenv(name);
+  return v && *v && *v != '0';
+}
+bool eager_mode() {
+  static const bool on = flag("SUPERSONIC_EAGER");
+  return on;
+}
+
+Policy effective(Policy policy) {
+  if (eager_mode()) policy.fuse = policy.prepare = policy.reuse = false;
+  return policy;
+}
+
+// A storage that receives a result.
+StorageRef result_storage(const Spec& spec) { return Storage::make(spec, "result"); }
+
+}  // namespace
+
+std::byte* Executor::base(Place place, std::size_t bytes) {
+  for (auto& e : arenas_) {
+    if (!(e.place == place)) continue;
+    if (bytes > e.bytes) e.arena->grow(e.bytes = bytes);
+    return static_cast<std::byte*>(e.arena->base());
+  }
+  arenas_.push_back({place, backend_.arena(place), bytes});
+  arenas_.back().arena->grow(bytes);
+  return static_cast<std::byte*>(arenas_.back().arena->base());
+}
+
+std::size_t Executor::arena_bytes(Place place) const {
+  for (const auto& e : arenas_)
+    if (e.place == place) return e.bytes;
+  return 0;
+}
+
+BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : plan_(std::move(plan)), executor_(&executor) {
+  static const bool sync_each = flag("SUPERSONIC_SYNC"), verify = flag("SUPERSONIC_VERIFY");
+  sync_each_ = sync_each;
+  if (verify) plan_->verify();
+  executor.backend().reserve_events(plan_->events());
+  auto address = [&](const Location& at) -> void* {
+    if (at.kind == Location::none) return nullptr;
+    if (at.kind == Location::arena) return executor.base(at.place, plan_->peak(at.place)) + at.offset;
+    return const_cast<std::byte*>(static_cast<const std::byte*>(plan_->storages()[at.index]->planes.data[0])) + at.offset;
+  };
+  pointers_.resize(plan_->steps().size());
+  for (std::size_t i = 0; i < pointers_.size(); ++i) {
+    const Step& s = plan_->steps()[i];
+    for (std::size_t k = 0; k < s.in.size(); ++k) {
+      pointers_[i].in[k] = address(s.in[k]);
+      if (s.in[k].kind == Location::storage) pointers_[i].planes[k] = &plan_->storages()[s.in[k].index]->planes;
+    }
+    for (std::size_t o = 0; o < s.out.size(); ++o) pointers_[i].out[o] = address(s.out[o]);
+    pointers_[i].workspace = address(s.workspace);
+  }
+  replay_ = executor.backend().capture(*plan_, executor);
+}
+
+void BoundPlan::run() {
+  if (replay_) {
+    replay_->run();
+    return;
+  }
+  Backend& backend = executor_->backend();
+  const auto steps = plan_->steps();
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const Step& s = steps[i];
+    Lane& lane = backend.lane(s.lane);
+    for (int w : s.waits) backend.wait(lane, w);
+    const Pointers& p = pointers_[i];
+    if (s.copy) {
+      backend.copy(p.out[0], s.out[0].place, p.in[0], s.in[0].place, s.out[0].bytes, lane);
+    } else if (s.form) {
+      s.form->make(s.problem.in[0], p.in[0], p.out[0], lane);
+    } else {
+      s.kernel->launch(s.problem, p, lane);
+    }
+    if (s.signal >= 0) backend.signal(lane, s.signal);
+    if (sync_each_) backend.sync();
+  }
+  backend.sync();
+}
+
+namespace {
+
+struct Captured {
+  std::vector<Ref<Node>> nodes;
+  Tensors roots;
+  std::vector<StorageRef> results;
+};
+
+Captured record_program(const std::function<Tensors()>& fn) {
+  TapeScope scope;
+  Captured c;
+  c.roots = fn();
+  for (const auto& t : c.roots) c.results.push_back(result_storage(t.spec()));
+  c.nodes = std::move(scope.tape().nodes());
+  return c;
+}
+
+}  // namespace
+
+Program Program::capture(const std::function<Tensors()>& fn, Executor& executor, const Policy& policy) {
+  const Captured c = record_program(fn);
+  Program program;
+  program.results_ = c.results;
+  program.bound_ = BoundPlan(Plan::build(c.nodes, c.roots, c.results, executor.backend(), effective(policy)), executor);
+  return program;
+}
+
+std::shared_ptr<const Plan> plan_only(const std::function<Tensors()>& fn, Backend& backend, const Policy& policy) {
+  const Captured c = record_program(fn);
+  return Plan::build(c.nodes, c.roots, c.results, backend, effective(policy));
+}
+
+// --- eval: the plan cache -------------------------------------------------------------------------------------------------
+
+namespace {
+
+// Structural identity of a recorded stretch: operations, attributes, shapes, relative inputs, leaf specs, results.
+struct Signature {
+  std::vector<std::uint64_t> words;
+  void add(std::uint64_t w) { words.push_back(w); }
+  void add(const Spec& s) {
+    add(static_cast<std::uint64_t>(s.dtype) << 8 | static_cast<std::uint64_t>(s.shape.rank));
+    add(reinterpret_cast<std::uintptr_t>(s.format));
+    for (int i = 0; i < s.shape.rank; ++i) add(static_cast<std::uint64_t>(s.shape[i]));
+  }
+  bool operator==(const Signature&) const = default;
+};
+struct SignatureHash {
+  std::size_t operator()(const Signature& s) const {
+    std::uint64_t h = 0xcbf29ce484222325ull;
+    for (auto w : s.words) h = (h ^ w) * 0x9e3779b97f4a7c15ull + (h >> 31);
+    return h;
+  }
+};
+
+struct CacheEntry {
+  std::shared_ptr<const Plan> plan;
+  std::vector<int> leaf_of_storage;  // plan storage index -> leaf number; results follow the leaves
+};
+
+struct Recorded {
+  std::vector<Ref<Node>> nodes;
+  Tensors roots;
+  std::vector<StorageRef> leaves;
+  Signature signature;
+};
+
+Recorded collect(Tape& tape) {
+  Recorded r;
+  r.nodes = std::move(tape.nodes());
+  tape.nodes().clear();
+  std::unordered_map<const Node*, int> inner;  // references that come from the stretch itself
+  for (const auto& n : r.nodes) {
+    ++inner[n.get()];
+    for (int i = 0; i < n->num_inputs; ++i) ++inner[n->inputs[i].node()];
+  }
+  std::unordered_map<const Node*, std::uint64_t> number;
+  std::unordered_map<const Storage*, std::uint64_t> leaf;
+  for (const auto& n : r.nodes) {
+    r.signature.add(reinterpret_cast<std::uintptr_t>(n->op));
+    for (std::size_t w = 0; w < kMaxAttrBytes / 8; ++w) {
+      std::uint64_t word;
+      std::memcpy(&word, n->attrs.bytes + w * 8, 8);
+      r.signature.add(word);
+    }
+    for (int i = 0; i < n->num_inputs; ++i) {
+      const Tensor& t = n->inputs[i];
+      if (const auto& s = t.node()->storage[t.output()]) {
+        auto [it, fresh] = leaf.try_emplace(s.get(), leaf.size());
+        if (fresh) r.leaves.push_back(s);
+        r.signature.add(it->second << 8 | 1);
+        r.signature.add(s->spec);
+      } else {
+        r.signature.add(number[t.node()] << 8 | static_cast<std::uint64_t>(t.output()) << 1);
+      }
+    }
+    number[n.get()] = number.size();
+    for (int o = 0; o < n->num_outputs; ++o) r.signature.add(n->outputs[o]);
+    const bool named = n->refs > inner[n.get()];
+    r.signature.add(named);
+    if (named && !n->op->traits.effect)
+      for (int o = 0; o < n->num_outputs; ++o) r.roots.emplace_back(n, o);
+  }
+  return r;
+}
+
+thread_local std::unordered_map<Signature, CacheEntry, SignatureHash>* plan_cache = nullptr;
+thread_local PlanCacheStats cache_stats;
+
+// The same plan over other storages.
+std::shared_ptr<const Plan> rebound(const CacheEntry& entry, const std::vector<StorageRef>& operands) {
+  return entry.plan->with_storages([&](int i) { return operands[entry.leaf_of_storage[i]]; });
+}
+
+}  // namespace
+
+PlanCacheStats plan_cache_stats() { return cache_stats; }
+
+void eval(Executor& executor, const Policy& requested) {
+  Recorded r = collect(Tape::current());
+  if (r.nodes.empty()) return;
+  const Policy policy = effective(requested);
+  r.signature.add(policy.key());
+  r.signature.add(reinterpret_cast<std::uintptr_t>(&executor.backend()));
+  std::vector<StorageRef> operands = r.leaves;
+  std::vector<StorageRef> results;
+  for (const auto& t : r.roots) {
+    results.push_back(result_storage(t.spec()));
+    operands.push_back(results.back());
+  }
+  if (!plan_cache) plan_cache = new std::unordered_map<Signature, CacheEntry, SignatureHash>;
+  auto it = plan_cache->find(r.signature);
+  std::shared_ptr<const Plan> plan;
+  if (it != plan_cache->end()) {
+    ++cache_stats.hits;
+    plan = rebound(it->second, operands);
+  } else {
+    ++cache_stats.misses;
+    plan = Plan::build(r.nodes, r.roots, results, executor.backend(), policy);
+    CacheEntry entry;
+    for (const auto& s : plan->storages()) {
+      const auto at = std::find(operands.begin(), operands.end(), s) - operands.begin();
+      entry.leaf_of_storage.push_back(static_cast<int>(at));
+    }
+    entry.plan = plan->with_storages([](int) { return StorageRef(); });  // a cached plan keeps no memory alive
+    if (plan_cache->size() >= 256) plan_cache->clear();
+    (*plan_cache)[std::move(r.signature)] = std::move(entry);
+  }
+  BoundPlan(plan, executor).run();
+  for (std::size_t i = 0; i < r.roots.size(); ++i) r.roots[i].node()->storage[r.roots[i].output()] = results[i];
+}
+
+void eval() {
+  static Executor executor(cpu_backend());
+  eval(executor);
+}
+
+Storage& materialise(const Tensor& t) {
+  if (!t.node()->storage[t.output()]) eval();
+  CHECK(t.node()->storage[t.output()], "{}: was recorded on another thread or inside a capture", t.node()->op->name);
+  return *t.node()->storage[t.output()];
+}
+
+}  // namespace supersonic

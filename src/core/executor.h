@@ -1,0 +1,75 @@
+// Executor: arenas and lanes that run plans. Program: a captured function, replayed; its inputs are storages that the caller
+// fills, its results storages that the caller reads. A run allocates nothing.
+#pragma once
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/plan.h"
+
+namespace supersonic {
+
+class Executor {
+ public:
+  explicit Executor(Backend& backend) : backend_(backend) {}
+  Backend& backend() { return backend_; }
+  std::byte* base(Place place, std::size_t bytes);  // the place's arena, grown to at least `bytes`
+  std::size_t arena_bytes(Place place) const;
+
+ private:
+  struct Entry {
+    Place place;
+    std::unique_ptr<Arena> arena;
+    std::size_t bytes = 0;
+  };
+  Backend& backend_;
+  std::vector<Entry> arenas_;
+};
+
+// A plan bound to an executor's memory.
+class BoundPlan {
+ public:
+  BoundPlan() = default;
+  BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor);
+  void run();
+  const Plan& plan() const { return *plan_; }
+
+ private:
+  std::shared_ptr<const Plan> plan_;
+  Executor* executor_ = nullptr;
+  std::vector<Pointers> pointers_;
+  std::vector<Planes> shifted_;  // planes of quantized operands
+  std::unique_ptr<Replay> replay_;
+  bool sync_each_ = false;
+};
+
+class Program {
+ public:
+  // Records `fn` once and plans it. What it returns survives in results(); effects on storages happen at each run.
+  static Program capture(const std::function<Tensors()>& fn, Executor& executor, const Policy& policy = {});
+  void run() { bound_.run(); }
+  const Storage& result(int i) const { return *results_[i]; }
+  const Plan& plan() const { return bound_.plan(); }
+
+ private:
+  BoundPlan bound_;
+  std::vector<StorageRef> results_;
+};
+
+// Plans without running: what capture would need, in bytes of arena (fit).
+std::shared_ptr<const Plan> plan_only(const std::function<Tensors()>& fn, Backend& backend, const Policy& policy);
+
+// Runs everything recorded on this thread's tape whose result is still named, through the plan cache.
+void eval(Executor& executor, const Policy& policy = {});
+void eval();                                          // on the CPU backend's default executor
+Storage& materialise(const Tensor& t);                // evaluates if needed
+template <class T>
+std::span<const T> read(const Tensor& t) {
+  return materialise(t).values<T>();
+}
+struct PlanCacheStats {
+  std::uint64_t hits = 0, misses = 0;
+};
+PlanCacheStats plan_cache_stats();
+
+}  // namespace supersonic

@@ -1,0 +1,22 @@
+// Ctrl-C: the first SIGINT or SIGTERM sets a flag that long loops look at between steps, so that
+// they can save and leave with Error(interrupted); the second exits at once with code 130. Without
+// a guard a signal ends the program as usual.
+#pragma once
+
+namespace supersonic {
+
+bool interrupted() noexcept;        // lock-free; may be called from any thread
+void request_interrupt() noexcept;  // what the first signal does
+void clear_interrupt() noexcept;
+void check_interrupt();  // throws Error(interrupted) once interrupted
+
+// While one exists, signals are caught as described. `notice` (static storage) is written to stderr
+// at the first one.
+class InterruptGuard {
+ public:
+  explicit InterruptGuard(const char* notice);
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+};
+
+}  // namespace supersonic

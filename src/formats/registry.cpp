@@ -1,0 +1,61 @@
+// The list of formats. A new codec is one header and one line here.
+#include "core/error.h"
+#include "formats/nf4.h"
+#include "formats/q2_k.h"
+#include "formats/q3_k.h"
+#include "formats/q4_0.h"
+#include "formats/q4_1.h"
+#include "formats/q4_k.h"
+#include "formats/q5_0.h"
+#include "formats/q5_1.h"
+#include "formats/q5_k.h"
+#include "formats/q6_k.h"
+#include "formats/q8_0.h"
+#include "formats/record.h"
+
+namespace supersonic {
+namespace {
+
+template <class Codec>
+constexpr Format kBlocks = formats::block_format<Codec>();
+
+constexpr const Format* kFormats[] = {
+    &kBlocks<formats::Q4_0>, &kBlocks<formats::Q4_1>, &kBlocks<formats::Q5_0>,
+    &kBlocks<formats::Q5_1>, &kBlocks<formats::Q8_0>, &kBlocks<formats::Q2_K>,
+    &kBlocks<formats::Q3_K>, &kBlocks<formats::Q4_K>, &kBlocks<formats::Q5_K>,
+    &kBlocks<formats::Q6_K>, &formats::kNf4,          &formats::kNf4Plain,
+};
+
+}  // namespace
+
+std::span<const Format* const> all_formats() { return kFormats; }
+
+const Format* find_format(std::string_view name) {
+  for (const Format* f : kFormats) {
+    if (f->name == name) return f;
+  }
+  return nullptr;
+}
+
+const Format* find_ggml_format(int ggml_type) {
+  for (const Format* f : kFormats) {
+    if (ggml_type >= 0 && f->ggml_type == ggml_type) return f;
+  }
+  return nullptr;
+}
+
+std::size_t total_bytes(const Format& format, std::int64_t rows, std::int64_t cols) {
+  std::size_t bytes = 0;
+  for (int p = 0; p < format.planes; ++p) bytes += format.plane_bytes(format, p, rows, cols);
+  return bytes;
+}
+
+const Format* writable_for(const Format& format, std::int64_t cols) {
+  CHECK(format.encode,
+        "{} can be read but not written; choose one of q8_0, q6_k, q5_0, q4_k, q4_1, q4_0, nf4",
+        format.name);
+  if (!format.row_blocks || cols % format.block == 0) return &format;
+  return format.fallback.empty() ? nullptr : writable_for(*find_format(format.fallback), cols);
+}
+
+}  // namespace supersonic

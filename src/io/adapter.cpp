@@ -1,0 +1,128 @@
+// PEFT adapter folders; see the header.
+#include "io/adapter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "core/error.h"
+#include "io/adapter_json.h"
+#include "io/float_convert.h"
+#include "io/module_pattern.h"
+#include "io/output_file.h"
+#include "io/safetensors.h"
+
+namespace supersonic::io {
+
+namespace {
+
+constexpr std::string_view kPrefix = "base_model.model.";
+constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
+constexpr std::uint64_t kMaxConfig = std::uint64_t{16} << 20;
+
+struct Pair {
+  const SafeTensor *a = nullptr, *b = nullptr;
+};
+
+std::string module_of(std::string_view key, std::string_view suffix) {
+  key.remove_suffix(suffix.size());
+  if (key.starts_with(kPrefix)) key.remove_prefix(kPrefix.size());
+  return std::string(key);
+}
+
+std::map<std::string, Pair> pair_up(const SafeTensors& file) {
+  std::map<std::string, Pair> pairs;
+  for (const auto& t : file.tensors()) {
+    const bool is_a = t.name.ends_with(kA), is_b = t.name.ends_with(kB);
+    CHECK_FILE(is_a || is_b,
+               "{}: the tensor \"{}\" is not lora_A or lora_B of a linear layer, and cannot be "
+               "applied here; merge the "
+               "adapter with peft first",
+               file.path(), t.name.substr(0, 200));
+    (is_a ? pairs[module_of(t.name, kA)].a : pairs[module_of(t.name, kB)].b) = &file.get(t.name);
+  }
+  CHECK_FILE(!pairs.empty(), "{}: holds no adapter tensors", file.path());
+  return pairs;
+}
+
+LoraModule make_module(const std::string& name, const Pair& pair, const std::string& source) {
+  CHECK_FILE(pair.a && pair.b, "{}: module {} lacks its lora_{}", source, name.substr(0, 200),
+             pair.a ? "B" : "A");
+  const auto &a = *pair.a, &b = *pair.b;
+  CHECK_FILE(a.shape.rank == 2 && b.shape.rank == 2 && a.shape[0] == b.shape[1] &&
+                 a.shape.numel() > 0 && b.shape.numel() > 0,
+             "{}: module {}: lora_A {} and lora_B {} do not make (rank, in) and (out, rank)",
+             source, name.substr(0, 200), to_string(a.shape), to_string(b.shape));
+  CHECK_FILE(is_float(a.dtype) && is_float(b.dtype),
+             "{}: module {}: dtypes {} and {}, floats were expected", source, name.substr(0, 200),
+             a.dtype_name, b.dtype_name);
+  LoraModule m;
+  m.name = name;
+  m.rank = a.shape[0];
+  m.in = a.shape[1];
+  m.out = b.shape[0];
+  m.a = to_floats(a.data, a.dtype);
+  m.b = to_floats(b.data, b.dtype);
+  return m;
+}
+
+template <class T>
+T value_for(const std::string& module, const std::vector<std::pair<std::string, T>>& patterns,
+            T fallback) {
+  for (const auto& [pattern, value] : patterns)
+    if (matches_module(pattern, module)) return value;
+  return fallback;
+}
+
+}  // namespace
+
+double lora_scale(const LoraConfig& config, const LoraModule& module) {
+  const auto rank = static_cast<double>(module.rank);
+  return module.alpha / (config.use_rslora ? std::sqrt(rank) : rank);
+}
+
+LoraAdapter read_peft_adapter(const std::string& folder) {
+  const std::filesystem::path dir(folder);
+  const std::string config_path = (dir / "adapter_config.json").string();
+  const std::string weights_path = (dir / "adapter_model.safetensors").string();
+  LoraAdapter adapter;
+  adapter.config = lora_config_from_json(read_file(config_path, kMaxConfig), config_path);
+  CHECK_FILE(
+      std::filesystem::exists(weights_path) || !std::filesystem::exists(dir / "adapter_model.bin"),
+      "{}: has only a pickled adapter_model.bin, which is not read; save it with peft's "
+      "safe_serialization",
+      folder);
+  const SafeTensors file = SafeTensors::open(weights_path);
+  for (const auto& [name, pair] : pair_up(file)) {
+    LoraModule m = make_module(name, pair, weights_path);
+    const auto rank = value_for(name, adapter.config.rank_pattern, adapter.config.rank);
+    CHECK_FILE(m.rank == rank, "{}: module {} has rank {}, {} says {}", weights_path,
+               name.substr(0, 200), m.rank, config_path, rank);
+    m.alpha = value_for(name, adapter.config.alpha_pattern, adapter.config.alpha);
+    adapter.modules.push_back(std::move(m));
+  }
+  return adapter;
+}
+
+void write_peft_adapter(const std::string& folder, const LoraAdapter& adapter, DType dtype) {
+  CHECK(!adapter.modules.empty(), "{}: an adapter without modules", folder);
+  make_directories(folder);
+  const std::filesystem::path dir(folder);
+  SafeTensorsWriter out((dir / "adapter_model").string(), UINT64_MAX);
+  const auto key = [](const LoraModule& m, std::string_view suffix) {
+    return fmt::format("{}{}{}", kPrefix, m.name, suffix);
+  };
+  for (const auto& m : adapter.modules) {
+    out.declare(key(m, kA), {m.rank, m.in}, dtype);
+    out.declare(key(m, kB), {m.out, m.rank}, dtype);
+  }
+  for (const auto& m : adapter.modules) {
+    out.append(key(m, kA), from_floats(m.a, dtype));
+    out.append(key(m, kB), from_floats(m.b, dtype));
+  }
+  out.finish();
+  write_file((dir / "adapter_config.json").string(), to_adapter_json(adapter));
+}
+
+}  // namespace supersonic::io

@@ -1,0 +1,29 @@
+// Effects on a storage (or a contiguous view of one): target += x, target = x.
+#pragma once
+#include "ops/helpers.h"
+
+namespace supersonic {
+
+void accumulate(const Tensor& target, const Tensor& x, Where where = Where::current());
+void assign(const Tensor& target, const Tensor& x, Where where = Where::current());
+
+struct Accumulate {
+  static void infer(Infer& i) {
+    i.inputs(2);
+    i.check(i.shape(0) == i.shape(1), "target and value have shapes {} and {}", to_string(i.shape(0)), to_string(i.shape(1)));
+  }
+  static bool fold(const FoldArgs& f, FoldNode& out);  // matmul + accumulate: ops/gemm.h
+  static constexpr Traits traits{.effect = true};
+};
+OP(Accumulate);
+
+struct Assign {
+  static void infer(Infer& i) {
+    i.inputs(2);
+    i.check(i.shape(0) == i.shape(1), "target and value have shapes {} and {}", to_string(i.shape(0)), to_string(i.shape(1)));
+  }
+  static constexpr Traits traits{.effect = true};
+};
+OP(Assign);
+
+}  // namespace supersonic

@@ -1,0 +1,241 @@
+// The hash tables, the start symbols with unknown and byte fallback handling, and the two merge loops.
+#include "text/bpe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "core/error.h"
+#include "text/unicode.h"
+
+namespace supersonic::text {
+namespace {
+
+constexpr size_t kCacheSlots = 1 << 14;
+constexpr size_t kShortWord = 40;  // symbols up to which scanning beats the heap
+constexpr uint32_t kNoRank = UINT32_MAX;
+
+size_t table_size(size_t entries) { return std::bit_ceil(std::max<size_t>(16, entries * 2)); }
+
+}  // namespace
+
+uint64_t hash_bytes(std::string_view bytes) {
+  constexpr uint64_t kMultiplier = 0x9FB21C651E98DF25ull;
+  uint64_t h = bytes.size() * kMultiplier;
+  const char* p = bytes.data();
+  size_t left = bytes.size();
+  for (uint64_t word; left >= 8; p += 8, left -= 8) {
+    std::memcpy(&word, p, 8);
+    h = (h ^ word) * kMultiplier;
+    h ^= h >> 32;
+  }
+  if (left) {
+    uint64_t word = 0;
+    std::memcpy(&word, p, left);
+    h = (h ^ word) * kMultiplier;
+    h ^= h >> 32;
+  }
+  return h * kMultiplier;
+}
+
+void TokenIndex::build(const std::vector<std::string>& tokens) {
+  tokens_ = &tokens;
+  slots_.assign(table_size(tokens.size()), -1);
+  const size_t mask = slots_.size() - 1;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    if (tokens[id].empty()) continue;
+    size_t slot = hash_bytes(tokens[id]) >> 20 & mask;
+    while (slots_[slot] >= 0 && tokens[slots_[slot]] != tokens[id]) slot = (slot + 1) & mask;
+    slots_[slot] = static_cast<int32_t>(id);
+  }
+}
+
+int32_t TokenIndex::find(std::string_view token) const {
+  if (slots_.empty()) return -1;
+  const size_t mask = slots_.size() - 1;
+  for (size_t slot = hash_bytes(token) >> 20 & mask;; slot = (slot + 1) & mask) {
+    if (slots_[slot] < 0) return -1;
+    if ((*tokens_)[slots_[slot]] == token) return slots_[slot];
+  }
+}
+
+void MergeTable::build(const std::vector<MergeRule>& merges) {
+  slots_.assign(table_size(merges.size()), Entry{});
+  shift_ = 64 - std::countr_zero(slots_.size());
+  for (const MergeRule& m : merges) {
+    const uint64_t key = uint64_t(uint32_t(m.left)) << 32 | uint32_t(m.right);
+    size_t slot = key * 0x9E3779B97F4A7C15ull >> shift_;
+    while (slots_[slot].key != UINT64_MAX && slots_[slot].key != key) slot = (slot + 1) & (slots_.size() - 1);
+    slots_[slot] = {key, m.rank, m.result};
+  }
+}
+
+Bpe::Bpe(const BpeSpec& spec, bool raw_bytes) : spec_(spec), raw_bytes_(raw_bytes) {
+  index_.build(spec_.tokens);
+  merges_.build(spec_.merges);
+  if (!spec_.unk_token.empty()) {
+    unk_ = index_.find(spec_.unk_token);
+    CHECK_FILE(unk_ >= 0, "model.unk_token: '{}' is not in the vocabulary", spec_.unk_token);
+  }
+  for (int b = 0; b < 256; ++b) {
+    std::string mapped;
+    append_utf8(mapped, byte_to_code(static_cast<uint8_t>(b)));
+    byte_ids_[b] = index_.find(mapped);
+    fallback_ids_[b] = spec_.byte_fallback ? index_.find(fmt::format("<0x{:02X}>", b)) : -1;
+  }
+  if (raw_bytes_ && spec_.ignore_merges) {
+    raw_tokens_.resize(spec_.tokens.size());
+    for (size_t id = 0; id < spec_.tokens.size(); ++id)
+      if (!unmap_bytes(spec_.tokens[id], raw_tokens_[id])) raw_tokens_[id].clear();
+    raw_index_.build(raw_tokens_);
+  }
+}
+
+void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
+  if (word.size() > sizeof(BpeScratch::CachedWord::bytes)) return encode_uncached(word, scratch, out);
+  if (scratch.cache.empty()) scratch.cache.resize(kCacheSlots);
+  BpeScratch::CachedWord& slot = scratch.cache[hash_bytes(word) >> 30 & (kCacheSlots - 1)];
+  if (slot.size != word.size() || std::memcmp(slot.bytes, word.data(), word.size()) != 0) {
+    const size_t before = out.size();
+    encode_uncached(word, scratch, out);
+    const size_t count = out.size() - before;
+    if (count > std::size(slot.ids)) return;
+    slot.size = static_cast<uint8_t>(word.size());
+    slot.count = static_cast<uint8_t>(count);
+    std::memcpy(slot.bytes, word.data(), word.size());
+    std::copy(out.begin() + static_cast<ptrdiff_t>(before), out.end(), slot.ids);
+    return;
+  }
+  out.insert(out.end(), slot.ids, slot.ids + slot.count);
+}
+
+void Bpe::encode_uncached(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
+  if (spec_.ignore_merges) {
+    const int32_t id = raw_bytes_ ? raw_index_.find(word) : index_.find(word);
+    if (id >= 0) return out.push_back(id);
+  }
+  CHECK(word.size() < (size_t{1} << 31), "tokenizer: a word of {} bytes is too long", word.size());
+  scratch.ids.clear();
+  if (raw_bytes_)
+    start_bytes(word, scratch.ids);
+  else
+    start_characters(word, scratch.ids);
+  if (scratch.ids.size() > kShortWord)
+    merge_long(scratch);
+  else if (scratch.ids.size() > 1)
+    merge_short(scratch);
+  out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
+}
+
+void Bpe::start_bytes(std::string_view word, std::vector<int32_t>& ids) const {
+  bool after_unknown = false;
+  for (size_t i = 0; i < word.size(); ++i) {
+    const auto byte = static_cast<uint8_t>(word[i]);
+    if (byte_ids_[byte] >= 0) {
+      ids.push_back(byte_ids_[byte]);
+      after_unknown = false;
+      continue;
+    }
+    if (unk_ >= 0 && !(spec_.fuse_unk && after_unknown)) ids.push_back(unk_);
+    after_unknown = true;
+  }
+}
+
+void Bpe::start_characters(std::string_view word, std::vector<int32_t>& ids) const {
+  const char *begin = word.data(), *end = begin + word.size();
+  const bool affixes = !spec_.subword_prefix.empty() || !spec_.word_suffix.empty();
+  bool unknown = false;  // an unknown waits to be emitted: fused ones become one, and byte fallback overtakes it
+  std::string decorated;
+  for (const char* p = begin; p < end;) {
+    const char* start = p;
+    next_code(p);
+    std::string_view character(start, static_cast<size_t>(p - start));
+    if (affixes) {
+      decorated = start == begin ? "" : spec_.subword_prefix;
+      decorated += character;
+      if (p == end) decorated += spec_.word_suffix;
+      character = decorated;
+    }
+    if (const int32_t id = index_.find(character); id >= 0) {
+      if (unknown) ids.push_back(unk_);
+      unknown = false;
+      ids.push_back(id);
+      continue;
+    }
+    if (spec_.byte_fallback &&
+        std::all_of(character.begin(), character.end(), [&](char c) { return fallback_ids_[uint8_t(c)] >= 0; })) {
+      for (const char c : character) ids.push_back(fallback_ids_[uint8_t(c)]);
+      continue;
+    }
+    if (unk_ < 0) continue;
+    if (unknown && !spec_.fuse_unk) ids.push_back(unk_);
+    unknown = true;
+  }
+  if (unknown) ids.push_back(unk_);
+}
+
+void Bpe::merge_short(BpeScratch& s) const {
+  auto& ids = s.ids;
+  s.ranks.assign(ids.size(), kNoRank);
+  s.results.resize(ids.size());
+  const auto look_up = [&](size_t i) {
+    const MergeTable::Entry* e = merges_.find(ids[i], ids[i + 1]);
+    s.ranks[i] = e ? e->rank : kNoRank;
+    s.results[i] = e ? e->result : -1;
+  };
+  for (size_t i = 0; i + 1 < ids.size(); ++i) look_up(i);
+  while (ids.size() > 1) {
+    const auto best = std::min_element(s.ranks.begin(), s.ranks.end());
+    if (*best == kNoRank) return;
+    const size_t i = static_cast<size_t>(best - s.ranks.begin());
+    ids[i] = s.results[i];
+    const auto gone = static_cast<ptrdiff_t>(i + 1);
+    ids.erase(ids.begin() + gone);
+    s.ranks.erase(s.ranks.begin() + gone);
+    s.results.erase(s.results.begin() + gone);
+    s.ranks[i] = kNoRank;
+    if (i + 1 < ids.size()) look_up(i);
+    if (i > 0) look_up(i - 1);
+  }
+}
+
+void Bpe::merge_long(BpeScratch& s) const {
+  const auto count = static_cast<int32_t>(s.ids.size());
+  s.symbols.resize(s.ids.size());
+  s.heap.clear();
+  for (int32_t i = 0; i < count; ++i) s.symbols[i] = {s.ids[i], i - 1, i + 1 < count ? i + 1 : -1};
+  const auto later = [](const BpeScratch::Candidate& a, const BpeScratch::Candidate& b) {
+    return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
+  };
+  const auto candidate = [&](int32_t at, int32_t right) {
+    if (const MergeTable::Entry* e = merges_.find(s.symbols[at].id, s.symbols[right].id))
+      s.heap.push_back({e->rank, at, e->result});
+    else
+      return false;
+    return true;
+  };
+  for (int32_t i = 0; i + 1 < count; ++i) candidate(i, i + 1);
+  std::make_heap(s.heap.begin(), s.heap.end(), later);
+  while (!s.heap.empty()) {
+    std::pop_heap(s.heap.begin(), s.heap.end(), later);
+    const BpeScratch::Candidate top = s.heap.back();
+    s.heap.pop_back();
+    BpeScratch::Symbol& left = s.symbols[top.at];
+    if (left.id < 0 || left.next < 0) continue;
+    BpeScratch::Symbol& right = s.symbols[left.next];
+    const MergeTable::Entry* e = merges_.find(left.id, right.id);
+    if (!e || e->result != top.result) continue;  // one of the two has grown since
+    left.id = top.result;
+    right.id = -1;
+    left.next = right.next;
+    if (left.next >= 0) s.symbols[left.next].previous = top.at;
+    if (left.previous >= 0 && candidate(left.previous, top.at)) std::push_heap(s.heap.begin(), s.heap.end(), later);
+    if (left.next >= 0 && candidate(top.at, left.next)) std::push_heap(s.heap.begin(), s.heap.end(), later);
+  }
+  s.ids.clear();
+  for (int32_t i = 0; i >= 0; i = s.symbols[i].next) s.ids.push_back(s.symbols[i].id);
+}
+
+}  // namespace supersonic::text

@@ -1,0 +1,302 @@
+// The pipeline: repair, added tokens, normalizers, pre-tokenizers, BPE. Working memory (buffers and the word cache) is leased from a
+// small pool, so that threads do not share it and a sequence of calls keeps its cache.
+#include "text/tokenizer.h"
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+
+#include "core/error.h"
+#include "text/added_tokens.h"
+#include "text/bpe.h"
+#include "text/decoder.h"
+#include "text/normalizer.h"
+#include "text/pre_tokenizer.h"
+#include "text/unicode.h"
+
+namespace supersonic::text {
+namespace {
+
+// Tokens that end a turn, by name: what models in the field use beside their declared EOS.
+constexpr std::string_view kStopNames[] = {"<|im_end|>", "<|eot_id|>",  "<|eom_id|>",    "<|end|>",         "<end_of_turn>",
+                                           "<|endoftext|>", "<|end_of_text|>", "<EOT>", "<|eot|>", "<|return|>", "<|call|>",
+                                           "<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|END_OF_TURN_TOKEN|>"};
+
+struct WordEncoder final : WordSink {
+  WordEncoder(const Bpe& b, BpeScratch& s, std::vector<int32_t>& o) : bpe(b), scratch(s), out(o) {}
+  void word(std::string_view text) override { bpe.encode(text, scratch, out); }
+  const Bpe& bpe;
+  BpeScratch& scratch;
+  std::vector<int32_t>& out;
+};
+
+bool raw_bytes(const TokenizerSpec& spec) {
+  return !spec.pre_steps.empty() && spec.pre_steps.back().kind == PreStep::byte_level && !spec.model.byte_fallback &&
+         spec.model.subword_prefix.empty() && spec.model.word_suffix.empty();
+}
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  explicit Impl(TokenizerSpec s)
+      : spec(std::move(s)),
+        normalizer(spec.normalizers),
+        pre_tokenizer(spec.pre_steps, raw_bytes(spec)),
+        bpe(spec.model, raw_bytes(spec)),
+        decoder(spec.decoders) {
+    size = static_cast<int32_t>(spec.model.tokens.size());
+    for (const AddedToken& t : spec.added) size = std::max(size, t.id + 1);
+    check_ids();
+    add_tokens();
+    fill_pieces();
+    fill_stops();
+  }
+
+  void check_ids() const {
+    const auto in_range = [&](int32_t id, const char* field) {
+      CHECK_FILE(id >= -1 && id < size, "{}: id {} is outside the vocabulary of {}", field, id, size);
+    };
+    for (const AddedToken& t : spec.added) CHECK_FILE(t.id >= 0, "added_tokens: '{}' has no id", t.content);
+    for (const int32_t id : spec.prefix) in_range(id, "post_processor");
+    for (const int32_t id : spec.suffix) in_range(id, "post_processor");
+    in_range(spec.bos, "bos_token_id");
+    in_range(spec.eos, "eos_token_id");
+    in_range(spec.eot, "eot_token_id");
+    in_range(spec.unk, "unknown_token_id");
+    in_range(spec.pad, "padding_token_id");
+  }
+
+  void add_tokens() {
+    special.assign(static_cast<size_t>(size), 0);
+    added_of.assign(static_cast<size_t>(size), -1);
+    std::vector<AddedTokens::Entry> raw_entries, normalized_entries;
+    for (size_t i = 0; i < spec.added.size(); ++i) {
+      const AddedToken& t = spec.added[i];
+      special[static_cast<size_t>(t.id)] = t.special;
+      added_of[static_cast<size_t>(t.id)] = static_cast<int32_t>(i);
+      std::string content = t.content;
+      if (t.normalized) normalizer.apply(content, nullptr);
+      added_text.push_back(content);
+      (t.normalized ? normalized_entries : raw_entries).push_back({std::move(content), t});
+    }
+    raw.build(std::move(raw_entries));
+    normalized.build(std::move(normalized_entries));
+  }
+
+  std::string_view token(int32_t id) const {
+    const auto i = static_cast<size_t>(id);
+    if (added_of[i] >= 0) return spec.added[static_cast<size_t>(added_of[i])].content;
+    return i < spec.model.tokens.size() ? std::string_view(spec.model.tokens[i]) : std::string_view();
+  }
+
+  // What a decoder sees: for a normalized added token its normalized form, as the crate has it.
+  std::string_view decoder_token(int32_t id) const {
+    const int32_t added = added_of[static_cast<size_t>(id)];
+    return added >= 0 ? std::string_view(added_text[static_cast<size_t>(added)]) : token(id);
+  }
+
+  void fill_pieces() {
+    piece_start.reserve(static_cast<size_t>(size) + 1);
+    for (int32_t id = 0; id < size; ++id) {
+      piece_start.push_back(pieces.size());
+      pieces += special[static_cast<size_t>(id)] ? std::string(token(id)) : decoder.piece(decoder_token(id));
+    }
+    piece_start.push_back(pieces.size());
+  }
+
+  void fill_stops() {
+    for (const int32_t id : {spec.eos, spec.eot})
+      if (id >= 0 && std::find(stops.begin(), stops.end(), id) == stops.end()) stops.push_back(id);
+    for (const AddedToken& t : spec.added)
+      if (t.special && std::find(std::begin(kStopNames), std::end(kStopNames), t.content) != std::end(kStopNames) &&
+          std::find(stops.begin(), stops.end(), t.id) == stops.end())
+        stops.push_back(t.id);
+  }
+
+  // One encoding's working memory, given back to the pool at the end.
+  struct Lease {
+    explicit Lease(const Impl& i) : impl(i) {
+      const std::lock_guard lock(impl.pool_mutex);
+      if (!impl.pool.empty()) {
+        scratch = std::move(impl.pool.back());
+        impl.pool.pop_back();
+      } else {
+        scratch = std::make_unique<BpeScratch>();
+      }
+    }
+    ~Lease() {
+      if (scratch->symbols.capacity() > (1u << 20)) scratch->symbols = {}, scratch->heap = {};
+      const std::lock_guard lock(impl.pool_mutex);
+      if (impl.pool.size() < 64) impl.pool.push_back(std::move(scratch));
+    }
+    const Impl& impl;
+    std::unique_ptr<BpeScratch> scratch;
+  };
+
+  void encode_piece(std::string_view text, bool at_start, const SpecialPolicy& policy, WordEncoder& sink) const {
+    std::string changed;
+    TrustMask mask;
+    SpecialPolicy inner = policy;
+    if (!normalizer.empty()) {
+      changed = text;
+      if (policy.mask) mask.assign(policy.mask, policy.mask + text.size());
+      normalizer.apply(changed, policy.mask ? &mask : nullptr);
+      text = changed;
+      if (policy.mask) inner.mask = mask.data();
+    }
+    if (normalized.empty()) return pre_tokenizer.split(text, at_start, sink);
+    std::vector<AddedPart> parts;
+    normalized.split(text, inner, parts);
+    for (const AddedPart& part : parts) {
+      if (part.id >= 0)
+        sink.out.push_back(part.id);
+      else
+        pre_tokenizer.split(text.substr(part.begin, part.end - part.begin), at_start && part.begin == 0, sink);
+    }
+  }
+
+  void encode(std::string_view text, const SpecialPolicy& policy, std::vector<int32_t>& out) const {
+    Lease lease(*this);
+    WordEncoder sink(bpe, *lease.scratch, out);
+    if (raw.empty()) return encode_piece(text, true, policy, sink);
+    std::vector<AddedPart> parts;
+    raw.split(text, policy, parts);
+    for (const AddedPart& part : parts) {
+      if (part.id >= 0) {
+        out.push_back(part.id);
+        continue;
+      }
+      SpecialPolicy inner = policy;
+      if (inner.mask) inner.mask += part.begin;
+      encode_piece(text.substr(part.begin, part.end - part.begin), part.begin == 0, inner, sink);
+    }
+  }
+
+  TokenizerSpec spec;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  Bpe bpe;
+  Decoder decoder;
+  AddedTokens raw, normalized;
+  int32_t size = 0;
+  std::vector<uint8_t> special;
+  std::vector<int32_t> added_of;        // id -> index in spec.added
+  std::vector<std::string> added_text;  // normalized where the token is
+  std::string pieces;
+  std::vector<size_t> piece_start;
+  std::vector<int32_t> stops;
+  mutable std::mutex pool_mutex;
+  mutable std::vector<std::unique_ptr<BpeScratch>> pool;
+};
+
+Tokenizer::Tokenizer(TokenizerSpec spec) : impl_(std::make_unique<Impl>(std::move(spec))) {}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
+  std::string repaired;
+  if (!valid_utf8(text)) text = repaired = repair_utf8(text);
+  std::vector<int32_t> out;
+  out.reserve(text.size() / 4 + 8);
+  if (options.add_special) out = impl_->spec.prefix;
+  impl_->encode(text, {.allowed = options.parse_special, .mask = nullptr}, out);
+  if (options.add_special) out.insert(out.end(), impl_->spec.suffix.begin(), impl_->spec.suffix.end());
+  return out;
+}
+
+std::vector<int32_t> Tokenizer::encode_spans(std::span<const TextSpan> spans) const {
+  std::string text;
+  TrustMask mask;
+  for (const TextSpan& span : spans) {
+    text += valid_utf8(span.text) ? std::string(span.text) : repair_utf8(span.text);
+    mask.resize(text.size(), span.trusted);
+  }
+  std::vector<int32_t> out;
+  if (!text.empty()) impl_->encode(text, {.allowed = false, .mask = mask.data()}, out);
+  return out;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::vector<std::string> tokens;
+  tokens.reserve(ids.size());
+  for (const int32_t id : ids) {
+    CHECK(id >= 0 && id < impl_->size, "decode: id {} is outside the vocabulary of {}", id, impl_->size);
+    if (skip_special && impl_->special[static_cast<size_t>(id)]) continue;
+    if (const std::string_view token = impl_->decoder_token(id); !token.empty()) tokens.emplace_back(token);
+  }
+  return impl_->decoder.decode(std::move(tokens));
+}
+
+std::string_view Tokenizer::piece(int32_t id) const {
+  CHECK(id >= 0 && id < impl_->size, "piece: id {} is outside the vocabulary of {}", id, impl_->size);
+  const auto i = static_cast<size_t>(id);
+  return std::string_view(impl_->pieces).substr(impl_->piece_start[i], impl_->piece_start[i + 1] - impl_->piece_start[i]);
+}
+
+std::string_view Tokenizer::token(int32_t id) const {
+  CHECK(id >= 0 && id < impl_->size, "token: id {} is outside the vocabulary of {}", id, impl_->size);
+  return impl_->token(id);
+}
+
+const TokenizerSpec& Tokenizer::spec() const { return impl_->spec; }
+int32_t Tokenizer::vocab_size() const { return impl_->size; }
+int32_t Tokenizer::bos() const { return impl_->spec.bos; }
+int32_t Tokenizer::eos() const { return impl_->spec.eos; }
+int32_t Tokenizer::eot() const { return impl_->spec.eot; }
+int32_t Tokenizer::pad() const { return impl_->spec.pad; }
+std::span<const int32_t> Tokenizer::stop_ids() const { return impl_->stops; }
+bool Tokenizer::is_special(int32_t id) const {
+  return id >= 0 && id < impl_->size && impl_->special[static_cast<size_t>(id)];
+}
+bool Tokenizer::adds_bos() const {
+  return impl_->spec.bos >= 0 && !impl_->spec.prefix.empty() && impl_->spec.prefix[0] == impl_->spec.bos;
+}
+
+int32_t Tokenizer::special_id(std::string_view name) const {
+  for (const AddedToken& t : impl_->spec.added)
+    if (t.content == name) return t.id;
+  return -1;
+}
+
+int32_t Tokenizer::find(std::string_view token) const {
+  const int32_t id = special_id(token);
+  return id >= 0 ? id : impl_->bpe.find(token);
+}
+
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
+    : tokenizer_(&tokenizer), skip_special_(skip_special), trims_left_(tokenizer.impl_->decoder.leading().count) {}
+
+std::string StreamDecoder::push(int32_t id) {
+  if (skip_special_ && tokenizer_->is_special(id)) return {};
+  std::string_view piece = tokenizer_->piece(id);
+  if (!started_) {
+    const std::string& what = tokenizer_->impl_->decoder.leading().what;
+    while (trims_left_ > 0 && !what.empty() && piece.starts_with(what)) {
+      piece.remove_prefix(what.size());
+      --trims_left_;
+    }
+    if (!piece.empty()) started_ = true;
+  }
+  held_ += piece;
+  return take_ready(false);
+}
+
+std::string StreamDecoder::finish() { return take_ready(true); }
+
+std::string StreamDecoder::take_ready(bool last) {
+  size_t ready = held_.size();
+  if (!last) {  // at most three bytes can wait for the rest of their character
+    for (size_t back = 1; back <= std::min<size_t>(3, held_.size()); ++back) {
+      const size_t at = held_.size() - back;
+      if ((static_cast<unsigned char>(held_[at]) & 0xC0) == 0x80) continue;
+      if (utf8_step(std::string_view(held_).substr(at)).kind == Utf8Step::incomplete) ready = at;
+      break;
+    }
+  }
+  std::string out = repair_utf8(std::string_view(held_).substr(0, ready));
+  held_.erase(0, ready);
+  return out;
+}
+
+}  // namespace supersonic::text

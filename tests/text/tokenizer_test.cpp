@@ -1,0 +1,92 @@
+// Tokenizer: refusals that name the field, repair, scanners against PCRE2, long words. Ids against the `tokenizers` package are
+// compared in tests/py/test_tokenizer.py.
+#include "text/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "core/error.h"
+#include "text/regex.h"
+#include "text/scanners.h"
+#include "text/unicode.h"
+
+namespace supersonic::text {
+namespace {
+
+const std::string kSmall = R"({"added_tokens":[{"id":5,"content":"<s>","special":true,"normalized":false}],
+  "model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"abab":3,"c":4},"merges":["a b",["ab","ab"]]}})";
+
+std::string refusal(const std::string& json) {
+  try {
+    Tokenizer::from_json(json);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::bad_file);
+    return e.what();
+  }
+  return "";
+}
+
+std::string with(std::string json, const std::string& from, const std::string& to) {
+  return json.replace(json.find(from), from.size(), to);
+}
+
+TEST(Tokenizer, RefusalsNameTheField) {
+  EXPECT_NE(refusal("{").find("not valid JSON"), std::string::npos);
+  EXPECT_NE(refusal("{}").find("model: is missing"), std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"a b\"", "\"a x\"")).find("model.merges[0]: 'x' is not in the vocabulary"), std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"c\":4", "\"c\":4000000000")).find("model.vocab['c']"), std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"BPE\"", "\"Unigram\"")).find("'Unigram' is not supported"), std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"model\"", R"("normalizer":{"type":"Odd"},"model")")).find("normalizer 'Odd'"), std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"id\":5", "\"id\":\"5\"")).find("added_tokens[0].id"), std::string::npos);
+  EXPECT_NE(refusal(std::string(100000, '[')), "");
+}
+
+TEST(Tokenizer, UserTextNeverMakesSpecialTokensUnlessAsked) {
+  const auto t = Tokenizer::from_json(kSmall);
+  EXPECT_EQ(t.encode("a<s>b"), std::vector<int32_t>{2});  // characters without a token vanish, and a, b become neighbours
+  EXPECT_EQ(t.encode("a<s>b", {.parse_special = true}), (std::vector<int32_t>{0, 5, 1}));
+  const TextSpan spans[] = {{"<s>a", true}, {"b<s>", false}, {"<", true}, {"s>", false}, {"<s>", true}};
+  EXPECT_EQ(t.encode_spans(spans), (std::vector<int32_t>{5, 2, 5}));  // a and b join across the border
+}
+
+TEST(Tokenizer, OneHugeWordTakesLinearithmicTime) {
+  const auto t = Tokenizer::from_json(kSmall);
+  std::string text;
+  for (int i = 0; i < 1000000; ++i) text += "ab";
+  EXPECT_EQ(t.encode(text), std::vector<int32_t>(500000, 3));
+}
+
+TEST(Unicode, MaximalInvalidPartsBecomeOneReplacementEach) {  // Unicode 15, table 3-8
+  EXPECT_EQ(repair_utf8("\x61\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63\x80\xBF\x64"),
+            "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "b\xEF\xBF\xBD" "c\xEF\xBF\xBD\xEF\xBF\xBD" "d");
+  EXPECT_TRUE(valid_utf8("\xF4\x8F\xBF\xBF"));
+  EXPECT_FALSE(valid_utf8("\xED\xA0\x80"));
+}
+
+TEST(Scanners, CutLikeTheirPatternUnderPcre2) {
+  std::mt19937 random(3);
+  const char* parts[] = {"a", "B", "\xC3\x89", "1", "22", " ", "  ", "\n", "\r\n", "\t", "'s", "'LL", "'\xC5\xBF", "!?", "/", "\xCC\x81",
+                         "\xE4\xB8\xAD", "\xC2\xBD", "\xF0\x9F\x98\x80", "\xC2\xA0", "\xCA\xB0", "\xC7\x85"};
+  for (const std::string_view pattern : {kGpt2Pattern, kLlama3Pattern, kQwen2Pattern, kQwen35Pattern, kO200kPattern, kTekkenPattern}) {
+    const Scanner scanner = find_scanner(pattern);
+    ASSERT_NE(scanner, nullptr);
+    const Regex regex(pattern, "test");
+    for (int round = 0; round < 3000; ++round) {
+      std::string text;
+      for (size_t i = 0, n = 1 + random() % 12; i < n; ++i) text += parts[random() % std::size(parts)];
+      std::vector<Match> matches;
+      regex.find_all(text, matches);
+      const char *p = text.data(), *end = p + text.size();
+      for (const Match& m : matches) {
+        ASSERT_EQ(p - text.data(), static_cast<ptrdiff_t>(m.begin)) << text;
+        p = scanner(p, end, category_table());
+        ASSERT_EQ(p - text.data(), static_cast<ptrdiff_t>(m.end)) << text;
+      }
+      ASSERT_EQ(p, end);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace supersonic::text

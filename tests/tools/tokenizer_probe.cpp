@@ -1,0 +1,112 @@
+// Drives the tokenizer from the Python tests: one JSON request a line on stdin, one JSON answer a line on stdout.
+//   tokenizer_probe json TOKENIZER_JSON [CONFIG_JSON]      tokenizer_probe gguf KEYS_JSON
+// KEYS_JSON holds the tokenizer.ggml.* values (model, pre, tokens, scores, token_type, merges, bos_id …).
+// Requests: {"encode": text, "add": b, "parse": b}  {"spans": [[text, trusted], …]}  {"decode": ids, "skip": b}  {"stream": ids}
+//   {"hf": true}  {"gguf": true}  {"bench": file, "rounds": n}
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/error.h"
+#include "text/tokenizer.h"
+
+using Json = nlohmann::json;
+using namespace supersonic;
+
+static std::string read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw Error("cannot open " + path);
+  std::stringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+static text::Tokenizer from_keys(const Json& keys) {
+  const auto strings = keys.at("tokens").get<std::vector<std::string>>();
+  const auto merges = keys.value("merges", std::vector<std::string>());
+  const auto scores = keys.value("scores", std::vector<float>());
+  const auto types = keys.value("token_type", std::vector<int32_t>());
+  const std::string model = keys.at("model"), pre = keys.value("pre", ""), name = keys.value("name", "");
+  const std::vector<std::string_view> token_views(strings.begin(), strings.end()), merge_views(merges.begin(), merges.end());
+  text::GgufVocab vocab;
+  vocab.model = model, vocab.pre = pre, vocab.name = name;
+  vocab.tokens = token_views, vocab.merges = merge_views, vocab.scores = scores, vocab.token_type = types;
+  vocab.bos_id = keys.value("bos_id", -1), vocab.eos_id = keys.value("eos_id", -1), vocab.unk_id = keys.value("unk_id", -1);
+  vocab.pad_id = keys.value("pad_id", -1), vocab.eot_id = keys.value("eot_id", -1);
+  if (keys.contains("add_bos")) vocab.add_bos = keys["add_bos"].get<bool>();
+  if (keys.contains("add_eos")) vocab.add_eos = keys["add_eos"].get<bool>();
+  if (keys.contains("add_space_prefix")) vocab.add_space_prefix = keys["add_space_prefix"].get<bool>();
+  return text::Tokenizer::from_gguf(vocab, "keys");
+}
+
+static Json bench(const text::Tokenizer& tokenizer, const Json& request) {
+  const std::string data = read_file(request["bench"]);
+  std::vector<std::string> lines;
+  std::stringstream in(data);
+  if (request.value("whole", false))
+    lines.push_back(data);
+  else
+    for (std::string line; std::getline(in, line);) lines.push_back(line + "\n");
+  double best = 1e30;
+  size_t tokens = 0;
+  for (int round = 0; round < request.value("rounds", 3); ++round) {
+    tokens = 0;
+    const auto start = std::chrono::steady_clock::now();
+    for (const std::string& line : lines) tokens += tokenizer.encode(line, {.add_special = false, .parse_special = true}).size();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return {{"seconds", best}, {"tokens", tokens}, {"bytes", data.size()}};
+}
+
+static Json gguf(const text::Tokenizer& tokenizer) {
+  const auto d = to_gguf_vocab(tokenizer);
+  return {{"model", d.model}, {"pre", d.pre}, {"tokens", d.tokens}, {"scores", d.scores}, {"token_type", d.token_type},
+          {"merges", d.merges}, {"bos_id", d.bos_id}, {"eos_id", d.eos_id}, {"unk_id", d.unk_id}, {"pad_id", d.pad_id},
+          {"add_bos", d.add_bos}, {"add_eos", d.add_eos}, {"add_space_prefix", d.add_space_prefix}};
+}
+
+static Json answer(const text::Tokenizer& tokenizer, const Json& request) {
+  if (request.contains("encode"))
+    return tokenizer.encode(request["encode"].get<std::string>(),
+                            {.add_special = request.value("add", true), .parse_special = request.value("parse", false)});
+  if (request.contains("spans")) {
+    std::vector<text::TextSpan> spans;
+    for (const Json& span : request["spans"]) spans.push_back({span[0].get_ref<const std::string&>(), span[1].get<bool>()});
+    return tokenizer.encode_spans(spans);
+  }
+  if (request.contains("decode")) return tokenizer.decode(request["decode"].get<std::vector<int32_t>>(), request.value("skip", true));
+  if (request.contains("stream")) {
+    text::StreamDecoder stream(tokenizer, request.value("skip", true));
+    std::string out;
+    for (const Json& id : request["stream"]) {
+      const std::string part = stream.push(id.get<int32_t>());
+      (void)Json(part).dump();  // throws when a character was split
+      out += part;
+    }
+    return out + stream.finish();
+  }
+  if (request.contains("hf")) {
+    const auto files = to_hf_json(tokenizer);
+    return {{"tokenizer.json", files.tokenizer_json}, {"tokenizer_config.json", files.tokenizer_config_json},
+            {"special_tokens_map.json", files.special_tokens_map_json}};
+  }
+  if (request.contains("gguf")) return gguf(tokenizer);
+  if (request.contains("bench")) return bench(tokenizer, request);
+  throw Error("unknown request");
+}
+
+int main(int argc, char** argv) try {
+  if (argc < 3) throw Error("usage: tokenizer_probe json|gguf FILE [CONFIG]", ErrorKind::usage);
+  const std::string kind = argv[1], data = read_file(argv[2]);
+  const text::Tokenizer tokenizer = kind == "gguf"
+                                        ? from_keys(Json::parse(data))
+                                        : text::Tokenizer::from_json(data, argc > 3 ? read_file(argv[3]) : std::string(), argv[2]);
+  std::ios::sync_with_stdio(false);
+  for (std::string line; std::getline(std::cin, line);) std::cout << answer(tokenizer, Json::parse(line)).dump() << "\n";
+  return 0;
+} catch (const Error& error) {
+  std::cerr << error.what() << "\n";
+  return static_cast<int>(error.kind());
+}
