@@ -285,12 +285,12 @@ def test_a_peft_adapter_gives_pefts_loss(probe, golden, adapter, tmp_path):
     assert nll_of(probe, data["sequences"], tmp_path / "with", "--adapter", adapter) == pytest.approx(data["loss"], rel=1e-4)
 
 
-def test_the_output_folder_of_a_training_run_is_an_adapter(supersonic, model, adapter, tmp_path):
+def test_the_output_folder_of_a_training_run_is_an_adapter(supersonic, model, adapter, tmp_path, golden_text):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "adapter").symlink_to(adapter)
-    arguments = ("run", model, "The sky is", "--raw", "--temp", "0", "-n", "8", "--compute", "fp32")
-    adapted = supersonic(*arguments, "--adapter", adapter).stdout
-    assert supersonic(*arguments, "--adapter", tmp_path / "out").stdout == adapted != supersonic(*arguments).stdout
+    text = golden_text("opticks.txt", 600)
+    far, same = (supersonic("kld", model, "--adapter", path, "--ctx", "64", "-f", text, json_output=True) for path in (adapter, tmp_path / "out"))
+    assert far == same and far["mean"] > 1e-3
 
 
 def test_an_adapter_of_another_model_is_refused(supersonic, model, tmp_path):
