@@ -199,6 +199,7 @@ struct ForwardItem {
             sum[c] > 0 ? max_score[c] * a.shape.scale + __builtin_logf(sum[c]) : -kInfinity;
       sum[c] = sum[c] > 0 ? 1.0f / sum[c] : 0.0f;
     }
+    if (!a.o) return;
     T* o = static_cast<T*>(a.o);
     transpose_words(
         a.shape.d, count, [&](std::int64_t e, std::int64_t c, auto n) { return load(out + e * kColumnBlock + c, n) * load(sum + c, n); },
@@ -229,6 +230,7 @@ void combine_column(const AttentionForward& a, const AttentionForwardLayout& l, 
     sum += weights[s] * piece(s)[d + 1];
   }
   if (a.lse) a.lse[token * a.shape.heads + head] = sum > 0 ? top * a.shape.scale + __builtin_logf(sum) : -kInfinity;
+  if (!a.o) return;
   const float inverse = sum > 0 ? 1.0f / sum : 0.0f;
   T* o = static_cast<T*>(a.o) + token * a.o_stride + head * d;
   for_each_vec(d, [&](auto e, auto n) {
