@@ -1,7 +1,7 @@
-# tests/**/*_test.cpp make one GoogleTest program; tests/tools/*.cpp make one program each, driven by the Python tests.
+# tests/**/*_test.cpp and what they share in tests/support make one GoogleTest program; tests/tools/*.cpp make one program each, driven by the Python tests.
 enable_testing()
 find_package(GTest REQUIRED)
-file(GLOB_RECURSE TEST_SOURCES CONFIGURE_DEPENDS tests/*_test.cpp)
+file(GLOB_RECURSE TEST_SOURCES CONFIGURE_DEPENDS tests/*_test.cpp tests/support/*.cpp)
 add_executable(supersonic_tests ${TEST_SOURCES})
 target_link_libraries(supersonic_tests PRIVATE supersonic_commands supersonic GTest::gtest GTest::gtest_main nlohmann_json::nlohmann_json)
 target_include_directories(supersonic_tests PRIVATE tests)

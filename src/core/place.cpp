@@ -173,7 +173,13 @@ struct Placer {
       const Value v{i, o};
       if (last_use[i][o] < 0) {
         if (!n.form) step.problem.out[o].live = false;
+        const bool always = n.kernel && !n.form && (n.kernel->always >> o & 1);
         step.out.push_back({});
+        if (!always) continue;
+        const std::size_t bytes = rounded(bytes_of(n.out[o]));
+        step.out.back() = {Location::arena, n.place, -1, arena(n.place).take(bytes), bytes, next_value++};
+        where[v] = step.out.back();
+        dying[i].push_back(v);
         continue;
       }
       Location at;

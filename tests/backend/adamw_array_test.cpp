@@ -1,4 +1,5 @@
-// AdamW with fp32 and 8-bit moments, the gradient norm, and plain array work against scalar fp64 code.
+// AdamW with fp32 and 8-bit moments, the gradient norm, and plain array work against scalar fp64
+// code.
 #include <algorithm>
 
 #include "backend/cpu/kernels/adamw.h"
@@ -29,7 +30,8 @@ TEST(AdamW, FollowsTheFormulaForSeveralSteps) {
             wp[i] *= 1 - static_cast<double>(1e-2f) * 0.1f;
             wm[i] += (gi - wm[i]) * (1 - b1);
             wv[i] = wv[i] * b2 + (1 - b2) * gi * gi;
-            const double denominator = std::sqrt(wv[i]) / std::sqrt(1 - std::pow(b2, h.step)) + static_cast<double>(1e-8f);
+            const double denominator =
+                std::sqrt(wv[i]) / std::sqrt(1 - std::pow(b2, h.step)) + static_cast<double>(1e-8f);
             wp[i] -= 1e-2f / (1 - std::pow(b1, h.step)) * wm[i] / denominator;
           }
         }
@@ -54,9 +56,9 @@ TEST(AdamW, MapsHave256AscendingValuesOverSevenDecades) {
   }
   EXPECT_EQ(dynamic_map_signed()[kDynamicZeroSigned], 0.0f);
   EXPECT_EQ(dynamic_map_unsigned()[kDynamicZeroUnsigned], 0.0f);
-  EXPECT_FLOAT_EQ(dynamic_map_signed()[128], 5.5e-7f);     // one cell in the last decade: its middle
-  EXPECT_FLOAT_EQ(dynamic_map_unsigned()[1], 3.25e-7f);    // two cells
-  EXPECT_FLOAT_EQ(dynamic_map_signed()[254], 0.99296875f); // 1 - 0.45/64
+  EXPECT_FLOAT_EQ(dynamic_map_signed()[128], 5.5e-7f);   // one cell in the last decade: its middle
+  EXPECT_FLOAT_EQ(dynamic_map_unsigned()[1], 3.25e-7f);  // two cells
+  EXPECT_FLOAT_EQ(dynamic_map_signed()[254], 0.99296875f);  // 1 - 0.45/64
 }
 
 TEST(AdamW, EightBitStepFollowsTheFormulaAndTakesTheNearestCodes) {
@@ -72,31 +74,42 @@ TEST(AdamW, EightBitStepFollowsTheFormulaAndTakesTheNearestCodes) {
       AdamWHyper h{1e-3f, 0.9f, 0.999f, 1e-8f, 0.01f, 1, nullptr};
       for (h.step = 1; h.step <= 3; ++h.step) {
         Buffer g(DType::f32, n, rng);
-        for (int i = 0; i < n; ++i) g.set(i, static_cast<float>(g[i] * std::pow(10.0, -static_cast<int>(rng() % 9))));
+        for (int i = 0; i < n; ++i)
+          g.set(i, static_cast<float>(g[i] * std::pow(10.0, -static_cast<int>(rng() % 9))));
         if (n > 300) g.set(290, INFINITY), g.set(291, NAN), g.set(292, 0);
         std::vector<double> wm(n), wv(n), wp(n);
-        const double c1 = 1 - std::pow(static_cast<double>(0.9f), h.step), c2 = std::sqrt(1 - std::pow(static_cast<double>(0.999f), h.step));
+        const double c1 = 1 - std::pow(static_cast<double>(0.9f), h.step),
+                     c2 = std::sqrt(1 - std::pow(static_cast<double>(0.999f), h.step));
         for (int i = 0; i < n; ++i) {
           const double gi = std::isfinite(g[i]) ? g[i] : 0;
-          wm[i] = 0.9f * static_cast<double>(map_m[m[i]] * m_max[i / 256]) + (1 - static_cast<double>(0.9f)) * gi;
-          wv[i] = 0.999f * static_cast<double>(map_v[v[i]] * v_max[i / 256]) + (1 - static_cast<double>(0.999f)) * gi * gi;
-          wp[i] = (p[i] - 1e-3f * c2 / c1 * wm[i] / (std::sqrt(wv[i]) + c2 * 1e-8f)) * (1 - static_cast<double>(1e-3f) * 0.01f);
+          wm[i] = 0.9f * static_cast<double>(map_m[m[i]] * m_max[i / 256]) +
+                  (1 - static_cast<double>(0.9f)) * gi;
+          wv[i] = 0.999f * static_cast<double>(map_v[v[i]] * v_max[i / 256]) +
+                  (1 - static_cast<double>(0.999f)) * gi * gi;
+          wp[i] = (p[i] - 1e-3f * c2 / c1 * wm[i] / (std::sqrt(wv[i]) + c2 * 1e-8f)) *
+                  (1 - static_cast<double>(1e-3f) * 0.01f);
         }
-        adamw_kernels(level).step_8bit(pool, {p.f32(), g.f32(), m.data(), v.data(), m_max.data(), v_max.data(), n}, h);
+        adamw_kernels(level).step_8bit(
+            pool, {p.f32(), g.f32(), m.data(), v.data(), m_max.data(), v_max.data(), n}, h);
         EXPECT_LT(relative_error(p, wp), 1e-6) << name_of(level);
         for (int b = 0; b < blocks; ++b) {
           const int begin = b * 256, end = std::min(n, begin + 256);
           double top_m = 0, top_v = 0;
-          for (int i = begin; i < end; ++i) top_m = std::fmax(top_m, std::fabs(wm[i])), top_v = std::fmax(top_v, wv[i]);
+          for (int i = begin; i < end; ++i)
+            top_m = std::fmax(top_m, std::fabs(wm[i])), top_v = std::fmax(top_v, wv[i]);
           EXPECT_NEAR(m_max[b], top_m, 1e-6 * top_m);
           EXPECT_NEAR(v_max[b], top_v, 1e-6 * top_v);
           for (int i = begin; i < end; ++i) {
             // as near as the nearest code, but for rounding; a negative moment keeps its sign
             const double x = wm[i] / top_m, y = wv[i] / top_v;
-            const double best = x < 0 && nearest(map_m, x) == kDynamicZeroSigned ? std::fabs(map_m[126] - x) : std::fabs(map_m[nearest(map_m, x)] - x);
+            const double best = x < 0 && nearest(map_m, x) == kDynamicZeroSigned
+                                    ? std::fabs(map_m[126] - x)
+                                    : std::fabs(map_m[nearest(map_m, x)] - x);
             EXPECT_LE(std::fabs(map_m[m[i]] - x), best + 2e-6 * std::fabs(x)) << x;
             EXPECT_TRUE(wm[i] >= 0 || map_m[m[i]] < 0);
-            EXPECT_LE(std::fabs(map_v[v[i]] - y), std::fabs(map_v[nearest(map_v, y)] - y) + 2e-6 * y) << y;
+            EXPECT_LE(std::fabs(map_v[v[i]] - y),
+                      std::fabs(map_v[nearest(map_v, y)] - y) + 2e-6 * y)
+                << y;
           }
         }
       }
@@ -111,7 +124,9 @@ TEST(AdamW, EveryCodeSurvivesARoundTrip) {
     std::vector<std::uint8_t> m(256), v(256);
     for (int i = 0; i < 256; ++i) m[i] = v[i] = static_cast<std::uint8_t>(i);
     float m_max = 3e-5f, v_max = 7e-9f;
-    adamw_kernels(level).step_8bit(pool, {p.data(), g.data(), m.data(), v.data(), &m_max, &v_max, 256}, {0, 1, 1, 1e-8f, 0, 1, nullptr});
+    adamw_kernels(level).step_8bit(pool,
+                                   {p.data(), g.data(), m.data(), v.data(), &m_max, &v_max, 256},
+                                   {0, 1, 1, 1e-8f, 0, 1, nullptr});
     for (int i = 0; i < 256; ++i) {
       EXPECT_EQ(m[i], i);
       EXPECT_EQ(v[i], i);
@@ -124,7 +139,8 @@ TEST(AdamW, EveryCodeSurvivesARoundTrip) {
 TEST(AdamW, GradientNormIsExactAndTheSameForAnyNumberOfThreads) {
   std::mt19937 rng(23);
   Buffer a(DType::f32, 100003, rng), b(DType::f32, 17, rng, 100), c(DType::f32, 16384, rng, 1e-3f);
-  const GradientSpan spans[] = {{a.f32(), a.size()}, {b.f32(), b.size()}, {nullptr, 0}, {c.f32(), c.size()}};
+  const GradientSpan spans[] = {
+      {a.f32(), a.size()}, {b.f32(), b.size()}, {nullptr, 0}, {c.f32(), c.size()}};
   double sum = 0;
   for (const Buffer* x : {&a, &b, &c})
     for (std::int64_t i = 0; i < x->size(); ++i) sum += (*x)[i] * (*x)[i];
@@ -151,7 +167,8 @@ TEST(Array, FillCopyTransposeAndReduce) {
     for (auto [rows, cols] : {std::pair<int, int>{1, 1}, {3, 50}, {33, 17}, {64, 100}}) {
       Pool pool(1 + rows % 4);
       const ArrayKernels& k = array_kernels(level);
-      Buffer x(DType::f32, rows * (cols + 3), rng), copy(DType::f32, rows * (cols + 1)), turned(DType::f32, cols * (rows + 2));
+      Buffer x(DType::f32, rows * (cols + 3), rng), copy(DType::f32, rows * (cols + 1)),
+          turned(DType::f32, cols * (rows + 2));
       k.copy(pool, {x.data(), copy.data(), rows, cols, cols + 3, cols + 1, 4});
       k.transpose(pool, {x.data(), turned.data(), rows, cols, cols + 3, rows + 2, 4});
       Buffer sums(DType::f32, rows), tops(DType::f32, rows);
@@ -180,7 +197,9 @@ TEST(Array, FillCopyTransposeAndReduce) {
         k.transpose(pool, {from.data(), to.data(), rows, cols, cols, rows, element});
         for (int r = 0; r < rows; ++r)
           for (int c = 0; c < cols; ++c)
-            EXPECT_EQ(std::memcmp(&from[(r * cols + c) * element], &to[(c * rows + r) * element], element), 0);
+            EXPECT_EQ(std::memcmp(&from[(r * cols + c) * element], &to[(c * rows + r) * element],
+                                  element),
+                      0);
       }
     }
 }

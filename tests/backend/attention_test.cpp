@@ -1,5 +1,6 @@
-// Attention against plain fp64 loops and finite differences: grouped queries, packed sequences, windows, empty ranges,
-// sequences of one token, strided misaligned views, poisoned outputs and workspaces, every instruction set.
+// Attention against plain fp64 loops and finite differences: grouped queries, packed sequences,
+// windows, empty ranges, sequences of one token, strided misaligned views, poisoned outputs and
+// workspaces, every instruction set.
 #include "backend/cpu/kernels/attention.h"
 #include "core/error.h"
 #include "kernel_test_util.h"
@@ -13,31 +14,38 @@ struct Problem {
   double scale = 0.3;
 };
 
-Problem causal(std::int64_t queries, std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t d) {
+Problem causal(std::int64_t queries, std::int64_t keys, std::int64_t heads, std::int64_t kv_heads,
+               std::int64_t d) {
   Problem p{queries, keys, heads, kv_heads, d, {}, {}};
-  for (std::int64_t i = 0; i < queries; ++i) p.lo.push_back(0), p.hi.push_back(static_cast<int>(keys - queries + i));
+  for (std::int64_t i = 0; i < queries; ++i)
+    p.lo.push_back(0), p.hi.push_back(static_cast<int>(keys - queries + i));
   return p;
 }
-Problem packed(std::vector<int> lengths, std::int64_t heads, std::int64_t kv_heads, std::int64_t d) {
+Problem packed(std::vector<int> lengths, std::int64_t heads, std::int64_t kv_heads,
+               std::int64_t d) {
   Problem p{0, 0, heads, kv_heads, d, {}, {}};
   for (int n : lengths) {
-    for (int i = 0; i < n; ++i) p.lo.push_back(static_cast<int>(p.keys)), p.hi.push_back(static_cast<int>(p.keys + i));
+    for (int i = 0; i < n; ++i)
+      p.lo.push_back(static_cast<int>(p.keys)), p.hi.push_back(static_cast<int>(p.keys + i));
     p.keys += n;
   }
   p.queries = p.keys;
   return p;
 }
-Problem windowed(std::int64_t n, int window, std::int64_t heads, std::int64_t kv_heads, std::int64_t d) {
+Problem windowed(std::int64_t n, int window, std::int64_t heads, std::int64_t kv_heads,
+                 std::int64_t d) {
   Problem p = causal(n, n, heads, kv_heads, d);
   for (int i = 0; i < n; ++i) p.lo[i] = i < window ? 0 : i - window + 1;
   return p;
 }
-Problem holes(std::int64_t n, std::int64_t heads, std::int64_t kv_heads, std::int64_t d) {  // some queries see nothing
+Problem holes(std::int64_t n, std::int64_t heads, std::int64_t kv_heads,
+              std::int64_t d) {  // some queries see nothing
   Problem p = causal(n, n, heads, kv_heads, d);
   for (int i = 0; i < n; i += 3) p.lo[i] = 5, p.hi[i] = i % 2 ? 4 : -1;
   return p;
 }
-Problem scattered(std::mt19937& rng, std::int64_t queries, std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t d) {
+Problem scattered(std::mt19937& rng, std::int64_t queries, std::int64_t keys, std::int64_t heads,
+                  std::int64_t kv_heads, std::int64_t d) {
   Problem p{queries, keys, heads, kv_heads, d, {}, {}};
   for (int i = 0; i < queries; ++i) {
     p.lo.push_back(static_cast<int>(rng() % keys));
@@ -48,9 +56,11 @@ Problem scattered(std::mt19937& rng, std::int64_t queries, std::int64_t keys, st
 
 std::vector<Problem> problems() {
   std::mt19937 rng(11);
-  return {causal(1, 1, 1, 1, 8),         causal(5, 5, 2, 1, 32),       causal(70, 70, 9, 3, 64),    causal(131, 131, 2, 2, 40),
-          causal(3, 200, 8, 2, 128),     packed({1, 7, 1, 64, 33}, 3, 1, 24), windowed(150, 17, 4, 2, 16), holes(50, 2, 1, 48),
-          scattered(rng, 90, 130, 6, 2, 96), causal(20, 20, 2, 1, 256), causal(1, 3001, 4, 2, 64), scattered(rng, 8, 2500, 6, 3, 80)};
+  return {
+      causal(1, 1, 1, 1, 8),       causal(5, 5, 2, 1, 32),    causal(70, 70, 9, 3, 64),
+      causal(131, 131, 2, 2, 40),  causal(3, 200, 8, 2, 128), packed({1, 7, 1, 64, 33}, 3, 1, 24),
+      windowed(150, 17, 4, 2, 16), holes(50, 2, 1, 48),       scattered(rng, 90, 130, 6, 2, 96),
+      causal(20, 20, 2, 1, 256),   causal(1, 3001, 4, 2, 64), scattered(rng, 8, 2500, 6, 3, 80)};
 }
 
 // Rows of `heads` heads inside a wider buffer.
@@ -61,7 +71,9 @@ struct View {
       : buffer(type, rows * (heads * d + 6), rng), stride(heads * d + 6), heads(heads), d(d) {}
   View(DType type, std::int64_t rows, std::int64_t heads, std::int64_t d)
       : buffer(type, rows * (heads * d + 6)), stride(heads * d + 6), heads(heads), d(d) {}
-  double at(std::int64_t row, std::int64_t head, std::int64_t e) const { return buffer[row * stride + head * d + e]; }
+  double at(std::int64_t row, std::int64_t head, std::int64_t e) const {
+    return buffer[row * stride + head * d + e];
+  }
   void* data() { return buffer.data(); }
   std::vector<double> dense(std::int64_t rows) const {
     std::vector<double> out;
@@ -75,9 +87,10 @@ struct Reference {
   std::vector<double> o, lse, dq, dk, dv;
 };
 
-// Forward and backward in fp64 from the definition: o = P v; dP = do v^T; dS = P (dP - rowsum(P dP)).
-Reference reference(const Problem& p, const std::vector<double>& q, const std::vector<double>& k, const std::vector<double>& v,
-                    const std::vector<double>* g) {
+// Forward and backward in fp64 from the definition: o = P v; dP = do v^T; dS = P (dP - rowsum(P
+// dP)).
+Reference reference(const Problem& p, const std::vector<double>& q, const std::vector<double>& k,
+                    const std::vector<double>& v, const std::vector<double>* g) {
   const std::int64_t group = p.heads / p.kv_heads, d = p.d;
   Reference r;
   r.o.assign(p.queries * p.heads * d, 0), r.lse.assign(p.queries * p.heads, -INFINITY);
@@ -128,11 +141,13 @@ double relative_difference(const std::vector<double>& got, const std::vector<dou
 
 std::vector<double> lse_values(const std::vector<float>& v) { return {v.begin(), v.end()}; }
 
-// bf16: probabilities and outputs are rounded to 8 bits, scores come from exact products. fp32: sums of up to 3000 terms.
+// bf16: probabilities and outputs are rounded to 8 bits, scores come from exact products. fp32:
+// sums of up to 3000 terms.
 double limit(DType type) { return type == DType::bf16 ? 6e-3 : 5e-6; }
 
 AttentionShape shape_of(const Problem& p) {
-  return {p.queries, p.keys, p.heads, p.kv_heads, p.d, static_cast<float>(p.scale), p.lo.data(), p.hi.data()};
+  return {p.queries,   p.keys,     p.heads, p.kv_heads, p.d, static_cast<float>(p.scale),
+          p.lo.data(), p.hi.data()};
 }
 
 struct Result {
@@ -140,7 +155,8 @@ struct Result {
   std::vector<float> lse;
 };
 
-Result compute(Isa level, const Problem& p, DType type, DType kv_type, View& q, View& k, View& v, View* g, int threads) {
+Result compute(Isa level, const Problem& p, DType type, DType kv_type, View& q, View& k, View& v,
+               View* g, int threads) {
   Pool pool(threads);
   Result r;
   View o(type, p.queries, p.heads, p.d);
@@ -157,12 +173,15 @@ Result compute(Isa level, const Problem& p, DType type, DType kv_type, View& q, 
   EXPECT_TRUE(o.buffer.guard_intact());
   r.o = o.dense(p.queries);
   if (!g) return r;
-  View dq(type, p.queries, p.heads, p.d), dk(type, p.keys, p.kv_heads, p.d), dv(type, p.keys, p.kv_heads, p.d);
+  View dq(type, p.queries, p.heads, p.d), dk(type, p.keys, p.kv_heads, p.d),
+      dv(type, p.keys, p.kv_heads, p.d);
   AttentionBackward b;
   b.shape = f.shape;
-  b.q = q.data(), b.k = k.data(), b.v = v.data(), b.o = o.data(), b.d_o = g->data(), b.lse = r.lse.data();
+  b.q = q.data(), b.k = k.data(), b.v = v.data(), b.o = o.data(), b.d_o = g->data(),
+  b.lse = r.lse.data();
   b.dq = dq.data(), b.dk = dk.data(), b.dv = dv.data();
-  b.q_stride = q.stride, b.k_stride = k.stride, b.v_stride = v.stride, b.o_stride = o.stride, b.do_stride = g->stride;
+  b.q_stride = q.stride, b.k_stride = k.stride, b.v_stride = v.stride, b.o_stride = o.stride,
+  b.do_stride = g->stride;
   b.dq_stride = dq.stride, b.dk_stride = dk.stride, b.dv_stride = dv.stride, b.type = type;
   std::vector<unsigned char> more(attention_backward_workspace(b.shape, threads) + 1, 0xff);
   b.workspace = more.data();
@@ -177,14 +196,17 @@ TEST(Attention, EqualsTheDefinitionForwardAndBackward) {
   std::mt19937 rng(12);
   for (const Problem& p : problems())
     for (DType type : {DType::f32, DType::bf16}) {
-      View q(type, p.queries, p.heads, p.d, rng), k(type, p.keys, p.kv_heads, p.d, rng), v(type, p.keys, p.kv_heads, p.d, rng);
+      View q(type, p.queries, p.heads, p.d, rng), k(type, p.keys, p.kv_heads, p.d, rng),
+          v(type, p.keys, p.kv_heads, p.d, rng);
       View g(type, p.queries, p.heads, p.d, rng);
       const auto gradient = g.dense(p.queries);
-      const Reference want = reference(p, q.dense(p.queries), k.dense(p.keys), v.dense(p.keys), &gradient);
+      const Reference want =
+          reference(p, q.dense(p.queries), k.dense(p.keys), v.dense(p.keys), &gradient);
       for (Isa level : levels())
         for (int threads : {1, 3}) {
-          SCOPED_TRACE(fmt::format("{} T {} S {} H {}/{} d {} {} threads {}", name_of(level), p.queries, p.keys, p.heads, p.kv_heads,
-                                   p.d, name_of(type), threads));
+          SCOPED_TRACE(fmt::format("{} T {} S {} H {}/{} d {} {} threads {}", name_of(level),
+                                   p.queries, p.keys, p.heads, p.kv_heads, p.d, name_of(type),
+                                   threads));
           const Result got = compute(level, p, type, type, q, k, v, &g, threads);
           EXPECT_LT(relative_difference(got.o, want.o), limit(type));
           EXPECT_LT(relative_difference(lse_values(got.lse), want.lse), 1e-5);
@@ -200,18 +222,25 @@ TEST(Attention, ForwardReadsAnyCacheType) {
   for (const Problem& p : {causal(1, 1500, 9, 3, 64), causal(6, 40, 4, 4, 128)})
     for (DType type : {DType::f32, DType::bf16})
       for (DType kv_type : {DType::f32, DType::bf16, DType::f16}) {
-        View q(type, p.queries, p.heads, p.d, rng), k(kv_type, p.keys, p.kv_heads, p.d, rng), v(kv_type, p.keys, p.kv_heads, p.d, rng);
-        const Reference want = reference(p, q.dense(p.queries), k.dense(p.keys), v.dense(p.keys), nullptr);
+        View q(type, p.queries, p.heads, p.d, rng), k(kv_type, p.keys, p.kv_heads, p.d, rng),
+            v(kv_type, p.keys, p.kv_heads, p.d, rng);
+        const Reference want =
+            reference(p, q.dense(p.queries), k.dense(p.keys), v.dense(p.keys), nullptr);
         for (Isa level : levels())
-          EXPECT_LT(relative_difference(compute(level, p, type, kv_type, q, k, v, nullptr, 2).o, want.o), limit(type)) << name_of(level);
+          EXPECT_LT(
+              relative_difference(compute(level, p, type, kv_type, q, k, v, nullptr, 2).o, want.o),
+              limit(type))
+              << name_of(level);
       }
 }
 
-// The reference's own backward, and with it the kernels', against the slope of the reference's forward.
+// The reference's own backward, and with it the kernels', against the slope of the reference's
+// forward.
 TEST(Attention, BackwardEqualsFiniteDifferences) {
   std::mt19937 rng(14);
   const Problem p = packed({3, 1, 6}, 4, 2, 8);
-  View q(DType::f32, p.queries, p.heads, p.d, rng), k(DType::f32, p.keys, p.kv_heads, p.d, rng), v(DType::f32, p.keys, p.kv_heads, p.d, rng);
+  View q(DType::f32, p.queries, p.heads, p.d, rng), k(DType::f32, p.keys, p.kv_heads, p.d, rng),
+      v(DType::f32, p.keys, p.kv_heads, p.d, rng);
   View g(DType::f32, p.queries, p.heads, p.d, rng);
   auto qs = q.dense(p.queries), ks = k.dense(p.keys), vs = v.dense(p.keys);
   const auto gs = g.dense(p.queries);
@@ -245,7 +274,8 @@ TEST(Attention, BackwardEqualsFiniteDifferences) {
 TEST(Attention, RepeatsBitForBit) {
   std::mt19937 rng(15);
   const Problem p = packed({117, 90, 130}, 9, 3, 64);
-  View q(DType::bf16, p.queries, p.heads, p.d, rng), k(DType::bf16, p.keys, p.kv_heads, p.d, rng), v(DType::bf16, p.keys, p.kv_heads, p.d, rng);
+  View q(DType::bf16, p.queries, p.heads, p.d, rng), k(DType::bf16, p.keys, p.kv_heads, p.d, rng),
+      v(DType::bf16, p.keys, p.kv_heads, p.d, rng);
   View g(DType::bf16, p.queries, p.heads, p.d, rng);
   const Result first = compute(isa(), p, DType::bf16, DType::bf16, q, k, v, &g, 2);
   for (int repeat = 0; repeat < 5; ++repeat) {
@@ -261,11 +291,17 @@ TEST(Attention, RepeatsBitForBit) {
 TEST(Attention, SurvivesLargeScores) {
   std::mt19937 rng(16);
   Problem p = causal(40, 40, 2, 1, 16);
-  p.scale = 40;  // probabilities are nearly one-hot, exponents far out of range without the running maximum
-  View q(DType::f32, p.queries, p.heads, p.d, rng), k(DType::f32, p.keys, p.kv_heads, p.d, rng), v(DType::f32, p.keys, p.kv_heads, p.d, rng);
-  const Reference want = reference(p, q.dense(p.queries), k.dense(p.keys), v.dense(p.keys), nullptr);
+  p.scale = 40;  // probabilities are nearly one-hot, exponents far out of range without the running
+                 // maximum
+  View q(DType::f32, p.queries, p.heads, p.d, rng), k(DType::f32, p.keys, p.kv_heads, p.d, rng),
+      v(DType::f32, p.keys, p.kv_heads, p.d, rng);
+  const Reference want =
+      reference(p, q.dense(p.queries), k.dense(p.keys), v.dense(p.keys), nullptr);
   for (Isa level : levels())
-    EXPECT_LT(relative_difference(compute(level, p, DType::f32, DType::f32, q, k, v, nullptr, 1).o, want.o), 1e-4) << name_of(level);
+    EXPECT_LT(relative_difference(compute(level, p, DType::f32, DType::f32, q, k, v, nullptr, 1).o,
+                                  want.o),
+              1e-4)
+        << name_of(level);
 }
 
 TEST(Attention, RefusesWhatItCannotDo) {

@@ -1,5 +1,5 @@
-// Helpers of the kernel tests: random data, deliberately misaligned and poisoned buffers, and the instruction sets of
-// this machine.
+// Helpers of the kernel tests: random data, deliberately misaligned and poisoned buffers, and the
+// instruction sets of this machine.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -22,11 +22,13 @@ inline std::vector<Isa> levels() {
   return list;
 }
 
-// n floats or bf16 values, one element off any alignment, with guards behind the end. Outputs start as NaN.
+// n floats or bf16 values, one element off any alignment, with guards behind the end. Outputs start
+// as NaN.
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(DType type, std::int64_t n) : type_(type), n_(n), bytes_(size_of(type) * static_cast<std::size_t>(n + 1) + 64, 0xff) {}
+  Buffer(DType type, std::int64_t n)
+      : type_(type), n_(n), bytes_(size_of(type) * static_cast<std::size_t>(n + 1) + 64, 0xff) {}
   Buffer(DType type, std::int64_t n, std::mt19937& rng, float scale = 1) : Buffer(type, n) {
     std::normal_distribution<float> normal(0, scale);
     for (std::int64_t i = 0; i < n; ++i) set(i, normal(rng));
@@ -41,7 +43,8 @@ class Buffer {
     if (type_ == DType::f16) std::memcpy(at(i), &(tmp16_ = f16(x).bits), 2);
   }
   double operator[](std::int64_t i) const {
-    const unsigned char* p = static_cast<const unsigned char*>(data()) + static_cast<std::size_t>(i) * size_of(type_);
+    const unsigned char* p =
+        static_cast<const unsigned char*>(data()) + static_cast<std::size_t>(i) * size_of(type_);
     if (type_ == DType::f32) {
       float x;
       std::memcpy(&x, p, 4);
@@ -65,7 +68,9 @@ class Buffer {
   }
 
  private:
-  void* at(std::int64_t i) { return static_cast<unsigned char*>(data()) + static_cast<std::size_t>(i) * size_of(type_); }
+  void* at(std::int64_t i) {
+    return static_cast<unsigned char*>(data()) + static_cast<std::size_t>(i) * size_of(type_);
+  }
   DType type_ = DType::f32;
   std::int64_t n_ = 0;
   std::uint16_t tmp16_ = 0;
@@ -83,7 +88,8 @@ inline double relative_error(const Buffer& got, const std::vector<double>& want)
   return std::sqrt(difference / (norm > 0 ? norm : 1));
 }
 
-// What one rounding of the type costs in relative L2 error, with room for fp32 sums: bf16 keeps 8 bits, f32 24.
+// What one rounding of the type costs in relative L2 error, with room for fp32 sums: bf16 keeps 8
+// bits, f32 24.
 inline double tolerance(DType type) { return type == DType::bf16 ? 4e-3 : 2e-6; }
 
 }  // namespace supersonic::cpu::test

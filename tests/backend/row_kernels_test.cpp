@@ -1,4 +1,5 @@
-// Row kernels against plain fp64 loops: odd sizes, misaligned and poisoned buffers, 1 to 4 threads, every instruction set.
+// Row kernels against plain fp64 loops: odd sizes, misaligned and poisoned buffers, 1 to 4 threads,
+// every instruction set.
 #include "backend/cpu/kernels/embedding.h"
 #include "backend/cpu/kernels/rms_norm.h"
 #include "backend/cpu/kernels/rope.h"
@@ -12,7 +13,8 @@ namespace {
 const DType kTypes[] = {DType::f32, DType::bf16};
 
 // L = sum(y * dy) of the norm, in fp64, for finite differences.
-double norm_loss(const std::vector<double>& x, const std::vector<double>& w, const Buffer& dy, std::int64_t d, double eps) {
+double norm_loss(const std::vector<double>& x, const std::vector<double>& w, const Buffer& dy,
+                 std::int64_t d, double eps) {
   double loss = 0;
   for (std::size_t row = 0; row * d < x.size(); ++row) {
     double sum = 0;
@@ -35,8 +37,10 @@ TEST(RmsNorm, ForwardEqualsTheFormula) {
       for (DType w_type : kTypes)
         for (auto [rows, d] : {std::pair<int, int>{1, 1}, {3, 7}, {5, 64}, {17, 576}, {2, 1031}}) {
           Pool pool(1 + rows % 4);
-          Buffer x(type, rows * d, rng), w(w_type, d, rng), y(type, rows * d), rstd(DType::f32, rows);
-          rms_norm_kernels(level).forward(pool, {x.data(), w.data(), y.data(), rstd.f32(), rows, d, 1e-5f, type, w_type});
+          Buffer x(type, rows * d, rng), w(w_type, d, rng), y(type, rows * d),
+              rstd(DType::f32, rows);
+          rms_norm_kernels(level).forward(
+              pool, {x.data(), w.data(), y.data(), rstd.f32(), rows, d, 1e-5f, type, w_type});
           std::vector<double> want(rows * d), want_rstd(rows);
           for (int r = 0; r < rows; ++r) {
             double sum = 0;
@@ -57,12 +61,15 @@ TEST(RmsNorm, BackwardEqualsFiniteDifferences) {
       for (bool given_rstd : {true, false})
         for (auto [rows, d] : {std::pair<int, int>{1, 5}, {3, 33}, {70, 24}}) {
           Pool pool(3);
-          Buffer x(type, rows * d, rng), w(type, d, rng), dy(type, rows * d, rng), y(type, rows * d), rstd(DType::f32, rows);
+          Buffer x(type, rows * d, rng), w(type, d, rng), dy(type, rows * d, rng),
+              y(type, rows * d), rstd(DType::f32, rows);
           Buffer dx(type, rows * d), dw(DType::f32, d);
-          rms_norm_kernels(level).forward(pool, {x.data(), w.data(), y.data(), rstd.f32(), rows, d, 1e-5f, type, type});
+          rms_norm_kernels(level).forward(
+              pool, {x.data(), w.data(), y.data(), rstd.f32(), rows, d, 1e-5f, type, type});
           std::vector<unsigned char> workspace(rms_norm_backward_workspace(rows, d), 0xff);
-          rms_norm_kernels(level).backward(pool, {dy.data(), x.data(), w.data(), given_rstd ? rstd.f32() : nullptr, dx.data(),
-                                                  dw.f32(), workspace.data(), rows, d, 1e-5f, type, type});
+          rms_norm_kernels(level).backward(
+              pool, {dy.data(), x.data(), w.data(), given_rstd ? rstd.f32() : nullptr, dx.data(),
+                     dw.f32(), workspace.data(), rows, d, 1e-5f, type, type});
           auto xs = values(x), ws = values(w);
           std::vector<double> want_dx, want_dw;
           auto slope = [&](double& v) {
@@ -76,7 +83,8 @@ TEST(RmsNorm, BackwardEqualsFiniteDifferences) {
           };
           for (double& v : xs) want_dx.push_back(slope(v));
           for (double& v : ws) want_dw.push_back(slope(v));
-          EXPECT_LT(relative_error(dx, want_dx), tolerance(type)) << rows << "x" << d << name_of(level);
+          EXPECT_LT(relative_error(dx, want_dx), tolerance(type))
+              << rows << "x" << d << name_of(level);
           EXPECT_LT(relative_error(dw, want_dw), 2e-6) << rows << "x" << d << name_of(level);
           EXPECT_TRUE(dx.guard_intact() && dw.guard_intact());
         }
@@ -91,8 +99,8 @@ TEST(RmsNorm, BackwardIsTheSameForAnyNumberOfThreads) {
     Pool pool(threads);
     Buffer dw(DType::f32, d);
     std::vector<unsigned char> workspace(rms_norm_backward_workspace(rows, d));
-    rms_norm_kernels().backward(pool, {dy.data(), x.data(), w.data(), nullptr, nullptr, dw.f32(), workspace.data(), rows, d,
-                                       1e-5f, DType::bf16, DType::f32});
+    rms_norm_kernels().backward(pool, {dy.data(), x.data(), w.data(), nullptr, nullptr, dw.f32(),
+                                       workspace.data(), rows, d, 1e-5f, DType::bf16, DType::f32});
     if (first.empty()) first = values(dw);
     EXPECT_EQ(first, values(dw));
   }
@@ -103,16 +111,19 @@ TEST(Rope, TurnsPairsExactlyAndBack) {
   for (Isa level : levels())
     for (DType type : kTypes)
       for (RopePairing pairing : {RopePairing::halves, RopePairing::interleaved})
-        for (auto [heads, d, rotary] : {std::tuple<int, int, int>{3, 64, 64}, {2, 10, 10}, {1, 80, 38}}) {
+        for (auto [heads, d, rotary] :
+             {std::tuple<int, int, int>{3, 64, 64}, {2, 10, 10}, {1, 80, 38}}) {
           Pool pool(2);
           const int tokens = 7, stride = heads * d + 5;
           Buffer x(type, tokens * stride, rng), y(type, tokens * stride);
           const std::int32_t positions[] = {0, 1, 2, 511, 131071, 1000000, 5};
           std::vector<float> inv_freq;
-          for (int i = 0; i < rotary / 2; ++i) inv_freq.push_back(static_cast<float>(std::pow(10000.0, -2.0 * i / rotary)));
+          for (int i = 0; i < rotary / 2; ++i)
+            inv_freq.push_back(static_cast<float>(std::pow(10000.0, -2.0 * i / rotary)));
           Rope a;
           a.x = x.data(), a.y = y.data(), a.positions = positions, a.inv_freq = inv_freq.data();
-          a.tokens = tokens, a.heads = heads, a.d = d, a.x_stride = a.y_stride = stride, a.rotary = rotary;
+          a.tokens = tokens, a.heads = heads, a.d = d, a.x_stride = a.y_stride = stride,
+          a.rotary = rotary;
           a.factor = 1.25f, a.pairing = pairing, a.type = type;
           rope_kernels(level).rope(pool, a);
           double difference = 0, norm = 0;
@@ -133,7 +144,8 @@ TEST(Rope, TurnsPairsExactlyAndBack) {
           // turning back in place gives factor^2 times the input
           a.x = y.data(), a.inverse = true;
           rope_kernels(level).rope(pool, a);
-          for (int i = 0; i < rotary; ++i) EXPECT_NEAR(y[i], 1.5625 * x[i], type == DType::bf16 ? 0.1 : 2e-5);
+          for (int i = 0; i < rotary; ++i)
+            EXPECT_NEAR(y[i], 1.5625 * x[i], type == DType::bf16 ? 0.1 : 2e-5);
           EXPECT_TRUE(y.guard_intact());
         }
 }
@@ -158,11 +170,15 @@ TEST(SoftmaxXent, LossAndGradientEqualTheFormula) {
         const Buffer before = logits;
         std::vector<std::int32_t> labels;
         std::vector<float> row_scale;
-        for (int r = 0; r < rows; ++r) labels.push_back(r == 2 ? kIgnoredLabel : static_cast<int>(rng() % vocab)), row_scale.push_back(0.5f + r);
+        for (int r = 0; r < rows; ++r)
+          labels.push_back(r == 2 ? kIgnoredLabel : static_cast<int>(rng() % vocab)),
+              row_scale.push_back(0.5f + r);
         Buffer loss(DType::f32, rows), lse(DType::f32, rows);
         SoftmaxXent a;
-        a.logits = logits.data(), a.labels = labels.data(), a.row_scale = row_scale.data(), a.scale = 0.25f;
-        a.loss = loss.f32(), a.lse = lse.f32(), a.rows = rows, a.vocab = vocab, a.stride = stride, a.type = type;
+        a.logits = logits.data(), a.labels = labels.data(), a.row_scale = row_scale.data(),
+        a.scale = 0.25f;
+        a.loss = loss.f32(), a.lse = lse.f32(), a.rows = rows, a.vocab = vocab, a.stride = stride,
+        a.type = type;
         a.gradient = false;
         softmax_xent_kernels(level).xent(pool, a);
         for (std::int64_t i = 0; i < logits.size(); ++i) ASSERT_EQ(logits[i], before[i]);
@@ -177,17 +193,25 @@ TEST(SoftmaxXent, LossAndGradientEqualTheFormula) {
           const double want_lse = top + std::log(sum);
           EXPECT_NEAR(lse[r], want_lse, 1e-6 * std::fabs(want_lse) + 1e-6);
           const bool ignored = labels[r] == kIgnoredLabel;
-          EXPECT_NEAR(loss[r], ignored ? 0 : want_lse - before[r * stride + labels[r]], 1e-6 * std::fabs(want_lse) + 1e-6);
+          EXPECT_NEAR(loss[r], ignored ? 0 : want_lse - before[r * stride + labels[r]],
+                      1e-6 * std::fabs(want_lse) + 1e-6);
           double difference = 0, norm = 0;
           for (int j = 0; j < vocab; ++j) {
-            double want = ignored ? 0 : std::exp(before[r * stride + j] - want_lse) * 0.25 * row_scale[r];
+            double want =
+                ignored ? 0 : std::exp(before[r * stride + j] - want_lse) * 0.25 * row_scale[r];
             if (j == labels[r]) want -= 0.25 * row_scale[r];
             const double got = logits[r * stride + j];
             difference += (got - want) * (got - want), norm += want * want;
           }
           // fp32 log-sum-exp near 300 is good to 3e-5, so are the probabilities
-          EXPECT_LE(std::sqrt(difference), (type == DType::bf16 ? 4e-3 : r == 0 ? 4e-5 : 3e-6) * std::sqrt(norm) + 1e-7) << name_of(level) << " row " << r << " of " << rows << "x" << vocab;
-          for (int j = vocab; j < stride; ++j) EXPECT_EQ(logits[r * stride + j], before[r * stride + j]);
+          EXPECT_LE(std::sqrt(difference), (type == DType::bf16 ? 4e-3
+                                            : r == 0            ? 4e-5
+                                                                : 3e-6) *
+                                                   std::sqrt(norm) +
+                                               1e-7)
+              << name_of(level) << " row " << r << " of " << rows << "x" << vocab;
+          for (int j = vocab; j < stride; ++j)
+            EXPECT_EQ(logits[r * stride + j], before[r * stride + j]);
         }
         EXPECT_TRUE(logits.guard_intact());
       }
@@ -210,7 +234,8 @@ TEST(SoftmaxXent, ArgmaxTakesTheFirstOfEqualMaxima) {
     for (DType type : kTypes)
       for (int n : {1, 5, 16, 17, 1000}) {
         Buffer x(type, 3 * n, rng);
-        for (int j = 0; j < n; ++j) x.set(n + j, -INFINITY), x.set(2 * n + j, std::round(static_cast<float>(x[2 * n + j])));
+        for (int j = 0; j < n; ++j)
+          x.set(n + j, -INFINITY), x.set(2 * n + j, std::round(static_cast<float>(x[2 * n + j])));
         if (n > 3) x.set(0, NAN);
         std::int32_t got[3];
         softmax_xent_kernels(level).argmax(pool, {x.data(), 3, n, n, type}, got);
@@ -231,7 +256,8 @@ const Format& byte_format() {
     f.name = "byte", f.block = 4, f.block_bytes = 4, f.row_blocks = false;
     f.decode = [](const Planes& planes, std::int64_t first, std::int64_t count, float* out) {
       ASSERT_EQ(first % 4, 0);
-      for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<const unsigned char*>(planes.data[0])[first + i] - 8.0f;
+      for (std::int64_t i = 0; i < count; ++i)
+        out[i] = static_cast<const unsigned char*>(planes.data[0])[first + i] - 8.0f;
     };
     return f;
   }();
@@ -249,7 +275,8 @@ TEST(Embedding, GathersRowsOfAnyTable) {
         for (DType type : {DType::f32, DType::bf16, DType::f16}) {
           Buffer table(type, rows * d, rng), out(out_type, 5 * d);
           EmbeddingGather a;
-          a.ids = ids, a.table = table.data(), a.out = out.data(), a.n = 5, a.rows = rows, a.d = d, a.table_type = type, a.out_type = out_type;
+          a.ids = ids, a.table = table.data(), a.out = out.data(), a.n = 5, a.rows = rows, a.d = d,
+          a.table_type = type, a.out_type = out_type;
           embedding_kernels(level).gather(pool, a);
           for (int i = 0; i < 5 * d; ++i) {
             const float v = static_cast<float>(table[ids[i / d] * d + i % d]);
@@ -287,7 +314,8 @@ TEST(Embedding, ScatterAddSumsInTheOrderOfIds) {
       for (int threads : {1, 2, 4}) {
         Pool pool(threads);
         std::vector<float> got(rows * d, 1.0f);
-        embedding_kernels(level).scatter_add(pool, {ids.data(), dy.data(), got.data(), n, rows, d, type});
+        embedding_kernels(level).scatter_add(pool,
+                                             {ids.data(), dy.data(), got.data(), n, rows, d, type});
         EXPECT_EQ(got, want);
       }
     }

@@ -1,4 +1,5 @@
-// Vector math against double libm over the functions' ranges, special values included; conversions against core/dtype.h.
+// Vector math against double libm over the functions' ranges, special values included; conversions
+// against core/dtype.h.
 #include "backend/cpu/kernels/array.h"
 #include "kernel_test_util.h"
 
@@ -69,21 +70,30 @@ TEST(Simd, MathIsAccurateOverTheRange) {
 
 TEST(Simd, MathKeepsSpecialValues) {
   const float inf = INFINITY, nan = NAN;
-  const float x[] = {inf, -inf, nan, 0.0f, -0.0f, 0x1p-149f, -0x1p-140f, 1e30f, -1e30f, 1, -1, 2e-38f};
+  const float x[] = {inf,        -inf,  nan,    0.0f, -0.0f, 0x1p-149f,
+                     -0x1p-140f, 1e30f, -1e30f, 1,    -1,    2e-38f};
   constexpr int n = std::size(x);
   const struct {
     MathFn fn;
     double (*want)(double);
-  } cases[] = {{MathFn::exp, std::exp},     {MathFn::exp2, std::exp2}, {MathFn::log, std::log},  {MathFn::log1p, std::log1p},
-               {MathFn::sin, std::sin},     {MathFn::cos, std::cos},   {MathFn::tanh, std::tanh}, {MathFn::erf, std::erf},
-               {MathFn::sqrt, std::sqrt},   {MathFn::sigmoid, [](double v) { return 1 / (1 + std::exp(-v)); }}};
+  } cases[] = {{MathFn::exp, std::exp},
+               {MathFn::exp2, std::exp2},
+               {MathFn::log, std::log},
+               {MathFn::log1p, std::log1p},
+               {MathFn::sin, std::sin},
+               {MathFn::cos, std::cos},
+               {MathFn::tanh, std::tanh},
+               {MathFn::erf, std::erf},
+               {MathFn::sqrt, std::sqrt},
+               {MathFn::sigmoid, [](double v) { return 1 / (1 + std::exp(-v)); }}};
   Pool pool(1);
   for (Isa level : levels())
     for (const auto& c : cases) {
       float y[n];
       array_kernels(level).map(pool, c.fn, x, y, n);
       for (int i = 0; i < n; ++i) {
-        EXPECT_LE(ulp_error(y[i], c.want(x[i])), 3) << "function " << int(c.fn) << " of " << x[i] << " is " << y[i] << " on " << name_of(level);
+        EXPECT_LE(ulp_error(y[i], c.want(x[i])), 3) << "function " << int(c.fn) << " of " << x[i]
+                                                    << " is " << y[i] << " on " << name_of(level);
       }
     }
 }
@@ -92,7 +102,8 @@ TEST(Simd, ConversionsEqualTheScalarTypes) {
   // every upper half of a float, with low halves that round down, tie and round up
   std::vector<float> x;
   for (std::uint32_t high = 0; high < 0x10000; ++high)
-    for (std::uint32_t low : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) x.push_back(std::bit_cast<float>(high << 16 | low));
+    for (std::uint32_t low : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      x.push_back(std::bit_cast<float>(high << 16 | low));
   const auto n = static_cast<std::int64_t>(x.size());
   Pool pool(2);
   for (Isa level : levels()) {
@@ -119,7 +130,8 @@ TEST(Simd, ConversionsEqualTheScalarTypes) {
       bf16 c;
       a.bits = c.bits = all[i];
       const float fa = static_cast<float>(a), fc = static_cast<float>(c);
-      wrong += !(f[i] == fa || (std::isnan(f[i]) && std::isnan(fa))) || !(g[i] == fc || (std::isnan(g[i]) && std::isnan(fc)));
+      wrong += !(f[i] == fa || (std::isnan(f[i]) && std::isnan(fa))) ||
+               !(g[i] == fc || (std::isnan(g[i]) && std::isnan(fc)));
     }
     EXPECT_EQ(wrong, 0u) << name_of(level);
   }

@@ -22,13 +22,16 @@ constexpr std::size_t aligned(std::size_t n) { return (n + 63) / 64 * 64; }
 struct Layout {
   std::int64_t t, d, v, chunk;
   DType type;
-  std::size_t rows, kept, labels, loss, logits, dx, gemm, total;  // offsets of the workspace's parts
+  std::size_t rows, prepared, kept, labels, loss, logits, dx, gemm, total;  // offsets of the workspace's parts
 };
 
 struct HeadCall {
   cpu::GemmTerm term;
   cpu::GemmProblem problem;
 };
+
+// int8 arithmetic applies to the logits of a quantized head; their gradient stays in floats.
+bool int8_head(const Problem& p) { return p.compute == Compute::int8 && p.in[1].spec.format; }
 
 // logits (m, V) = x (m, D) · W^T, or with `back` dx (m, D) = dlogits (m, V) · W.
 void head_call(HeadCall& c, const Problem& p, std::int64_t m, bool back, const void* x, void* y, const Pointers* ptr) {
@@ -45,7 +48,7 @@ void head_call(HeadCall& c, const Problem& p, std::int64_t m, bool back, const v
   }
   cpu::MatrixRef a;
   a.data = x;
-  a.dtype = back ? DType::f32 : xs.dtype;
+  a.dtype = back ? DType::f32 : int8_head(p) ? DType::i8 : xs.dtype;
   a.rows = m;
   a.cols = a.ld = back ? v : d;
   c.term = {a, false, w, back};
@@ -75,6 +78,7 @@ Layout layout_of(const Problem& p) {
   };
   l.kept = take(l.t * sizeof(std::int32_t));
   l.rows = take(l.chunk * row);
+  l.prepared = int8_head(p) ? take(cpu::int8_rows_bytes(l.chunk, l.d)) : 0;
   l.labels = take(l.chunk * sizeof(std::int32_t));
   l.loss = take(l.chunk * sizeof(float));
   l.logits = take(l.chunk * l.v * sizeof(float));
@@ -111,7 +115,12 @@ void launch_xent(const Problem& p, const Pointers& ptr, Lane& lane) {
       chunk_labels[i] = labels[kept[at + i]];
     }
     HeadCall call;
-    head_call(call, p, m, false, base + l.rows, base + l.logits, &ptr);
+    const std::byte* rows = base + l.rows;
+    if (int8_head(p)) {
+      cpu::quantize_int8_rows(pool, rows, l.type, m, l.d, l.d, base + l.prepared);
+      rows = base + l.prepared;
+    }
+    head_call(call, p, m, false, rows, base + l.logits, &ptr);
     cpu::gemm(pool, call.problem, base + l.gemm);
     cpu::SoftmaxXent s;
     s.logits = base + l.logits;

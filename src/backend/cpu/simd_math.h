@@ -1,7 +1,9 @@
-// Vector math on simd.h: exp, exp2, log, log1p, sin, cos, tanh, sigmoid, erf. Polynomials are interpolants at Chebyshev nodes,
-// computed in 40 digits and rounded to float. Infinities, NaN and subnormals behave as in libm. The largest error over
-// the stated range, in units in the last place, is checked against double libm by tests/backend/simd_test.cpp:
-//   exp 2, exp2 2, log 2, log1p 3, sin and cos 2 (or 1e-7 absolute near their zeros), tanh 3, sigmoid 3, erf 3.
+// Vector math on simd.h: exp, exp2, log, log1p, sin, cos, tanh, sigmoid, erf. Polynomials are
+// interpolants at Chebyshev nodes, computed in 40 digits and rounded to float. Infinities, NaN and
+// subnormals behave as in libm. The largest error over the stated range, in units in the last
+// place, is checked against double libm by tests/backend/simd_test.cpp:
+//   exp 2, exp2 2, log 2, log1p 3, sin and cos 2 (or 1e-7 absolute near their zeros), tanh 3,
+//   sigmoid 3, erf 3.
 #pragma once
 #include <limits>
 
@@ -25,7 +27,8 @@ inline Rounded round_small(Vec v) {
 // v * 2^n for -300 <= n <= 300, right also where the result is subnormal, zero or infinite.
 inline Vec scale_by_power(Vec v, Rounded n) {
 #if defined(SIMD_AVX512)
-  return reinterpret_cast<Vec>(_mm512_scalef_ps(reinterpret_cast<__m512>(v), reinterpret_cast<__m512>(n.value)));
+  return reinterpret_cast<Vec>(
+      _mm512_scalef_ps(reinterpret_cast<__m512>(v), reinterpret_cast<__m512>(n.value)));
 #else
   const VecI half = n.integer >> 1, rest = n.integer - half;
   return v * from_bits((half + 127) << 23) * from_bits((rest + 127) << 23);
@@ -90,8 +93,8 @@ inline Vec log1p(Vec x) {
   return select((d == 0.0f) | (u == kInfinity), x, y);
 }
 
-// Sine and cosine together. Reduction by pi/2 in five parts is exact enough for |x| <= 12000; larger ones, rare,
-// go to libm lane by lane.
+// Sine and cosine together. Reduction by pi/2 in five parts is exact enough for |x| <= 12000;
+// larger ones, rare, go to libm lane by lane.
 struct SinCos {
   Vec sin, cos;
 };
@@ -114,11 +117,13 @@ inline SinCos sin_cos(Vec x) {
   c = fma(z * z, c, fma(z, set(-0.5f), set(1.0f)));
   const VecI odd = (n.integer & 1) != 0;
   const Vec a = select(odd, c, s), b = select(odd, s, c);
-  SinCos out{from_bits(bits(a) ^ ((n.integer & 2) << 30)), from_bits(bits(b) ^ (((n.integer + 1) & 2) << 30))};
+  SinCos out{from_bits(bits(a) ^ ((n.integer & 2) << 30)),
+             from_bits(bits(b) ^ (((n.integer + 1) & 2) << 30))};
   out.sin = select(x == 0.0f, x, out.sin);  // keeps the sign of zero
   const VecI large = ~(abs(x) <= 12000.0f);
   for (int i = 0; i < kLanes; ++i)
-    if (large[i]) [[unlikely]] out.sin[i] = __builtin_sinf(x[i]), out.cos[i] = __builtin_cosf(x[i]);
+    if (large[i]) [[unlikely]]
+      out.sin[i] = __builtin_sinf(x[i]), out.cos[i] = __builtin_cosf(x[i]);
   return out;
 }
 inline Vec sin(Vec x) { return sin_cos(x).sin; }
@@ -138,7 +143,8 @@ inline Vec tanh(Vec x) {
 }
 
 inline Vec sigmoid(Vec x) {
-  const Vec e = exp(from_bits(bits(x) | static_cast<std::int32_t>(0x80000000u)));  // exp(-|x|) never overflows
+  const Vec e = exp(
+      from_bits(bits(x) | static_cast<std::int32_t>(0x80000000u)));  // exp(-|x|) never overflows
   return select(x < 0.0f, e, set(1.0f)) / (e + 1.0f);
 }
 

@@ -10,8 +10,9 @@
 namespace supersonic::cpu {
 namespace {
 
-// Decade i of seven holds 2^i (signed) or 2^(i+1) (unsigned) equal cells of [0.1, 1], each represented by its middle,
-// times 10^(i-6); 0 and 1 complete the 256 values (arXiv 2110.02861, section 2.2).
+// Decade i of seven holds 2^i (signed) or 2^(i+1) (unsigned) equal cells of [0.1, 1], each
+// represented by its middle, times 10^(i-6); 0 and 1 complete the 256 values (arXiv 2110.02861,
+// section 2.2).
 std::array<float, 256> dynamic_map(bool with_sign) {
   std::array<float, 256> map{};
   int n = 0;

@@ -1,6 +1,6 @@
 // AdamW over flat arrays, with fp32 or block-wise 8-bit moments, and the global gradient norm.
-// Every result is the same for any number of threads. Bound by bandwidth: 28 bytes a parameter with fp32 moments
-// (p, m, v read and written, g read), 16 with 8-bit ones.
+// Every result is the same for any number of threads. Bound by bandwidth: 28 bytes a parameter with
+// fp32 moments (p, m, v read and written, g read), 16 with 8-bit ones.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -25,9 +25,10 @@ struct AdamW {
   std::int64_t n = 0;
 };
 
-// Moments as codes of the dynamic 8-bit maps (signed for m, unsigned for v), an fp32 maximum per 256 values. The update
-// uses the moments before they are rounded; decay follows the update, eps is scaled by sqrt(1-b2^t) (bitsandbytes).
-// A gradient that is not finite is taken as 0. Fresh states: codes of 0 (kDynamicZero*) with maxima 0.
+// Moments as codes of the dynamic 8-bit maps (signed for m, unsigned for v), an fp32 maximum per
+// 256 values. The update uses the moments before they are rounded; decay follows the update, eps is
+// scaled by sqrt(1-b2^t) (bitsandbytes). A gradient that is not finite is taken as 0. Fresh states:
+// codes of 0 (kDynamicZero*) with maxima 0.
 constexpr std::int64_t kAdamWBlock = 256;
 constexpr std::uint8_t kDynamicZeroSigned = 127, kDynamicZeroUnsigned = 0;
 struct AdamW8bit {
@@ -48,10 +49,10 @@ struct GradientSpan {
 struct GradientNorm {
   const GradientSpan* spans = nullptr;
   int count = 0;
-  float max_norm = 0;        // <= 0: no clipping
-  float* norm = nullptr;     // the global norm, or null
-  float* scale = nullptr;    // min(1, max_norm / (norm + 1e-6)), as PyTorch clips; or null
-  void* workspace = nullptr; // gradient_norm_workspace bytes
+  float max_norm = 0;         // <= 0: no clipping
+  float* norm = nullptr;      // the global norm, or null
+  float* scale = nullptr;     // min(1, max_norm / (norm + 1e-6)), as PyTorch clips; or null
+  void* workspace = nullptr;  // gradient_norm_workspace bytes
 };
 std::size_t gradient_norm_workspace(const GradientSpan* spans, int count);
 
@@ -66,7 +67,8 @@ const AdamWKernels& adamw_kernels(Isa level = isa());
 const float* dynamic_map_signed();
 const float* dynamic_map_unsigned();
 
-constexpr std::int64_t kNormChunk = 16384;  // elements summed in one piece, whatever the number of threads
+constexpr std::int64_t kNormChunk =
+    16384;  // elements summed in one piece, whatever the number of threads
 constexpr std::int64_t norm_chunks(std::int64_t n) { return (n + kNormChunk - 1) / kNormChunk; }
 
 }  // namespace supersonic::cpu

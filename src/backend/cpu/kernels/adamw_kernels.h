@@ -1,5 +1,6 @@
-// AdamW for one instruction set. Moments in 8 bits are decoded through the 1 KB tables, which stay in L1, into a block on
-// the stack; codes are found in closed form: six comparisons give the decade, one multiplication the cell.
+// AdamW for one instruction set. Moments in 8 bits are decoded through the 1 KB tables, which stay
+// in L1, into a block on the stack; codes are found in closed form: six comparisons give the
+// decade, one multiplication the cell.
 #pragma once
 #include "backend/cpu/kernels/adamw.h"
 #include "backend/cpu/simd_math.h"
@@ -7,7 +8,8 @@
 namespace supersonic::cpu::SIMD_NAMESPACE {
 
 struct AdamWFactors {  // what a step needs of the hyper-parameters
-  float grad_scale, decay, beta1, beta2, one_minus_beta1, one_minus_beta2, correction1, correction2, lr, eps;
+  float grad_scale, decay, beta1, beta2, one_minus_beta1, one_minus_beta2, correction1, correction2,
+      lr, eps;
 };
 inline AdamWFactors factors(const AdamWHyper& h) {
   AdamWFactors f{};
@@ -43,8 +45,9 @@ inline void adamw_step(Pool& pool, const AdamW& a, const AdamWHyper& hyper) {
   });
 }
 
-// Code of a value in [0, 1], in a dynamic map whose decade i has 2^(i + shift) cells: its position among the positive
-// entries, 0 for the smallest; -1 for 0. A decade ends half-way between its last entry and the next one's first.
+// Code of a value in [0, 1], in a dynamic map whose decade i has 2^(i + shift) cells: its position
+// among the positive entries, 0 for the smallest; -1 for 0. A decade ends half-way between its last
+// entry and the next one's first.
 template <int shift>
 inline VecI dynamic_code(Vec a) {
   constexpr double powers[] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0};
@@ -79,7 +82,8 @@ struct AdamWBlock {
   alignas(64) std::int32_t codes[kAdamWBlock];
 };
 
-inline void adamw_block_8bit(const AdamW8bit& a, const AdamWFactors& f, std::int64_t block, AdamWBlock& s) {
+inline void adamw_block_8bit(const AdamW8bit& a, const AdamWFactors& f, std::int64_t block,
+                             AdamWBlock& s) {
   const float *map_m = dynamic_map_signed(), *map_v = dynamic_map_unsigned();
   const std::int64_t begin = block * kAdamWBlock, left = a.n - begin;
   const std::int64_t count = left < kAdamWBlock ? left : kAdamWBlock;
@@ -103,22 +107,29 @@ inline void adamw_block_8bit(const AdamW8bit& a, const AdamWFactors& f, std::int
   const float max_m = reduce_max(top_m), max_v = reduce_max(top_v);
   a.m_max[block] = max_m;
   a.v_max[block] = max_v;
-  const float inverse_m = max_m > 0 ? 1.0f / max_m : 0.0f, inverse_v = max_v > 0 ? 1.0f / max_v : 0.0f;
-  for_each_vec(count, [&](auto i, auto) { store(s.codes + i, signed_code(load(s.m + i), inverse_m)); });
+  const float inverse_m = max_m > 0 ? 1.0f / max_m : 0.0f,
+              inverse_v = max_v > 0 ? 1.0f / max_v : 0.0f;
+  for_each_vec(count,
+               [&](auto i, auto) { store(s.codes + i, signed_code(load(s.m + i), inverse_m)); });
   for (std::int64_t i = 0; i < count; ++i) a.m[begin + i] = static_cast<std::uint8_t>(s.codes[i]);
-  for_each_vec(count, [&](auto i, auto) { store(s.codes + i, dynamic_code<1>(load(s.v + i) * inverse_v) + 1); });
+  for_each_vec(count, [&](auto i, auto) {
+    store(s.codes + i, dynamic_code<1>(load(s.v + i) * inverse_v) + 1);
+  });
   for (std::int64_t i = 0; i < count; ++i) a.v[begin + i] = static_cast<std::uint8_t>(s.codes[i]);
 }
 
 inline void adamw_step_8bit(Pool& pool, const AdamW8bit& a, const AdamWHyper& hyper) {
   const AdamWFactors f = factors(hyper);
-  pool.ranges((a.n + kAdamWBlock - 1) / kAdamWBlock, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    AdamWBlock scratch{};
-    for (std::int64_t block = begin; block < end; ++block) adamw_block_8bit(a, f, block, scratch);
-  });
+  pool.ranges((a.n + kAdamWBlock - 1) / kAdamWBlock, 1,
+              [&](std::int64_t begin, std::int64_t end, int) {
+                AdamWBlock scratch{};
+                for (std::int64_t block = begin; block < end; ++block)
+                  adamw_block_8bit(a, f, block, scratch);
+              });
 }
 
-// Squares are summed in fp32 over 64 vectors, then in fp64: the error stays far below one fp32 rounding of the result.
+// Squares are summed in fp32 over 64 vectors, then in fp64: the error stays far below one fp32
+// rounding of the result.
 inline double sum_of_squares(const float* x, std::int64_t n) {
   double total = 0;
   for (std::int64_t begin = 0; begin < n; begin += 64 * kLanes) {
@@ -148,7 +159,8 @@ inline void gradient_norm(Pool& pool, const GradientNorm& a) {
     pool.ranges(chunks, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t c = begin; c < end; ++c) {
         const std::int64_t left = span.n - c * kNormChunk;
-        sums[first + c] = sum_of_squares(span.data + c * kNormChunk, left < kNormChunk ? left : kNormChunk);
+        sums[first + c] =
+            sum_of_squares(span.data + c * kNormChunk, left < kNormChunk ? left : kNormChunk);
       }
     });
     first += chunks;

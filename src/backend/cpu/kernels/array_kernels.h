@@ -17,22 +17,30 @@ void cast_array(Pool& pool, const void* from, void* to, std::int64_t n) {
     if constexpr (std::is_same_v<From, To>)
       std::memcpy(y, x, static_cast<std::size_t>(end - begin) * sizeof(To));
     else
-      for_each_vec(end - begin, [&](auto i, auto lanes) { store(y + i, load(x + i, lanes), lanes); });
+      for_each_vec(end - begin,
+                   [&](auto i, auto lanes) { store(y + i, load(x + i, lanes), lanes); });
   });
 }
 template <class From>
 void cast_from(Pool& pool, const void* from, void* to, DType to_type, std::int64_t n) {
   switch (to_type) {
-    case DType::bf16: return cast_array<From, bf16>(pool, from, to, n);
-    case DType::f16: return cast_array<From, f16>(pool, from, to, n);
-    default: return cast_array<From, float>(pool, from, to, n);
+    case DType::bf16:
+      return cast_array<From, bf16>(pool, from, to, n);
+    case DType::f16:
+      return cast_array<From, f16>(pool, from, to, n);
+    default:
+      return cast_array<From, float>(pool, from, to, n);
   }
 }
-inline void cast(Pool& pool, const void* from, DType from_type, void* to, DType to_type, std::int64_t n) {
+inline void cast(Pool& pool, const void* from, DType from_type, void* to, DType to_type,
+                 std::int64_t n) {
   switch (from_type) {
-    case DType::bf16: return cast_from<bf16>(pool, from, to, to_type, n);
-    case DType::f16: return cast_from<f16>(pool, from, to, to_type, n);
-    default: return cast_from<float>(pool, from, to, to_type, n);
+    case DType::bf16:
+      return cast_from<bf16>(pool, from, to, to_type, n);
+    case DType::f16:
+      return cast_from<f16>(pool, from, to, to_type, n);
+    default:
+      return cast_from<float>(pool, from, to, to_type, n);
   }
 }
 
@@ -45,19 +53,24 @@ void fill_array(Pool& pool, void* to, float value, std::int64_t n) {
 }
 inline void fill(Pool& pool, void* to, DType type, float value, std::int64_t n) {
   switch (type) {
-    case DType::bf16: return fill_array<bf16>(pool, to, value, n);
-    case DType::f16: return fill_array<f16>(pool, to, value, n);
-    default: return fill_array<float>(pool, to, value, n);
+    case DType::bf16:
+      return fill_array<bf16>(pool, to, value, n);
+    case DType::f16:
+      return fill_array<f16>(pool, to, value, n);
+    default:
+      return fill_array<float>(pool, to, value, n);
   }
 }
 
 inline void copy_2d(Pool& pool, const Copy2D& a) {
   const std::int64_t e = static_cast<std::int64_t>(a.element);
-  pool.ranges(a.rows, a.cols > 0 ? (kArrayGrain + a.cols - 1) / a.cols : 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r)
-      std::memcpy(static_cast<char*>(a.to) + r * a.to_stride * e, static_cast<const char*>(a.from) + r * a.from_stride * e,
-                  static_cast<std::size_t>(a.cols * e));
-  });
+  pool.ranges(a.rows, a.cols > 0 ? (kArrayGrain + a.cols - 1) / a.cols : 1,
+              [&](std::int64_t begin, std::int64_t end, int) {
+                for (std::int64_t r = begin; r < end; ++r)
+                  std::memcpy(static_cast<char*>(a.to) + r * a.to_stride * e,
+                              static_cast<const char*>(a.from) + r * a.from_stride * e,
+                              static_cast<std::size_t>(a.cols * e));
+              });
 }
 
 // Tiles of 16 x 16 elements: whole cache lines on both sides for four-byte elements.
@@ -69,18 +82,24 @@ void transpose_tiles(Pool& pool, const Copy2D& a) {
   pool.ranges(a.cols, tile, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t c0 = begin; c0 < end; c0 += tile)
       for (std::int64_t r0 = 0; r0 < a.rows; r0 += tile) {
-        const std::int64_t c1 = c0 + tile < end ? c0 + tile : end, r1 = r0 + tile < a.rows ? r0 + tile : a.rows;
+        const std::int64_t c1 = c0 + tile < end ? c0 + tile : end,
+                           r1 = r0 + tile < a.rows ? r0 + tile : a.rows;
         for (std::int64_t c = c0; c < c1; ++c)
-          for (std::int64_t r = r0; r < r1; ++r) to[c * a.to_stride + r] = from[r * a.from_stride + c];
+          for (std::int64_t r = r0; r < r1; ++r)
+            to[c * a.to_stride + r] = from[r * a.from_stride + c];
       }
   });
 }
 inline void transpose_2d(Pool& pool, const Copy2D& a) {
   switch (a.element) {
-    case 1: return transpose_tiles<std::uint8_t>(pool, a);
-    case 2: return transpose_tiles<std::uint16_t>(pool, a);
-    case 8: return transpose_tiles<std::uint64_t>(pool, a);
-    default: return transpose_tiles<std::uint32_t>(pool, a);
+    case 1:
+      return transpose_tiles<std::uint8_t>(pool, a);
+    case 2:
+      return transpose_tiles<std::uint16_t>(pool, a);
+    case 8:
+      return transpose_tiles<std::uint64_t>(pool, a);
+    default:
+      return transpose_tiles<std::uint32_t>(pool, a);
   }
 }
 
@@ -121,14 +140,17 @@ inline void row_max(Pool& pool, const RowReduction& a, float* out) {
 template <Vec (*fn)(Vec)>
 void map_array(Pool& pool, const float* x, float* y, std::int64_t n) {
   pool.ranges(n, kArrayGrain, [&](std::int64_t begin, std::int64_t end, int) {
-    for_each_vec(end - begin, [&](auto i, auto lanes) { store(y + begin + i, fn(load(x + begin + i, lanes)), lanes); });
+    for_each_vec(end - begin, [&](auto i, auto lanes) {
+      store(y + begin + i, fn(load(x + begin + i, lanes)), lanes);
+    });
   });
 }
 inline void map(Pool& pool, MathFn f, const float* x, float* y, std::int64_t n) {
   using Apply = void (*)(Pool&, const float*, float*, std::int64_t);
-  static constexpr Apply table[] = {map_array<exp>, map_array<exp2>, map_array<log>,     map_array<log1p>,
-                                    map_array<sin>, map_array<cos>,  map_array<tanh>,    map_array<sigmoid>,
-                                    map_array<erf>, map_array<sqrt>, map_array<rsqrt>};
+  static constexpr Apply table[] = {map_array<exp>,   map_array<exp2>,    map_array<log>,
+                                    map_array<log1p>, map_array<sin>,     map_array<cos>,
+                                    map_array<tanh>,  map_array<sigmoid>, map_array<erf>,
+                                    map_array<sqrt>,  map_array<rsqrt>};
   table[static_cast<int>(f)](pool, x, y, n);
 }
 

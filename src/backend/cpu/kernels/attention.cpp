@@ -8,14 +8,15 @@
 namespace supersonic::cpu {
 
 void check(const AttentionShape& s) {
-  CHECK(s.d > 0 && s.d % 8 == 0 && s.d <= kMaxHeadDim, "attention: head size {} is not a multiple of 8 up to {}", s.d,
-        kMaxHeadDim);
-  CHECK(s.kv_heads > 0 && s.heads % s.kv_heads == 0, "attention: {} heads cannot share {} kv heads evenly", s.heads,
-        s.kv_heads);
+  CHECK(s.d > 0 && s.d % 8 == 0 && s.d <= kMaxHeadDim,
+        "attention: head size {} is not a multiple of 8 up to {}", s.d, kMaxHeadDim);
+  CHECK(s.kv_heads > 0 && s.heads % s.kv_heads == 0,
+        "attention: {} heads cannot share {} kv heads evenly", s.heads, s.kv_heads);
   CHECK(s.scale > 0, "attention: scale must be positive, got {}", s.scale);
   for (std::int64_t i = 0; i < s.queries; ++i)
     CHECK(s.hi[i] < s.lo[i] || (s.lo[i] >= 0 && s.hi[i] < s.keys),
-          "attention: query {} names keys {} to {}, outside 0 to {}", i, s.lo[i], s.hi[i], s.keys - 1);
+          "attention: query {} names keys {} to {}, outside 0 to {}", i, s.lo[i], s.hi[i],
+          s.keys - 1);
 }
 
 std::size_t attention_forward_workspace(const AttentionShape& s, int threads) {

@@ -1,12 +1,14 @@
-// Attention with grouped queries, forward and backward, never holding the score matrix (arXiv 2205.14135).
-// Query row i sees the keys lo[i] ... hi[i], both included: causal order, packed sequences, sliding windows and a KV cache
-// are all this one mechanism. hi[i] < lo[i] means no key: output 0, lse -inf. o = softmax(scale * q k^T) v, in fp32.
-// q head h reads kv head h / (heads / kv_heads). Rows are strided, so that q, k, v can be views into one buffer.
+// Attention with grouped queries, forward and backward, never holding the score matrix (arXiv
+// 2205.14135). Query row i sees the keys lo[i] ... hi[i], both included: causal order, packed
+// sequences, sliding windows and a KV cache are all this one mechanism. hi[i] < lo[i] means no key:
+// output 0, lse -inf. o = softmax(scale * q k^T) v, in fp32. q head h reads kv head h / (heads /
+// kv_heads). Rows are strided, so that q, k, v can be views into one buffer.
 //
-// Tiles hold keys in rows and queries in vector lanes, so that maxima and sums need no horizontal step; tiles outside
-// the ranges are skipped. With bf16 tensors and AVX512_BF16 the products are vdpbf16ps, otherwise fp32. Limit: that
-// instruction's rate for many queries, the bytes of K and V for few (the keys are then split over the threads).
-// Forward results do not depend on the number of threads; backward results may, in the order of fp32 sums.
+// Tiles hold keys in rows and queries in vector lanes, so that maxima and sums need no horizontal
+// step; tiles outside the ranges are skipped. With bf16 tensors and AVX512_BF16 the products are
+// vdpbf16ps, otherwise fp32. Limit: that instruction's rate for many queries, the bytes of K and V
+// for few (the keys are then split over the threads). Forward results do not depend on the number
+// of threads; backward results may, in the order of fp32 sums.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -19,11 +21,12 @@ namespace supersonic::cpu {
 constexpr std::int64_t kMaxHeadDim = 256;
 
 struct AttentionShape {
-  std::int64_t queries = 0, keys = 0;          // T, S
-  std::int64_t heads = 0, kv_heads = 0, d = 0; // heads a multiple of kv_heads; d a multiple of 8, at most 256
+  std::int64_t queries = 0, keys = 0;  // T, S
+  std::int64_t heads = 0, kv_heads = 0,
+               d = 0;  // heads a multiple of kv_heads; d a multiple of 8, at most 256
   float scale = 1;
-  const std::int32_t* lo = nullptr;            // (T), >= 0
-  const std::int32_t* hi = nullptr;            // (T), < S
+  const std::int32_t* lo = nullptr;  // (T), >= 0
+  const std::int32_t* hi = nullptr;  // (T), < S
 };
 
 struct AttentionForward {
@@ -35,8 +38,8 @@ struct AttentionForward {
   float* lse = nullptr;     // (T, heads) log-sum-exp of the scaled scores, or null
   void* workspace = nullptr;
   std::int64_t q_stride = 0, k_stride = 0, v_stride = 0, o_stride = 0;  // elements from row to row
-  DType type = DType::f32;     // q and o: f32 or bf16
-  DType kv_type = DType::f32;  // k and v: f32, bf16 or f16
+  DType type = DType::f32;                                              // q and o: f32 or bf16
+  DType kv_type = DType::f32;                                           // k and v: f32, bf16 or f16
 };
 
 struct AttentionBackward {

@@ -1,7 +1,9 @@
-// Attention forward for one instruction set. One item is a block of columns of one kv head and one piece of the keys:
-// q is transposed once, then for each block of keys and each group of columns: scores, running softmax, output.
-// Everything of a block pair fits the L2 cache: 128 columns and 64 keys of size 64 take 110 KB with bf16.
+// Attention forward for one instruction set. One item is a block of columns of one kv head and one
+// piece of the keys: q is transposed once, then for each block of keys and each group of columns:
+// scores, running softmax, output. Everything of a block pair fits the L2 cache: 128 columns and 64
+// keys of size 64 take 110 KB with bf16.
 #pragma once
+#include "backend/cpu/kernels/attention_few.h"
 #include "backend/cpu/kernels/attention_tile.h"
 
 namespace supersonic::cpu::SIMD_NAMESPACE {
@@ -13,13 +15,18 @@ inline float* aligned(void* p) {
 }
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
-inline std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
+inline std::int64_t round_up(std::int64_t n, std::int64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
 
-inline std::int64_t take_item(std::int64_t& next) { return __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED); }
+inline std::int64_t take_item(std::int64_t& next) {
+  return __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
+}
 
-// The key ranges of some columns: the hull of those that are not empty, and the keys that every column sees.
+// The key ranges of some columns: the hull of those that are not empty, and the keys that every
+// column sees.
 struct KeyRange {
-  std::int64_t begin = INT64_MAX, end = INT64_MIN;               // hull
+  std::int64_t begin = INT64_MAX, end = INT64_MIN;                // hull
   std::int64_t common_begin = INT64_MIN, common_end = INT64_MAX;  // seen by all
   void add(std::int64_t lo, std::int64_t hi) {
     common_begin = larger(common_begin, lo);
@@ -31,8 +38,9 @@ struct KeyRange {
 };
 
 // The ranges of columns [first, first + count) as two arrays; unused columns see nothing.
-inline KeyRange column_ranges(const AttentionShape& s, std::int64_t group, std::int64_t first, std::int64_t count,
-                              std::int64_t padded, std::int32_t* lo, std::int32_t* hi) {
+inline KeyRange column_ranges(const AttentionShape& s, std::int64_t group, std::int64_t first,
+                              std::int64_t count, std::int64_t padded, std::int32_t* lo,
+                              std::int32_t* hi) {
   KeyRange range;
   for (std::int64_t c = 0; c < padded; ++c) {
     const std::int64_t token = (first + c) / group;
@@ -69,9 +77,11 @@ struct ForwardItem {
   std::int64_t kv_head, first, count, padded, words;  // words: of a head, along d
   float *q, *k, *v, *scores, *probabilities, *out, *max_score, *sum;
   std::int32_t *lo, *hi;
-  std::int64_t q_at[kColumnBlock], o_at[kColumnBlock], lse_at[kColumnBlock];  // where each column lies
+  std::int64_t q_at[kColumnBlock], o_at[kColumnBlock],
+      lse_at[kColumnBlock];  // where each column lies
 
-  ForwardItem(const AttentionForward& a, const AttentionForwardLayout& layout, float* scratch) : a(a), layout(layout) {
+  ForwardItem(const AttentionForward& a, const AttentionForwardLayout& layout, float* scratch)
+      : a(a), layout(layout) {
     const std::int64_t d = a.shape.d;
     const auto take = [&](std::int64_t n) {
       float* p = scratch;
@@ -82,10 +92,10 @@ struct ForwardItem {
     k = take(d * kKeyBlock), v = take(d * kKeyBlock);
     scores = take(kKeyBlock * kMaxGroup), probabilities = take(kKeyBlock * kMaxGroup);
     max_score = take(kColumnBlock), sum = take(kColumnBlock);
-    lo = reinterpret_cast<std::int32_t*>(take(kColumnBlock)), hi = reinterpret_cast<std::int32_t*>(take(kColumnBlock));
+    lo = reinterpret_cast<std::int32_t*>(take(kColumnBlock)),
+    hi = reinterpret_cast<std::int32_t*>(take(kColumnBlock));
     words = pairs ? d / 2 : d;
   }
-
 
   // Keys [key0, key0 + rows), rows of which `block` hold the operands, for the columns from c0.
   template <int vectors>
@@ -96,7 +106,8 @@ struct ForwardItem {
     const RowRange rows = rows_in_block(range, key0, block);
     if (rows.begin >= rows.end) return;
     for (std::int64_t r = rows.begin; r < rows.end; r += kTileRows)
-      multiply_tile<pairs, vectors, false>(k + r * words, words, q + c0, kColumnBlock, scores + r * ld, ld, 0, words, nullptr);
+      multiply_tile<pairs, vectors, false>(k + r * words, words, q + c0, kColumnBlock,
+                                           scores + r * ld, ld, 0, words, nullptr);
     // The block's last rows may be padding: also out of range for an unmasked group.
     const bool masked = rows.masked || rows.end > key_rows;
     Vec alpha[vectors];
@@ -109,11 +120,13 @@ struct ForwardItem {
     }
     const std::int64_t step = pairs ? 2 : 1;
     for (std::int64_t e = 0; e < d; e += kTileRows)
-      multiply_tile<pairs, vectors, true>(v + e * (kKeyBlock / step), kKeyBlock / step, probabilities, ld,
-                                          out + e * kColumnBlock + c0, kColumnBlock, rows.begin / step, rows.end / step, alpha);
+      multiply_tile<pairs, vectors, true>(v + e * (kKeyBlock / step), kKeyBlock / step,
+                                          probabilities, ld, out + e * kColumnBlock + c0,
+                                          kColumnBlock, rows.begin / step, rows.end / step, alpha);
   }
 
-  static void mask(float* s, std::int64_t ld, RowRange rows, std::int64_t key0, std::int64_t end, VecI lo, VecI hi) {
+  static void mask(float* s, std::int64_t ld, RowRange rows, std::int64_t key0, std::int64_t end,
+                   VecI lo, VecI hi) {
     for (std::int64_t r = rows.begin; r < rows.end; ++r) {
       const VecI key = set_int(static_cast<std::int32_t>(key0 + r));
       const VecI seen = (key >= lo) & (key <= hi) & set_int(key0 + r < end ? -1 : 0);
@@ -121,7 +134,8 @@ struct ForwardItem {
     }
   }
 
-  // Scores to probabilities relative to the running maximum; returns the factor for what was summed before.
+  // Scores to probabilities relative to the running maximum; returns the factor for what was summed
+  // before.
   Vec soften(const float* s, float* p, std::int64_t ld, RowRange rows, std::int64_t c) {
     const float scale = a.shape.scale * kLog2e;
     Vec tops[2] = {load(max_score + c), set(-kInfinity)};
@@ -134,7 +148,8 @@ struct ForwardItem {
     const Vec alpha = exp2(fma(old, scale, shift));
     Vec sums[2] = {};
     for (std::int64_t r = rows.begin; r < rows.end; r += 2) {
-      const Vec even = exp2(fma(load(s + r * ld), scale, shift)), odd = exp2(fma(load(s + (r + 1) * ld), scale, shift));
+      const Vec even = exp2(fma(load(s + r * ld), scale, shift)),
+                odd = exp2(fma(load(s + (r + 1) * ld), scale, shift));
       sums[0] += even;
       sums[1] += odd;
       if constexpr (pairs) {
@@ -157,7 +172,8 @@ struct ForwardItem {
     count = smaller(kColumnBlock, layout.columns - first);
     padded = round_up(count, kLanes);
     for (std::int64_t c = 0; c < count; ++c) {
-      const std::int64_t token = (first + c) / layout.group, head = kv_head * layout.group + (first + c) % layout.group;
+      const std::int64_t token = (first + c) / layout.group,
+                         head = kv_head * layout.group + (first + c) % layout.group;
       q_at[c] = token * a.q_stride + head * s.d;
       o_at[c] = token * a.o_stride + head * s.d;
       lse_at[c] = token * s.heads + head;
@@ -171,12 +187,15 @@ struct ForwardItem {
       begin = from;
     }
     std::memset(out, 0, static_cast<std::size_t>(s.d * kColumnBlock) * 4);
-    for (std::int64_t c = 0; c < padded; c += kLanes) store(max_score + c, set(-kInfinity)), store(sum + c, Vec{});
+    for (std::int64_t c = 0; c < padded; c += kLanes)
+      store(max_score + c, set(-kInfinity)), store(sum + c, Vec{});
     if (begin < end) {
       const T* q_rows = static_cast<const T*>(a.q);
-      copy_right<pairs>([&](std::int64_t c) { return q_rows + q_at[c]; }, count, s.d, q, kColumnBlock);
+      copy_right<pairs>([&](std::int64_t c) { return q_rows + q_at[c]; }, count, s.d, q,
+                        kColumnBlock);
     }
-    for (std::int64_t key0 = begin; key0 < end; key0 += kKeyBlock) keys(key0, smaller(kKeyBlock, end - key0));
+    for (std::int64_t key0 = begin; key0 < end; key0 += kKeyBlock)
+      keys(key0, smaller(kKeyBlock, end - key0));
     partials ? write_partial(partials) : write();
   }
 
@@ -185,8 +204,8 @@ struct ForwardItem {
     const KV* k_rows = static_cast<const KV*>(a.k) + key0 * a.k_stride + kv_head * d;
     const KV* v_rows = static_cast<const KV*>(a.v) + key0 * a.v_stride + kv_head * d;
     copy_left<pairs>([&](std::int64_t r) { return k_rows + r * a.k_stride; }, rows, block, d, k);
-    copy_left_transposed<pairs>([&](std::int64_t r) { return v_rows + r * a.v_stride; }, rows, block, d, v,
-                                kKeyBlock / (pairs ? 2 : 1));
+    copy_left_transposed<pairs>([&](std::int64_t r) { return v_rows + r * a.v_stride; }, rows,
+                                block, d, v, kKeyBlock / (pairs ? 2 : 1));
     std::int64_t c = 0;
     for (; padded - c >= 2 * kLanes; c += 2 * kLanes) group<2>(c, key0, rows);
     if (c < padded) group<1>(c, key0, rows);
@@ -199,10 +218,12 @@ struct ForwardItem {
             sum[c] > 0 ? max_score[c] * a.shape.scale + __builtin_logf(sum[c]) : -kInfinity;
       sum[c] = sum[c] > 0 ? 1.0f / sum[c] : 0.0f;
     }
-    if (!a.o) return;
     T* o = static_cast<T*>(a.o);
     transpose_words(
-        a.shape.d, count, [&](std::int64_t e, std::int64_t c, auto n) { return load(out + e * kColumnBlock + c, n) * load(sum + c, n); },
+        a.shape.d, count,
+        [&](std::int64_t e, std::int64_t c, auto n) {
+          return load(out + e * kColumnBlock + c, n) * load(sum + c, n);
+        },
         [&](std::int64_t c, std::int64_t e, Vec v, int n) { store(o + o_at[c] + e, v, n); });
   }
 
@@ -211,26 +232,33 @@ struct ForwardItem {
     const std::int64_t d = a.shape.d, size = layout.partial;
     float* p = partials + first * size;
     transpose_words(
-        d, count, [&](std::int64_t e, std::int64_t c, auto n) { return load(out + e * kColumnBlock + c, n); },
+        d, count,
+        [&](std::int64_t e, std::int64_t c, auto n) { return load(out + e * kColumnBlock + c, n); },
         [&](std::int64_t c, std::int64_t e, Vec v, int n) { store(p + c * size + e, v, n); });
-    for (std::int64_t c = 0; c < count; ++c) p[c * size + d] = max_score[c], p[c * size + d + 1] = sum[c];
+    for (std::int64_t c = 0; c < count; ++c)
+      p[c * size + d] = max_score[c], p[c * size + d + 1] = sum[c];
   }
 };
 
 // Adds the pieces of one column up, in order.
 template <class T>
-void combine_column(const AttentionForward& a, const AttentionForwardLayout& l, const float* partials, std::int64_t kv_head, std::int64_t c) {
+void combine_column(const AttentionForward& a, const AttentionForwardLayout& l,
+                    const float* partials, std::int64_t kv_head, std::int64_t c) {
   const std::int64_t d = a.shape.d, token = c / l.group, head = kv_head * l.group + c % l.group;
-  const auto piece = [&](std::int64_t s) { return partials + ((s * l.kv_heads + kv_head) * l.columns + c) * l.partial; };
+  const auto piece = [&](std::int64_t s) {
+    return partials + ((s * l.kv_heads + kv_head) * l.columns + c) * l.partial;
+  };
   float top = -kInfinity, sum = 0;
   for (std::int64_t s = 0; s < l.splits; ++s) top = piece(s)[d] > top ? piece(s)[d] : top;
-  float weights[32];
+  float weights[kMaxSplits];
   for (std::int64_t s = 0; s < l.splits; ++s) {
-    weights[s] = top == -kInfinity ? 0.0f : __builtin_exp2f((piece(s)[d] - top) * a.shape.scale * kLog2e);
+    weights[s] =
+        top == -kInfinity ? 0.0f : __builtin_exp2f((piece(s)[d] - top) * a.shape.scale * kLog2e);
     sum += weights[s] * piece(s)[d + 1];
   }
-  if (a.lse) a.lse[token * a.shape.heads + head] = sum > 0 ? top * a.shape.scale + __builtin_logf(sum) : -kInfinity;
-  if (!a.o) return;
+  if (a.lse)
+    a.lse[token * a.shape.heads + head] =
+        sum > 0 ? top * a.shape.scale + __builtin_logf(sum) : -kInfinity;
   const float inverse = sum > 0 ? 1.0f / sum : 0.0f;
   T* o = static_cast<T*>(a.o) + token * a.o_stride + head * d;
   for_each_vec(d, [&](auto e, auto n) {
@@ -240,9 +268,33 @@ void combine_column(const AttentionForward& a, const AttentionForwardLayout& l, 
   });
 }
 
+template <class T>
+void combine(Pool& pool, const AttentionForward& a, const AttentionForwardLayout& layout,
+             const float* partials) {
+  pool.ranges(layout.kv_heads * layout.columns, layout.splits > 8 ? 1 : 16,
+              [&](std::int64_t begin, std::int64_t end, int) {
+                for (std::int64_t i = begin; i < end; ++i)
+                  combine_column<T>(a, layout, partials, i / layout.columns, i % layout.columns);
+              });
+}
+
+template <class T, class KV>
+void attention_few(Pool& pool, const AttentionForward& a, const AttentionForwardLayout& layout) {
+  float* scratch = aligned(a.workspace);
+  float* partials = scratch + layout.threads * layout.scratch;
+  std::int64_t next = 0;  // who takes an item does not change its result
+  pool.each_thread([&](int thread) {
+    FewColumnsItem<T, KV> item(a, layout, scratch + thread * layout.scratch);
+    for (std::int64_t i = take_item(next); i < layout.splits; i = take_item(next))
+      item.run(i, partials + i * layout.kv_heads * layout.columns * layout.partial);
+  });
+  combine<T>(pool, a, layout, partials);
+}
+
 template <bool pairs, class T, class KV>
 void attention_forward_typed(Pool& pool, const AttentionForward& a) {
   const AttentionForwardLayout layout(a.shape, pool.threads());
+  if (layout.few()) return attention_few<T, KV>(pool, a, layout);
   float* scratch = aligned(a.workspace);
   float* partials = scratch + layout.threads * layout.scratch;
   const std::int64_t items = layout.blocks * layout.kv_heads * layout.splits;
@@ -250,16 +302,17 @@ void attention_forward_typed(Pool& pool, const AttentionForward& a) {
   pool.each_thread([&](int thread) {
     ForwardItem<pairs, T, KV> item(a, layout, scratch + thread * layout.scratch);
     for (std::int64_t i = take_item(next); i < items; i = take_item(next)) {
-      const std::int64_t split = i % layout.splits, rest = i / layout.splits, kv_head = rest % layout.kv_heads;
-      const std::int64_t block = layout.blocks - 1 - rest / layout.kv_heads;  // later queries see more keys: these first
-      float* p = layout.splits > 1 ? partials + (split * layout.kv_heads + kv_head) * layout.columns * layout.partial : nullptr;
+      const std::int64_t split = i % layout.splits, rest = i / layout.splits,
+                         kv_head = rest % layout.kv_heads;
+      const std::int64_t block =
+          layout.blocks - 1 - rest / layout.kv_heads;  // later queries see more keys: these first
+      float* p = layout.splits > 1 ? partials + (split * layout.kv_heads + kv_head) *
+                                                    layout.columns * layout.partial
+                                   : nullptr;
       item.run(kv_head, block, split, p);
     }
   });
-  if (layout.splits == 1) return;
-  pool.ranges(layout.kv_heads * layout.columns, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = begin; i < end; ++i) combine_column<T>(a, layout, partials, i / layout.columns, i % layout.columns);
-  });
+  if (layout.splits > 1) combine<T>(pool, a, layout, partials);
 }
 
 template <class T>
@@ -267,17 +320,21 @@ void attention_forward_for(Pool& pool, const AttentionForward& a) {
   switch (a.kv_type) {
     case DType::bf16:
 #if defined(SIMD_AVX512)
-      if constexpr (std::is_same_v<T, bf16>) return attention_forward_typed<true, bf16, bf16>(pool, a);
+      if constexpr (std::is_same_v<T, bf16>)
+        return attention_forward_typed<true, bf16, bf16>(pool, a);
 #endif
       return attention_forward_typed<false, T, bf16>(pool, a);
-    case DType::f16: return attention_forward_typed<false, T, f16>(pool, a);
-    default: return attention_forward_typed<false, T, float>(pool, a);
+    case DType::f16:
+      return attention_forward_typed<false, T, f16>(pool, a);
+    default:
+      return attention_forward_typed<false, T, float>(pool, a);
   }
 }
 
 inline void attention_forward(Pool& pool, const AttentionForward& a) {
   check(a.shape);
-  a.type == DType::bf16 ? attention_forward_for<bf16>(pool, a) : attention_forward_for<float>(pool, a);
+  a.type == DType::bf16 ? attention_forward_for<bf16>(pool, a)
+                        : attention_forward_for<float>(pool, a);
 }
 
 }  // namespace supersonic::cpu::SIMD_NAMESPACE

@@ -1,9 +1,11 @@
-// The building blocks of attention for one instruction set: a small matrix product, and the copies into its operands.
+// The building blocks of attention for one instruction set: a small matrix product, and the copies
+// into its operands.
 //
-// An operand is an array of 32-bit words: a float, or, when `pairs`, two bf16 that are neighbours along the summed
-// dimension, for vdpbf16ps. The left operand is row-major (rows, words of the sum), the right one (words of the sum, columns).
-// kRows x kVectors accumulators stay in registers; per step of the sum each left word is broadcast once and used for
-// kVectors products, so the loads stay below the rate of the multipliers even when the operands come from L2.
+// An operand is an array of 32-bit words: a float, or, when `pairs`, two bf16 that are neighbours
+// along the summed dimension, for vdpbf16ps. The left operand is row-major (rows, words of the
+// sum), the right one (words of the sum, columns). kRows x kVectors accumulators stay in registers;
+// per step of the sum each left word is broadcast once and used for kVectors products, so the loads
+// stay below the rate of the multipliers even when the operands come from L2.
 #pragma once
 #include "backend/cpu/kernels/attention_layout.h"
 #include "backend/cpu/simd_math.h"
@@ -22,19 +24,20 @@ inline Vec multiply_add(float word, Vec b, Vec sum) {
   if constexpr (pairs) {
     std::int32_t two;
     std::memcpy(&two, &word, 4);
-    return reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
-                                                  reinterpret_cast<__m512bh>(_mm512_set1_epi32(two)),
-                                                  reinterpret_cast<__m512bh>(b)));
+    return reinterpret_cast<Vec>(_mm512_dpbf16_ps(
+        reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(_mm512_set1_epi32(two)),
+        reinterpret_cast<__m512bh>(b)));
   }
 #endif
   return fma(set(word), b, sum);
 }
 
-// c (kTileRows, vectors * kLanes) = c * alpha + a b, over the words [begin, end) of the sum; without `add`, c = a b.
-// alpha: one factor a column, or null for 1.
+// c (kTileRows, vectors * kLanes) = c * alpha + a b, over the words [begin, end) of the sum;
+// without `add`, c = a b. alpha: one factor a column, or null for 1.
 template <bool pairs, int vectors, bool add>
-inline void multiply_tile(const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
-                          std::int64_t begin, std::int64_t end, const Vec* alpha) {
+inline void multiply_tile(const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
+                          float* c, std::int64_t ldc, std::int64_t begin, std::int64_t end,
+                          const Vec* alpha) {
   Vec acc[kTileRows][vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kTileRows; ++r)
@@ -50,7 +53,8 @@ inline void multiply_tile(const float* a, std::int64_t lda, const float* b, std:
 #pragma GCC unroll 8
     for (int r = 0; r < kTileRows; ++r)
 #pragma GCC unroll 2
-      for (int j = 0; j < vectors; ++j) acc[r][j] = multiply_add<pairs>(a[r * lda + k], bk[j], acc[r][j]);
+      for (int j = 0; j < vectors; ++j)
+        acc[r][j] = multiply_add<pairs>(a[r * lda + k], bk[j], acc[r][j]);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kTileRows; ++r)
@@ -58,14 +62,17 @@ inline void multiply_tile(const float* a, std::int64_t lda, const float* b, std:
     for (int j = 0; j < vectors; ++j) store(c + r * ldc + j * kLanes, acc[r][j]);
 }
 
-// One word (pairs) or one float of `even` in each lane, and its neighbour of `odd`: what the right operand holds.
+// One word (pairs) or one float of `even` in each lane, and its neighbour of `odd`: what the right
+// operand holds.
 template <bool pairs>
 inline Vec pack_words(Vec even, [[maybe_unused]] Vec odd) {
 #if defined(SIMD_AVX512)
   if constexpr (pairs) {
-    static constexpr std::uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(odd), reinterpret_cast<__m512>(even)));
+    static constexpr std::uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i both = reinterpret_cast<__m512i>(
+        _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(odd), reinterpret_cast<__m512>(even)));
     return reinterpret_cast<Vec>(_mm512_permutexvar_epi16(_mm512_loadu_si512(order), both));
   }
 #endif
@@ -75,15 +82,18 @@ inline Vec pack_words(Vec even, [[maybe_unused]] Vec odd) {
 // Rows [r0, r0+1] of a bf16 matrix as words along its columns.
 #if defined(SIMD_AVX512)
 inline Vec interleave(VecH even, VecH odd) {
-  const __m512i a = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(even)), b = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(odd));
+  const __m512i a = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(even)),
+                b = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(odd));
   return reinterpret_cast<Vec>(_mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
 }
 #endif
 
-// Moves words of a (rows, words) array into a (words, rows) one, square by square: load(row, word, n) gives n <= kLanes
-// words of a row, store(word, row, vector, n) takes n words of a column. Rows up to a multiple of kLanes are filled with 0.
+// Moves words of a (rows, words) array into a (words, rows) one, square by square: load(row, word,
+// n) gives n <= kLanes words of a row, store(word, row, vector, n) takes n words of a column. Rows
+// up to a multiple of kLanes are filled with 0.
 template <class Load, class Store>
-inline void transpose_words(std::int64_t rows, std::int64_t words, Load&& load_row, Store&& store_column) {
+inline void transpose_words(std::int64_t rows, std::int64_t words, Load&& load_row,
+                            Store&& store_column) {
   for (std::int64_t r0 = 0; r0 < rows; r0 += kLanes) {
     const int nr = static_cast<int>(rows - r0 < kLanes ? rows - r0 : kLanes);
     for (std::int64_t w0 = 0; w0 < words; w0 += kLanes) {
@@ -120,18 +130,23 @@ inline Vec load_words(const T* row, std::int64_t word, N n) {
 
 // Left operand, sum along d: (rows, d) as it is; rows up to `padded` are 0.
 template <bool pairs, class Row>
-inline void copy_left(Row&& row, std::int64_t rows, std::int64_t padded, std::int64_t d, float* out) {
+inline void copy_left(Row&& row, std::int64_t rows, std::int64_t padded, std::int64_t d,
+                      float* out) {
   const std::int64_t words = pairs ? d / 2 : d;
   for (std::int64_t r = 0; r < rows; ++r)
-    for_each_vec(words, [&](auto w, auto n) { store(out + r * words + w, load_words<pairs>(row(r), w, n), n); });
+    for_each_vec(words, [&](auto w, auto n) {
+      store(out + r * words + w, load_words<pairs>(row(r), w, n), n);
+    });
   std::memset(out + rows * words, 0, static_cast<std::size_t>((padded - rows) * words) * 4);
 }
 
-// Right operand, sum along d: (words of d, columns), leading dimension ld; columns up to a multiple of kLanes are 0.
+// Right operand, sum along d: (words of d, columns), leading dimension ld; columns up to a multiple
+// of kLanes are 0.
 template <bool pairs, class Row>
 inline void copy_right(Row&& row, std::int64_t rows, std::int64_t d, float* out, std::int64_t ld) {
   transpose_words(
-      rows, pairs ? d / 2 : d, [&](std::int64_t r, std::int64_t w, auto n) { return load_words<pairs>(row(r), w, n); },
+      rows, pairs ? d / 2 : d,
+      [&](std::int64_t r, std::int64_t w, auto n) { return load_words<pairs>(row(r), w, n); },
       [&](std::int64_t w, std::int64_t r, Vec v, int) { store(out + w * ld + r, v); });
 }
 
@@ -139,6 +154,7 @@ inline void copy_right(Row&& row, std::int64_t rows, std::int64_t d, float* out,
 template <bool pairs, class Row>
 inline auto row_words(Row&& row, [[maybe_unused]] std::int64_t rows) {
   return [row, rows](std::int64_t i, std::int64_t j, auto n) {
+    static_cast<void>(rows);
 #if defined(SIMD_AVX512)
     if constexpr (pairs) {
       const VecH odd = 2 * i + 1 < rows ? load_half(row(2 * i + 1) + j, n) : VecH{};
@@ -149,21 +165,27 @@ inline auto row_words(Row&& row, [[maybe_unused]] std::int64_t rows) {
   };
 }
 
-// Left operand, sum along the rows: (d, words of the rows), leading dimension ld; rows up to `padded` are 0.
+// Left operand, sum along the rows: (d, words of the rows), leading dimension ld; rows up to
+// `padded` are 0.
 template <bool pairs, class Row>
-inline void copy_left_transposed(Row&& row, std::int64_t rows, std::int64_t padded, std::int64_t d, float* out, std::int64_t ld) {
-  const std::int64_t words = pairs ? (rows + 1) / 2 : rows, padded_words = pairs ? padded / 2 : padded;
-  transpose_words(words, d, row_words<pairs>(row, rows), [&](std::int64_t e, std::int64_t w, Vec v, int) {
-    const std::int64_t room = padded_words - w;
-    store(out + e * ld + w, v, static_cast<int>(room < kLanes ? room : kLanes));
-  });
+inline void copy_left_transposed(Row&& row, std::int64_t rows, std::int64_t padded, std::int64_t d,
+                                 float* out, std::int64_t ld) {
+  const std::int64_t words = pairs ? (rows + 1) / 2 : rows,
+                     padded_words = pairs ? padded / 2 : padded;
+  transpose_words(words, d, row_words<pairs>(row, rows),
+                  [&](std::int64_t e, std::int64_t w, Vec v, int) {
+                    const std::int64_t room = padded_words - w;
+                    store(out + e * ld + w, v, static_cast<int>(room < kLanes ? room : kLanes));
+                  });
 }
 
-// Right operand, sum along the rows: (words of the rows, d), leading dimension ld >= d; columns from d to ld and rows up
-// to `padded` are 0.
+// Right operand, sum along the rows: (words of the rows, d), leading dimension ld >= d; columns
+// from d to ld and rows up to `padded` are 0.
 template <bool pairs, class Row>
-inline void copy_right_rows(Row&& row, std::int64_t rows, std::int64_t padded, std::int64_t d, float* out, std::int64_t ld) {
-  const std::int64_t words = pairs ? (rows + 1) / 2 : rows, padded_words = pairs ? padded / 2 : padded;
+inline void copy_right_rows(Row&& row, std::int64_t rows, std::int64_t padded, std::int64_t d,
+                            float* out, std::int64_t ld) {
+  const std::int64_t words = pairs ? (rows + 1) / 2 : rows,
+                     padded_words = pairs ? padded / 2 : padded;
   const auto word = row_words<pairs>(row, rows);
   for (std::int64_t i = 0; i < words; ++i) {
     for_each_vec(d, [&](auto j, auto n) { store(out + i * ld + j, word(i, j, n), n); });

@@ -1,5 +1,6 @@
-// Embedding rows: gather from a table of floats or of any weight format, and the scatter-add that is its backward.
-// Results do not depend on the number of threads. An id outside the table throws Error before anything is written.
+// Embedding rows: gather from a table of floats or of any weight format, and the scatter-add that
+// is its backward. Results do not depend on the number of threads. An id outside the table throws
+// Error before anything is written.
 #pragma once
 #include <cstddef>
 #include <cstdint>

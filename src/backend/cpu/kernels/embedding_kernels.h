@@ -1,5 +1,6 @@
-// Embedding rows for one instruction set. Gather is bound by the table's bytes and the store. Scatter-add gives each
-// thread a range of columns, so that rows are added in the order of ids without locks.
+// Embedding rows for one instruction set. Gather is bound by the table's bytes and the store.
+// Scatter-add gives each thread a range of columns, so that rows are added in the order of ids
+// without locks.
 #pragma once
 #include "backend/cpu/kernels/embedding.h"
 #include "backend/cpu/simd.h"
@@ -18,7 +19,8 @@ template <class From, class To>
 void gather_rows(Pool& pool, const EmbeddingGather& a) {
   pool.ranges(a.n, 1, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; ++i)
-      copy_row(static_cast<const From*>(a.table) + a.ids[i] * a.d, static_cast<To*>(a.out) + i * a.d, a.d);
+      copy_row(static_cast<const From*>(a.table) + a.ids[i] * a.d,
+               static_cast<To*>(a.out) + i * a.d, a.d);
   });
 }
 
@@ -38,9 +40,12 @@ template <class To>
 void gather_to(Pool& pool, const EmbeddingGather& a) {
   if (a.format) return gather_decoded<To>(pool, a);
   switch (a.table_type) {
-    case DType::bf16: return gather_rows<bf16, To>(pool, a);
-    case DType::f16: return gather_rows<f16, To>(pool, a);
-    default: return gather_rows<float, To>(pool, a);
+    case DType::bf16:
+      return gather_rows<bf16, To>(pool, a);
+    case DType::f16:
+      return gather_rows<f16, To>(pool, a);
+    default:
+      return gather_rows<float, To>(pool, a);
   }
 }
 
@@ -55,7 +60,8 @@ void scatter_rows(Pool& pool, const EmbeddingScatter& a) {
     for (std::int64_t i = 0; i < a.n; ++i) {
       const T* dy = static_cast<const T*>(a.dy) + i * a.d + begin;
       float* to = a.dtable + a.ids[i] * a.d + begin;
-      for_each_vec(end - begin, [&](auto j, auto n) { store(to + j, load(to + j, n) + load(dy + j, n), n); });
+      for_each_vec(end - begin,
+                   [&](auto j, auto n) { store(to + j, load(to + j, n) + load(dy + j, n), n); });
     }
   });
 }

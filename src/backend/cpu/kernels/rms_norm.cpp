@@ -6,7 +6,8 @@
 namespace supersonic::cpu {
 
 std::size_t rms_norm_backward_workspace(std::int64_t rows, std::int64_t d) {
-  return static_cast<std::size_t>(rms_norm_row_blocks(rows)) * static_cast<std::size_t>(d) * sizeof(float);
+  return static_cast<std::size_t>(rms_norm_row_blocks(rows)) * static_cast<std::size_t>(d) *
+         sizeof(float);
 }
 
 ISA_TABLE(RmsNormKernels, rms_norm_kernels)

@@ -1,5 +1,6 @@
-// The row kernels of RMS normalisation for one instruction set. A row is read twice: the first pass brings it into the
-// L1 cache and sums, the second writes, so memory traffic is one read and one write: bound by bandwidth.
+// The row kernels of RMS normalisation for one instruction set. A row is read twice: the first pass
+// brings it into the L1 cache and sums, the second writes, so memory traffic is one read and one
+// write: bound by bandwidth.
 #pragma once
 #include "backend/cpu/kernels/rms_norm.h"
 #include "backend/cpu/simd.h"
@@ -36,7 +37,8 @@ void rms_norm_rows(Pool& pool, const RmsNormForward& a) {
       if (a.rstd) a.rstd[row] = rstd;
       if (!a.y) continue;
       T* y = static_cast<T*>(a.y) + row * a.d;
-      for_each_vec(a.d, [&](auto i, auto n) { store(y + i, load(x + i, n) * rstd * load(w + i, n), n); });
+      for_each_vec(
+          a.d, [&](auto i, auto n) { store(y + i, load(x + i, n) * rstd * load(w + i, n), n); });
     }
   });
 }
@@ -92,8 +94,11 @@ inline void rms_norm_forward(Pool& pool, const RmsNormForward& a) {
 }
 inline void rms_norm_backward(Pool& pool, const RmsNormBackward& a) {
   const bool x16 = a.type == DType::bf16, w16 = a.w_type == DType::bf16;
-  if (x16) return w16 ? rms_norm_backward_rows<bf16, bf16>(pool, a) : rms_norm_backward_rows<bf16, float>(pool, a);
-  w16 ? rms_norm_backward_rows<float, bf16>(pool, a) : rms_norm_backward_rows<float, float>(pool, a);
+  if (x16)
+    return w16 ? rms_norm_backward_rows<bf16, bf16>(pool, a)
+               : rms_norm_backward_rows<bf16, float>(pool, a);
+  w16 ? rms_norm_backward_rows<float, bf16>(pool, a)
+      : rms_norm_backward_rows<float, float>(pool, a);
 }
 
 const RmsNormKernels& rms_norm_kernels() {

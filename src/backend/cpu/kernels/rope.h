@@ -1,7 +1,8 @@
-// Rotary position embedding: pairs of each head are turned by position * inv_freq[pair], and the result is multiplied
-// by an attention factor (YaRN; 1 otherwise). The backward pass is the same with inverse = true.
-// The angle is reduced in fp64, so positions of 1e6 and more keep full fp32 accuracy.
-// Rows are strided, so that q and k can be views into one wider buffer. Bound by bandwidth: one read, one write.
+// Rotary position embedding: pairs of each head are turned by position * inv_freq[pair], and the
+// result is multiplied by an attention factor (YaRN; 1 otherwise). The backward pass is the same
+// with inverse = true. The angle is reduced in fp64, so positions of 1e6 and more keep full fp32
+// accuracy. Rows are strided, so that q and k can be views into one wider buffer. Bound by
+// bandwidth: one read, one write.
 #pragma once
 #include <cstdint>
 
@@ -16,16 +17,16 @@ enum class RopePairing : std::uint8_t {
 };
 
 struct Rope {
-  const void* x = nullptr;                // (tokens, heads, d), row stride x_stride elements
-  void* y = nullptr;                      // the same shape, row stride y_stride; may be x
+  const void* x = nullptr;                  // (tokens, heads, d), row stride x_stride elements
+  void* y = nullptr;                        // the same shape, row stride y_stride; may be x
   const std::int32_t* positions = nullptr;  // (tokens)
-  const float* inv_freq = nullptr;        // (rotary / 2), already scaled for long contexts
+  const float* inv_freq = nullptr;          // (rotary / 2), already scaled for long contexts
   std::int64_t tokens = 0, heads = 0, d = 0, x_stride = 0, y_stride = 0;
-  std::int64_t rotary = 0;                // how many leading elements of a head turn: even, <= min(d, kMaxRotary)
+  std::int64_t rotary = 0;  // how many leading elements of a head turn: even, <= min(d, kMaxRotary)
   float factor = 1;
   RopePairing pairing = RopePairing::halves;
-  bool inverse = false;                   // turn backwards (the gradient)
-  DType type = DType::f32;                // f32 or bf16
+  bool inverse = false;     // turn backwards (the gradient)
+  DType type = DType::f32;  // f32 or bf16
 };
 
 constexpr int kMaxRotary = 1024;

@@ -1,5 +1,5 @@
-// Rotary position embedding for one instruction set: sines and cosines of a token are computed once for all its heads,
-// in a small table on the stack.
+// Rotary position embedding for one instruction set: sines and cosines of a token are computed once
+// for all its heads, in a small table on the stack.
 #pragma once
 #include "backend/cpu/kernels/rope.h"
 #include "backend/cpu/simd_math.h"
@@ -14,7 +14,8 @@ inline float reduced_angle(double position, float inv_freq) {
   return static_cast<float>((angle - turns * 0x1.921fb54442d18p+2) - turns * 0x1.1a62633145c07p-52);
 }
 
-struct RopeTable {  // the halves keep one entry a pair; the interleaved form keeps (c, c) and (-s, s)
+struct RopeTable {  // the halves keep one entry a pair; the interleaved form keeps (c, c) and (-s,
+                    // s)
   alignas(64) float cos[kMaxRotary];
   alignas(64) float sin[kMaxRotary];
 };
@@ -52,7 +53,8 @@ void rope_head(const RopeTable& t, const Rope& a, const T* x, T* y) {
   const std::int64_t half = a.rotary / 2;
   if (a.pairing == RopePairing::halves) {
     for_each_vec(half, [&](auto i, auto n) {
-      const Vec c = load(t.cos + i, n), s = load(t.sin + i, n), u = load(x + i, n), v = load(x + half + i, n);
+      const Vec c = load(t.cos + i, n), s = load(t.sin + i, n), u = load(x + i, n),
+                v = load(x + half + i, n);
       store(y + i, u * c - v * s, n);
       store(y + half + i, u * s + v * c, n);
     });
@@ -62,7 +64,8 @@ void rope_head(const RopeTable& t, const Rope& a, const T* x, T* y) {
       store(y + i, v * load(t.cos + i, n) + swap_pairs(v) * load(t.sin + i, n), n);
     });
   }
-  if (x != y && a.rotary < a.d) std::memcpy(y + a.rotary, x + a.rotary, static_cast<std::size_t>(a.d - a.rotary) * sizeof(T));
+  if (x != y && a.rotary < a.d)
+    std::memcpy(y + a.rotary, x + a.rotary, static_cast<std::size_t>(a.d - a.rotary) * sizeof(T));
 }
 
 template <class T>

@@ -9,7 +9,8 @@ namespace supersonic::cpu {
 void check(const SoftmaxXent& a) {
   for (std::int64_t i = 0; i < a.rows; ++i)
     CHECK(a.labels[i] == kIgnoredLabel || (a.labels[i] >= 0 && a.labels[i] < a.vocab),
-          "cross-entropy: label {} of row {} lies outside the vocabulary of {}", a.labels[i], i, a.vocab);
+          "cross-entropy: label {} of row {} lies outside the vocabulary of {}", a.labels[i], i,
+          a.vocab);
 }
 
 ISA_TABLE(SoftmaxXentKernels, softmax_xent_kernels)

@@ -1,8 +1,9 @@
 // Softmax cross-entropy, log-sum-exp and argmax of rows for one instruction set.
-// A row is taken in pieces that fit the L1 cache. The first pass finds each piece's maximum and sums exp(x - maximum);
-// with fp32 logits and a gradient it also leaves the exponentials in place, so that the second pass is one
-// multiplication: one exp an element, one read and one write of memory as long as a row fits the L2 cache.
-// bf16 logits are too coarse to hold the exponentials; they are computed again.
+// A row is taken in pieces that fit the L1 cache. The first pass finds each piece's maximum and
+// sums exp(x - maximum); with fp32 logits and a gradient it also leaves the exponentials in place,
+// so that the second pass is one multiplication: one exp an element, one read and one write of
+// memory as long as a row fits the L2 cache. bf16 logits are too coarse to hold the exponentials;
+// they are computed again.
 #pragma once
 #include "backend/cpu/kernels/softmax_xent.h"
 #include "backend/cpu/simd_math.h"
@@ -75,7 +76,8 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
   const std::int32_t label = a.labels[row];
   if (label == kIgnoredLabel && !a.lse) {
     if (a.loss) a.loss[row] = 0;
-    if (a.gradient) std::memset(static_cast<void*>(x), 0, static_cast<std::size_t>(a.vocab) * sizeof(T));
+    if (a.gradient)
+      std::memset(static_cast<void*>(x), 0, static_cast<std::size_t>(a.vocab) * sizeof(T));
     return;
   }
   const bool ignored = label == kIgnoredLabel;
@@ -86,7 +88,9 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
   if (a.loss) a.loss[row] = ignored ? 0.0f : lse - target;
   if (a.lse) a.lse[row] = lse;
   if (!a.gradient) return;
-  if (ignored) return void(std::memset(static_cast<void*>(x), 0, static_cast<std::size_t>(a.vocab) * sizeof(T)));
+  if (ignored)
+    return void(
+        std::memset(static_cast<void*>(x), 0, static_cast<std::size_t>(a.vocab) * sizeof(T)));
   const float scale = a.scale * (a.row_scale ? a.row_scale[row] : 1.0f);
   const std::int64_t piece = piece_length(a.vocab);
   for (std::int64_t begin = 0, p = 0; begin < a.vocab; begin += piece, ++p) {
@@ -96,11 +100,14 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
       const float factor = __builtin_expf(maxima[p] - lse) * scale;
       for_each_vec(count, [&](auto i, auto n) { store(y + i, load(y + i, n) * factor, n); });
     } else {
-      for_each_vec(count, [&](auto i, auto n) { store(y + i, exp(load(y + i, n) - lse) * scale, n); });
+      for_each_vec(count,
+                   [&](auto i, auto n) { store(y + i, exp(load(y + i, n) - lse) * scale, n); });
     }
   }
-  // The label's element is found from its own logit, without the cancellation of p - 1 in the stored p.
-  store(x + label, set(static_cast<float>(__builtin_expm1(static_cast<double>(target) - lse)) * scale), 1);
+  // The label's element is found from its own logit, without the cancellation of p - 1 in the
+  // stored p.
+  store(x + label,
+        set(static_cast<float>(__builtin_expm1(static_cast<double>(target) - lse)) * scale), 1);
 }
 
 template <class T>
@@ -140,7 +147,8 @@ std::int32_t argmax_row(const T* x, std::int64_t n) {
   std::int32_t found = -1;
   for (int i = 0; i < kLanes; ++i) {
     if (where[i] < 0) continue;
-    if (found < 0 || best[i] > top || (best[i] == top && where[i] < found)) top = best[i], found = where[i];
+    if (found < 0 || best[i] > top || (best[i] == top && where[i] < found))
+      top = best[i], found = where[i];
   }
   return found;
 }
@@ -154,7 +162,8 @@ void argmax_rows(Pool& pool, const RowReduction& a, std::int32_t* out) {
 }
 
 inline void log_sum_exp(Pool& pool, const RowReduction& a, float* out) {
-  a.type == DType::bf16 ? log_sum_exp_rows<bf16>(pool, a, out) : log_sum_exp_rows<float>(pool, a, out);
+  a.type == DType::bf16 ? log_sum_exp_rows<bf16>(pool, a, out)
+                        : log_sum_exp_rows<float>(pool, a, out);
 }
 inline void argmax(Pool& pool, const RowReduction& a, std::int32_t* out) {
   a.type == DType::bf16 ? argmax_rows<bf16>(pool, a, out) : argmax_rows<float>(pool, a, out);

@@ -1,0 +1,109 @@
+#include "infer/session.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu/pool.h"
+#include "ops/embedding.h"
+
+namespace supersonic::infer {
+namespace {
+
+constexpr std::int64_t kDefaultContext = 4096, kFirstContext = 256;
+
+std::int64_t round_up_to_power(std::int64_t n) {
+  std::int64_t p = 1;
+  while (p < n) p *= 2;
+  return p;
+}
+
+StorageRef ints(std::int64_t n, const char* name) { return Storage::make({Shape{n}, DType::i32, nullptr}, name); }
+
+}  // namespace
+
+Compute auto_compute(const models::Model& model) {
+  const Spec& w = model.layers.front().down.weight->spec;
+  if (w.format) return Compute::int8;
+  return w.dtype != DType::f32 && cpu::isa() == cpu::Isa::avx512 ? Compute::bf16 : Compute::fp32;
+}
+
+Session::Session(const models::Model& model, Executor& executor, const SessionOptions& options)
+    : model_(model), executor_(executor), options_(options) {
+  const std::int64_t trained = model.config.max_position_embeddings;
+  std::int64_t capacity = options.context > 0 ? options.context : std::min(kDefaultContext, trained);
+  capacity = std::max(capacity, std::int64_t{16});
+  // Padding rows of a step land behind the last real one, so the cache has room for a whole step more.
+  cache_ = models::make_kv_cache(model, capacity + options_.chunk, options_.kv_dtype);
+  cache_.capacity = capacity;
+}
+
+std::size_t Session::cache_bytes() const {
+  std::size_t n = 0;
+  for (const auto& s : cache_.k) n += 2 * s->bytes;
+  return n;
+}
+
+void Session::rewind(std::int64_t position) {
+  CHECK(position >= 0 && position <= position_, "cannot rewind to {} from {}", position, position_);
+  position_ = position;
+}
+
+Session::Step& Session::step_for(std::int64_t tokens, std::int64_t context, bool want_logits) {
+  auto& slot = steps_[{tokens, context, want_logits}];
+  if (slot) return *slot;
+  slot = std::make_unique<Step>();
+  Feeds& f = slot->feeds;
+  f = {ints(tokens, "ids"), ints(tokens, "positions"), ints(tokens, "lo"), ints(tokens, "hi"), ints(tokens, "window_lo"),
+       ints(1, "at"), ints(1, "last")};
+  nn::Recorder recorder;
+  recorder.activation = options_.compute == Compute::bf16 ? DType::bf16 : DType::f32;
+  recorder.lora = options_.lora;
+  Policy policy;
+  policy.compute = options_.compute;
+  slot->program = Program::capture(
+      [&]() -> Tensors {
+        const models::Inputs in{from_storage(f.ids), from_storage(f.positions), from_storage(f.lo), from_storage(f.hi),
+                                from_storage(f.window_lo)};
+        const Tensor h = models::hidden(recorder, model_, in, cache_, from_storage(f.at), context);
+        if (!want_logits) return {};
+        return {models::logits(model_, embedding(h, from_storage(f.last), h.dtype()))};
+      },
+      executor_, policy);
+  return *slot;
+}
+
+std::span<const float> Session::feed(std::span<const std::int32_t> ids) {
+  CHECK(!ids.empty(), "nothing to feed");
+  const auto count = static_cast<std::int64_t>(ids.size());
+  if (position_ + count > cache_.capacity)
+    fail(ErrorKind::usage, "the context of {} tokens is full: {} are in it and {} more were given; raise --ctx", cache_.capacity,
+         position_, count);
+  Step* step = nullptr;
+  for (std::int64_t done = 0; done < count;) {
+    const std::int64_t n = std::min(options_.chunk, count - done), tokens = std::min(options_.chunk, round_up_to_power(n));
+    std::int64_t context = kFirstContext;
+    while (context < position_ + tokens) context *= 2;
+    context = std::min(context, cache_.k[0]->spec.shape[0]);
+    const bool last = done + n == count;
+    step = &step_for(tokens, context, last);
+    const Feeds& f = step->feeds;
+    for (std::int64_t i = 0; i < tokens; ++i) {
+      const bool real = i < n;
+      const std::int64_t at = position_ + i;
+      f.ids->as<std::int32_t>()[i] = real ? ids[done + i] : 0;
+      f.positions->as<std::int32_t>()[i] = real ? static_cast<std::int32_t>(at) : 0;
+      f.lo->as<std::int32_t>()[i] = 0;
+      f.hi->as<std::int32_t>()[i] = real ? static_cast<std::int32_t>(at) : -1;
+      f.window_lo->as<std::int32_t>()[i] =
+          real ? static_cast<std::int32_t>(std::max<std::int64_t>(0, at + 1 - model_.config.sliding_window)) : 0;
+    }
+    f.at->as<std::int32_t>()[0] = static_cast<std::int32_t>(position_);
+    f.last->as<std::int32_t>()[0] = static_cast<std::int32_t>(n - 1);
+    step->program.run();
+    position_ += n;
+    done += n;
+  }
+  return step->program.result(0).values<float>();
+}
+
+}  // namespace supersonic::infer

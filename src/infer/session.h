@@ -1,0 +1,56 @@
+// Session: a model with its KV cache, fed token by token or in chunks. Each step is a captured program for one pair of buckets
+// (tokens, context), made once and replayed: feeding a token allocates nothing once its bucket is warm.
+#pragma once
+#include <map>
+#include <memory>
+#include <tuple>
+#include <span>
+#include <vector>
+
+#include "core/executor.h"
+#include "models/llama.h"
+
+namespace supersonic::infer {
+
+struct SessionOptions {
+  Compute compute = Compute::int8;
+  std::int64_t context = 0;          // capacity in tokens; 0: the model's own, at most 4,096
+  std::int64_t chunk = 512;          // most tokens of one step
+  DType kv_dtype = DType::bf16;      // f32, bf16 or f16
+  const nn::LoraSet* lora = nullptr;
+};
+
+// What automatic choice of arithmetic means for a model: int8 where its matrices are quantized, bf16 where they are 16-bit and
+// the machine multiplies bf16, fp32 otherwise.
+Compute auto_compute(const models::Model& model);
+
+class Session {
+ public:
+  Session(const models::Model& model, Executor& executor, const SessionOptions& options);
+  // Appends tokens to the context and returns the logits (vocab) that follow the last one, valid until the next call.
+  // Throws Error(usage) when the context would overflow, naming both numbers; nothing was appended then.
+  std::span<const float> feed(std::span<const std::int32_t> ids);
+  std::int64_t position() const { return position_; }
+  std::int64_t capacity() const { return cache_.capacity; }
+  void rewind(std::int64_t position);  // forgets the tokens from `position` on
+  std::size_t cache_bytes() const;
+
+ private:
+  struct Feeds {
+    StorageRef ids, positions, lo, hi, window_lo, at, last;
+  };
+  struct Step {
+    Feeds feeds;
+    Program program;
+  };
+  Step& step_for(std::int64_t tokens, std::int64_t context, bool want_logits);
+
+  const models::Model& model_;
+  Executor& executor_;
+  SessionOptions options_;
+  models::KvCache cache_;
+  std::map<std::tuple<std::int64_t, std::int64_t, bool>, std::unique_ptr<Step>> steps_;
+  std::int64_t position_ = 0;
+};
+
+}  // namespace supersonic::infer

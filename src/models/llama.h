@@ -1,0 +1,30 @@
+// The Llama family's forward pass (Llama 2/3, Mistral, Qwen2, SmolLM2): recorded, not run.
+#pragma once
+#include "models/model.h"
+
+namespace supersonic::models {
+
+// What varies from run to run. T tokens, flat: sequences lie one after another.
+struct Inputs {
+  Tensor ids;         // (T) i32
+  Tensor positions;   // (T) i32, of each token in its own sequence
+  Tensor lo, hi;      // (T) i32: the inclusive range of keys that a token attends
+  Tensor window_lo;   // (T) i32: the same for layers with a sliding window; unused without
+};
+
+// Keys and values of all layers, (capacity, kv heads, head_dim) each.
+struct KvCache {
+  std::vector<StorageRef> k, v;
+  std::int64_t capacity = 0;
+};
+KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype);
+
+// The last layer's normalised output (T, d_model). With a cache, the new keys and values are written at rows at[0]…, and
+// attention reads the first `context` rows.
+Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in);
+Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache, const Tensor& at,
+              std::int64_t context);
+// x (n, d_model) -> logits (n, vocab) f32
+Tensor logits(const Model& model, const Tensor& x);
+
+}  // namespace supersonic::models

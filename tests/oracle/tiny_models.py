@@ -1,0 +1,131 @@
+"""Small Hugging Face model folders whose weights come from the recipe (recipe.py), so that no test carries them as a file:
+    python tests/oracle/tiny_models.py NAME FOLDER        writes one (about 7 MB as fp32)
+Every row of a matrix has a multiple of 256 elements, so that GGUF's K-quants fit. Each differs from the others in what
+its family may do. The value of element i of tensor T of model NAME is uniform("NAME T", i) times the scale of its kind:
+1/8 a projection, embedding or lm_head, 1/4 a bias, and 1 + uniform/8 a norm's weight; rounded to bf16 where dtype says so.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import safetensors
+
+import recipe
+
+COMMON = {
+    "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 512, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+    "tie_word_embeddings": False, "torch_dtype": "float32", "bos_token_id": 0, "eos_token_id": 1, "initializer_range": 0.02,
+}
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "mlp_bias": False}
+MODELS = {
+    # Llama 3's frequency-dependent RoPE scaling, over a short original context so that 200 positions show it.
+    "llama3": {**COMMON, **LLAMA, "rope_theta": 500000.0, "rope_scaling": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}},
+    # Tied embedding, one key-value head per query head, linear RoPE scaling, weights in bf16.
+    "llama_tied": {**COMMON, **LLAMA, "num_key_value_heads": 4, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+                   "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    # A head dimension that is not hidden_size / heads.
+    "mistral": {**COMMON, "architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_attention_heads": 8, "head_dim": 64,
+                "sliding_window": None, "rope_theta": 1000000.0},
+    # Biases on q, k and v.
+    "qwen2": {**COMMON, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+              "use_sliding_window": False, "sliding_window": 1024, "max_window_layers": 2, "rope_theta": 1000000.0},
+}
+
+
+def tensors(name: str) -> dict:
+    """{tensor name: fp32 array}, in the order of the file."""
+    c = MODELS[name]
+    head_dim = c.get("head_dim", c["hidden_size"] // c["num_attention_heads"])
+    q, kv, d, f = c["num_attention_heads"] * head_dim, c["num_key_value_heads"] * head_dim, c["hidden_size"], c["intermediate_size"]
+    shapes = {"model.embed_tokens.weight": (c["vocab_size"], d)}
+    for layer in range(c["num_hidden_layers"]):
+        rows = {"self_attn.q_proj": (q, d), "self_attn.k_proj": (kv, d), "self_attn.v_proj": (kv, d), "self_attn.o_proj": (d, q),
+                "mlp.gate_proj": (f, d), "mlp.up_proj": (f, d), "mlp.down_proj": (d, f)}
+        for module, shape in rows.items():
+            shapes[f"model.layers.{layer}.{module}.weight"] = shape
+            if c["model_type"] == "qwen2" and module[-6:] in ("q_proj", "k_proj", "v_proj"):
+                shapes[f"model.layers.{layer}.{module}.bias"] = shape[:1]
+        shapes[f"model.layers.{layer}.input_layernorm.weight"] = (d,)
+        shapes[f"model.layers.{layer}.post_attention_layernorm.weight"] = (d,)
+    shapes["model.norm.weight"] = (d,)
+    if not c["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (c["vocab_size"], d)
+    made = {key: _values(name, key, shape) for key, shape in shapes.items()}
+    return made if c["torch_dtype"] == "float32" else {k: _from_bf16(_to_bf16(v)) for k, v in made.items()}
+
+
+def _values(name, key, shape):
+    stream = f"{name} {key}"
+    if "norm" in key:
+        return np.float32(1) + recipe.uniform(stream, shape, 1 / 8)
+    return recipe.uniform(stream, shape, 1 / 4 if key.endswith("bias") else 1 / 8)
+
+
+def _to_bf16(values):
+    bits = values.view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _from_bf16(bits):
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def tokenizer_json() -> dict:
+    """Byte-level BPE: three special tokens, the 256 bytes, 200 merges of frequent pairs."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    symbol = {b: chr(b) for b in printable} | {b: chr(256 + k) for k, b in enumerate(b for b in range(256) if b not in printable)}
+    vocab = {"<s>": 0, "</s>": 1, "<unk>": 2} | {symbol[b]: 3 + b for b in range(256)}
+    pairs = ["\u0120 " + x for x in "taoiswcbphfmdrelngu"] + [a + " " + b for a in "etaoinshrdlu" for b in "etaoinshrd" if a != b][:170] + [
+        "th e", "\u0120t he", "in g", "an d", "\u0120a nd", "er s", "io n", "at ion", "\u0120t o", "\u0120o f", "es t"]
+    merges = [pair.split(" ") for pair in dict.fromkeys(pairs)]
+    merges = [m for m in merges if m[0] in vocab or any("".join(x) == m[0] for x in merges)]
+    for left, right in merges:
+        vocab.setdefault(left + right, len(vocab))
+    known = [m for m in merges if m[0] in vocab and m[1] in vocab]
+    assert len(vocab) <= 512
+    special = [{"id": k, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+               for k, t in enumerate(("<s>", "</s>", "<unk>"))]
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None, "pre_tokenizer": level,
+            "post_processor": None, "decoder": level,
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                      "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocab, "merges": known}}
+
+
+CHAT_TEMPLATE = ("{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + '</s>\n' }}{% endfor %}"
+                 "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}")
+
+
+def write(name: str, folder, shards: int = 1) -> None:
+    """The folder as Hugging Face's tools lay it out; shards > 1 splits the weights and writes the index."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config, half = MODELS[name], MODELS[name]["torch_dtype"] == "bfloat16"
+    data = {key: _to_bf16(v) if half else v for key, v in tensors(name).items()}  # kept alive: the entries point into it
+    entries = {key: safetensors.TensorSpec(dtype="bfloat16" if half else "float32", shape=v.shape, data_ptr=v.ctypes.data,
+                                           data_len=v.nbytes) for key, v in data.items()}
+    keys, where = list(entries), {}
+    for k in range(shards):
+        part = keys[k * len(keys) // shards : (k + 1) * len(keys) // shards]
+        file = "model.safetensors" if shards == 1 else f"model-{k + 1:05}-of-{shards:05}.safetensors"
+        safetensors.serialize_file({key: entries[key] for key in part}, str(folder / file), {"format": "pt"})
+        where |= dict.fromkeys(part, file)
+    if shards > 1:
+        total = sum(v.nbytes for v in data.values())
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=1))
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 1}))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(), ensure_ascii=False))
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>",
+        "add_bos_token": False, "clean_up_tokenization_spaces": False, "model_max_length": 1024, "chat_template": CHAT_TEMPLATE}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4) or sys.argv[1] not in MODELS:
+        sys.exit(f"usage: tiny_models.py {'|'.join(MODELS)} FOLDER [SHARDS]")
+    write(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) == 4 else 1)
