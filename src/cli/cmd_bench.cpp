@@ -42,7 +42,7 @@ Row measure(std::string test, std::int64_t units, int repeats, double shortest, 
 struct Bench : ModelOptions {
   std::int64_t prompt = 512, generate = 128;
   int repeats = 5;
-  std::string kv_type = "bf16";
+  std::string kv_type = "auto";
   bool json = false;
 
   static constexpr About about{
@@ -60,7 +60,7 @@ struct Bench : ModelOptions {
     o.add("repeats", repeats, "Runs of each test, after one that warms up").letter('r').range(1, 1000);
     declare_adapter(o);
     ComputeOptions::options(o);
-    o.add("kv-type", kv_type, "Type of cached keys and values").choices({"bf16", "f16", "f32"});
+    declare_kv_type(o, kv_type);
     declare_json(o, json);
   }
 
@@ -69,7 +69,7 @@ struct Bench : ModelOptions {
     infer::SessionOptions options;
     options.compute = resolve(loaded.model);
     options.context = std::max(prompt, generate);
-    options.kv_dtype = cli::kv_dtype(kv_type);
+    options.kv_dtype = cli::kv_dtype(kv_type, options.compute);
     options.lora = loaded.lora();
     const double bytes = infer::decode_bytes(loaded.model, static_cast<double>(generate) / 2, options.kv_dtype);
     const auto [limits, read] = probe(bytes);

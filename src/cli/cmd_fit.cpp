@@ -38,7 +38,7 @@ struct Estimate {
 struct Fit : ModelOptions {
   bool train = false, json = false;
   std::int64_t context = 0, batch = 4, seq_len = 256, rank = 16;
-  std::string kv_type = "bf16", optimizer = "adamw";
+  std::string kv_type = "auto", optimizer = "adamw";
   std::optional<Bytes> memory;
 
   static constexpr About about{
@@ -56,7 +56,7 @@ struct Fit : ModelOptions {
     ComputeOptions::options(o);
     o.group("A run");
     o.add("ctx", context, "Context in tokens; 0: 4,096, at most what the model was trained for").range(0, 1 << 24);
-    o.add("kv-type", kv_type, "Type of cached keys and values").choices({"bf16", "f16", "f32"});
+    declare_kv_type(o, kv_type);
     o.group("Training");
     o.add("train", train, "Plan a LoRA training step");
     o.add("batch", batch, "Rows of a micro-batch").range(1, 1 << 16);
@@ -81,12 +81,12 @@ struct Fit : ModelOptions {
     infer::SessionOptions o;
     o.compute = resolve(loaded.model);
     o.context = ctx;
-    o.kv_dtype = cli::kv_dtype(kv_type);
+    o.kv_dtype = cli::kv_dtype(kv_type, o.compute);
     o.lora = loaded.lora();
     const infer::SessionMemory m = infer::plan_session(loaded.model, executor.backend(), o);
     Estimate e;
     e.parts = {{"weights", "weights", loaded.model.weight_bytes(), "mapped from the file, read as they are"},
-               {"kv_cache", "keys and values", m.cache, fmt::format("{} for {} tokens", kv_type, ctx)},
+               {"kv_cache", "keys and values", m.cache, fmt::format("{} for {} tokens", name_of(o.kv_dtype), ctx)},
                {"working_memory", "working memory", m.arena, fmt::format("the plan's peak, {} arithmetic", name_of(o.compute))}};
     if (loaded.lora()) e.parts.push_back({"adapter", "adapter", loaded.adapter.values->bytes, adapter});
     e.parts.push_back({"program", "program, tokenizer", base, ""});
@@ -102,7 +102,7 @@ struct Fit : ModelOptions {
     });
     std::vector<std::string> advice;
     if (longest && longest < ctx) advice.push_back(fmt::format("--ctx {} fits", longest));
-    if (!longest && kv_type == "f32") advice.push_back("--kv-type bf16 halves keys and values");
+    if (!longest && kv_dtype(kv_type, resolve(loaded.model)) == DType::f32) advice.push_back("--kv-type bf16 halves keys and values");
     if (!longest) advice.push_back("no context fits: free memory, or choose a smaller or a 4-bit model");
     return report(e, room, advice, {{"context", ctx}, {"largest_context", longest}});
   }

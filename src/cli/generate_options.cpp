@@ -28,7 +28,7 @@ void GenerateSettings::options(Options& o) {
   ComputeOptions::options(o);
   o.add("ctx", context, "Context in tokens; 0: 4,096, or what the prompt needs, within what the model was trained for")
       .range(0, 1 << 24);
-  o.add("kv-type", kv_type, "Type of cached keys and values").choices({"bf16", "f16", "f32"});
+  declare_kv_type(o, kv_type);
 }
 
 void GenerateSettings::model_defaults(Options& o, const text::ModelText& source) {
@@ -64,7 +64,7 @@ void Engine::reserve(std::int64_t prompt_tokens) {
   infer::SessionOptions o;
   o.compute = settings_.resolve(loaded_.model);
   o.context = context;
-  o.kv_dtype = kv_dtype(settings_.kv_type);
+  o.kv_dtype = kv_dtype(settings_.kv_type, o.compute);
   o.lora = loaded_.lora();
   session_ = std::make_unique<infer::Session>(loaded_.model, executor_, o);
   generator_ = std::make_unique<infer::Generator>(loaded_.model, *session_, prompter_.tokenizer(), options_);

@@ -17,7 +17,7 @@ struct GenerateSettings : ModelOptions {
   infer::SamplerOptions sampling;
   std::int64_t max_tokens = -1, context = 0;
   std::vector<std::string> stops;
-  std::string kv_type = "bf16";
+  std::string kv_type = "auto";
   void options(Options& o);
   // The defaults of generation_config.json, below everything that was given.
   void model_defaults(Options& o, const text::ModelText& source);

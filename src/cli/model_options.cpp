@@ -44,7 +44,12 @@ LoadedModel ModelOptions::load() const {
   return loaded;
 }
 
-DType kv_dtype(const std::string& name) {
+void declare_kv_type(Options& o, std::string& name) {
+  o.add("kv-type", name, "Type of cached keys and values; auto: f32 with --compute fp32, else bf16").choices({"auto", "bf16", "f16", "f32"});
+}
+
+DType kv_dtype(const std::string& name, Compute compute) {
+  if (name == "auto") return compute == Compute::fp32 ? DType::f32 : DType::bf16;
   return name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16;
 }
 

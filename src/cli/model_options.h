@@ -35,7 +35,8 @@ struct ModelOptions : ComputeOptions {
   LoadedModel load() const;  // throws Error(bad_file)
 };
 
-// The cache's type by its name (--kv-type): f32, bf16, f16.
-DType kv_dtype(const std::string& name);
+// --kv-type: the type of cached keys and values. auto: f32 in fp32 arithmetic, else bf16.
+void declare_kv_type(Options& o, std::string& name);
+DType kv_dtype(const std::string& name, Compute compute);
 
 }  // namespace supersonic::cli
