@@ -98,18 +98,24 @@ Bpe::Bpe(const BpeSpec& spec, bool raw_bytes) : spec_(spec), raw_bytes_(raw_byte
 
 void Bpe::fill_widths() {
   widths_.assign(spec_.tokens.size(), 0);
+  // A token covers what it spells, unless an unknown, a byte token or an affix is part of it.
   if (!spec_.subword_prefix.empty() || !spec_.word_suffix.empty()) return;
+  std::vector<uint8_t> odd(widths_.size(), 0);
+  for (const int32_t id : fallback_ids_)
+    if (id >= 0) odd[static_cast<size_t>(id)] = 1;
+  if (unk_ >= 0) odd[static_cast<size_t>(unk_)] = 1;
+  for (const MergeRule& m : spec_.merges)
+    if (odd[static_cast<size_t>(m.left)] || odd[static_cast<size_t>(m.right)]) return;
   std::string bytes;
   for (size_t id = 0; id < widths_.size(); ++id) {
     bytes.clear();
-    if (!raw_bytes_)
+    if (odd[id])
+      widths_[id] = static_cast<int32_t>(id) != unk_;
+    else if (!raw_bytes_)
       widths_[id] = static_cast<uint32_t>(spec_.tokens[id].size());
     else if (unmap_bytes(spec_.tokens[id], bytes))
       widths_[id] = static_cast<uint32_t>(bytes.size());
   }
-  for (const int32_t id : fallback_ids_)
-    if (id >= 0) widths_[static_cast<size_t>(id)] = 1;
-  if (unk_ >= 0) widths_[static_cast<size_t>(unk_)] = 0;
 }
 
 void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
