@@ -11,7 +11,6 @@
 namespace supersonic::text {
 namespace {
 
-constexpr uint32_t kWord = kLetter | kMark | category_mask(Nd, Nl, Pc);
 constexpr uint32_t kMatchLimit = 50'000'000, kDepthLimit = 1'000'000, kHeapLimitKiB = 256 * 1024;
 
 class Translator {
@@ -82,7 +81,8 @@ class Translator {
     if (name.starts_with('^')) negate = !negate, name.remove_prefix(1);
     const uint32_t mask = category_by_name(name);
     if (!mask) return false;
-    out_ += in_class ? category_items(mask, negate) : category_class(mask, negate);
+    out_ += in_class ? category_items(mask, negate)
+                     : (negate ? "[^" : "[") + category_items(mask, false) + "]";
     i_ = end + 1;
     return true;
   }
@@ -103,23 +103,18 @@ class Translator {
       if (!property(in_class)) copy_escape();
       return;
     }
-    const auto set = [&](uint32_t mask) {
-      const bool negate = c < 'a';
-      out_ += in_class ? category_items(mask, negate) : category_class(mask, negate);
+    // Outside a class a negated set is a negated class; inside, its complement is written out.
+    const bool upper = c < 'a', negate = upper && in_class;
+    const auto set = [&](const std::string& items) {
+      out_ += in_class ? items : (upper ? "[^" : "[") + items + "]";
       i_ += 2;
     };
-    if (c == 's' || c == 'S') return set(kSpace);
-    if (c == 'w' || c == 'W') return set(kWord);
-    if (c == 'd' || c == 'D') return set(category_mask(Nd));
-    if (c == 'h' || c == 'H') {
-      const char *digits = "0-9a-fA-F", *others = "\\x{0}-\\x{2f}\\x{3a}-@G-`g-\\x{10ffff}";
-      const char* items = c == 'h' ? digits : others;
-      out_ += in_class ? items : std::string("[") + items + "]";
-      i_ += 2;
-      return;
-    }
+    if (c == 's' || c == 'S') return set(category_items(kSpace, negate));
+    if (c == 'w' || c == 'W') return set(word_items(negate));
+    if (c == 'd' || c == 'D') return set(category_items(category_mask(Nd), negate));
+    if (c == 'h' || c == 'H') return set(negate ? "\\x{0}-/:-@G-`g-\\x{10ffff}" : "0-9a-fA-F");
     if ((c == 'b' || c == 'B') && !in_class) {
-      const std::string word = category_class(kWord, false);
+      const std::string word = "[" + word_items(false) + "]";
       const std::string edge =
           "(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + ")";
       out_ += (c == 'b' ? "(?:" : "(?!") + edge + ")";

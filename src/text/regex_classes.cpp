@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
 #include <iterator>
 #include <memory>
@@ -159,8 +160,18 @@ std::string category_items(uint32_t mask, bool negate) {
   return out;
 }
 
-std::string category_class(uint32_t mask, bool negate) {
-  return (negate ? "[^" : "[") + category_items(mask, false) + "]";
+std::string word_items(bool negate) {
+  constexpr uint32_t kWord = kLetter | kMark | category_mask(Nd, Nl, Pc);
+  constexpr Range kMore[] = {{0xB2, 0xB3},      {0xB9, 0xB9},       {0xBC, 0xBE},
+                             {0x24B6, 0x24E9},  {0x1F130, 0x1F149}, {0x1F150, 0x1F169},
+                             {0x1F170, 0x1F189}};
+  if (!negate)
+    return category_items(kWord, false) + written(Ranges(std::begin(kMore), std::end(kMore)));
+  const uint8_t* table = category_table();
+  return written(ranges_where([&](uint32_t c) {
+    const auto inside = [c](const Range& r) { return c >= r.first && c <= r.last; };
+    return !in_mask(table[c], kWord) && std::none_of(std::begin(kMore), std::end(kMore), inside);
+  }));
 }
 
 }  // namespace supersonic::text

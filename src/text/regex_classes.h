@@ -14,7 +14,8 @@ uint32_t category_by_name(std::string_view name);
 
 // What stands between brackets for the characters in (or, negated, outside) `mask`.
 std::string category_items(uint32_t mask, bool negate);
-// The same as a class of its own.
-std::string category_class(uint32_t mask, bool negate);
+// The same for \w as Oniguruma has it: letters, marks, decimal and letter numbers, connectors,
+// circled letters, and of the other numbers only Latin-1's.
+std::string word_items(bool negate);
 
 }  // namespace supersonic::text
