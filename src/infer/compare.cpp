@@ -1,0 +1,77 @@
+#include "infer/compare.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "infer/score.h"
+#include "text/model_text.h"
+#include "text/tokenizer.h"
+
+namespace supersonic::infer {
+namespace {
+
+// Prose, code, digits and another script, so that a tokenizer or a position that went wrong shows.
+constexpr const char* kProbe =
+    "The quick brown fox jumps over the lazy dog. In 1930, 42 people wrote:\n"
+    "def add(a, b):\n    return a + b  # Grüße, 世界\n"
+    "Question: what is the capital of France? Answer:";
+
+double log_sum_exp(std::span<const float> x) {
+  const double top = *std::max_element(x.begin(), x.end());
+  double sum = 0;
+  for (const float v : x) sum += std::exp(v - top);
+  return top + std::log(sum);
+}
+
+double row_kl(std::span<const float> p, std::span<const float> q) {
+  const double zp = log_sum_exp(p), zq = log_sum_exp(q);
+  double kl = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) kl += std::exp(p[i] - zp) * ((p[i] - zp) - (q[i] - zq));
+  return std::max(kl, 0.0);
+}
+
+}  // namespace
+
+std::vector<std::int32_t> probe_ids(const models::Model& model, std::int64_t limit) {
+  std::vector<std::int32_t> ids = text::ModelText(model.path).tokenizer().encode(kProbe);
+  std::erase_if(ids, [&](std::int32_t id) { return id >= model.config.vocab_size; });
+  CHECK_FILE(!ids.empty(), "{}: its tokenizer turns text into no token that the model has", model.path);
+  limit = std::min(limit, model.config.max_position_embeddings);
+  if (static_cast<std::int64_t>(ids.size()) > limit) ids.resize(static_cast<std::size_t>(limit));
+  return ids;
+}
+
+std::vector<float> prompt_logits(const models::Model& model, const nn::LoraSet* lora, std::span<const std::int32_t> ids) {
+  Executor executor(cpu_backend());
+  const auto n = static_cast<std::int64_t>(ids.size());
+  Scorer scorer(model, executor, Compute::fp32, n, true, lora);
+  scorer.nll(ids, std::vector<std::int32_t>(ids.size(), -1));
+  std::vector<float> out;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto row = scorer.logits(i);
+    out.insert(out.end(), row.begin(), row.end());
+  }
+  return out;
+}
+
+LogitDifference compare_logits(std::span<const float> reference, std::span<const float> other, std::int64_t vocab) {
+  CHECK(reference.size() == other.size() && vocab > 0 && reference.size() % static_cast<std::size_t>(vocab) == 0,
+        "{} and {} logits of a vocabulary of {} cannot be compared", reference.size(), other.size(), vocab);
+  LogitDifference d;
+  double squares = 0, norm = 0;
+  const auto width = static_cast<std::size_t>(vocab);
+  const auto rows = reference.size() / width;
+  for (std::size_t i = 0; i < rows; ++i) {
+    const auto p = reference.subspan(i * width, width), q = other.subspan(i * width, width);
+    for (std::size_t j = 0; j < width; ++j) {
+      squares += (double{p[j]} - q[j]) * (double{p[j]} - q[j]);
+      norm += double{p[j]} * p[j];
+    }
+    d.kl += row_kl(p, q) / static_cast<double>(rows);
+    d.top1 += (std::max_element(p.begin(), p.end()) - p.begin() == std::max_element(q.begin(), q.end()) - q.begin()) / static_cast<double>(rows);
+  }
+  d.relative_error = std::sqrt(squares / std::max(norm, 1e-300));
+  return d;
+}
+
+}  // namespace supersonic::infer
