@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -162,6 +163,7 @@ void bandwidth_row(Bench& b, const Row& r) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   Pool pool(argc > 1 ? std::atoi(argv[1]) : 2);
   Bench b{pool, probe_limits(pool), argc > 2 ? argv[2] : ""};
   fmt::print("{} with {} threads: fp32 {:.0f} GF/s, bf16 {:.0f} GF/s, int8 {:.0f} Gop/s, read {:.1f} GB/s\n", name_of(isa()), pool.threads(),
@@ -185,13 +187,13 @@ int main(int argc, char** argv) {
   arithmetic_row(b, {.name = "dx fp32", .shape = {1024, 576, 1536}, .weight = "q4_1", .x = DType::f32, .trans_w = true, .compute = Compute::fp32, .y = DType::f32});
   for (const char* w : {"q4_1", "q4_0", "q8_0"})
     for (const auto& s : layers) arithmetic_row(b, {.name = "prefill int8", .shape = {512, s.n, s.k}, .weight = w, .x = DType::i8, .compute = Compute::int8});
-  for (const char* w : {"q4_k", "q6_k", "q5_k"})
+  for (const char* w : {"q4_k", "q6_k"})
     arithmetic_row(b, {.name = "prefill int8", .shape = {512, 2048, 2048}, .weight = w, .x = DType::i8, .compute = Compute::int8});
   for (const char* w : {"q4_1", "q4_0", "q8_0"}) {
     bandwidth_row(b, {.name = "decode int8", .shape = {1, 1536, 576}, .weight = w, .x = DType::i8, .compute = Compute::int8});
     bandwidth_row(b, {.name = "decode int8", .shape = {1, 576, 1536}, .weight = w, .x = DType::i8, .compute = Compute::int8});
   }
-  for (const char* w : {"q4_1", "q4_0", "q8_0", "q4_k", "q6_k", "q5_k"}) {
+  for (const char* w : {"q4_1", "q4_0", "q8_0", "q4_k", "q6_k"}) {
     bandwidth_row(b, {.name = "decode int8", .shape = {1, 4096, 2048}, .weight = w, .x = DType::i8, .compute = Compute::int8});
     bandwidth_row(b, {.name = "decode int8", .shape = {4, 4096, 2048}, .weight = w, .x = DType::i8, .compute = Compute::int8});
   }

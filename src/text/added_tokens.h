@@ -1,20 +1,16 @@
-// Added tokens: strings that are found in the text before (raw) or after (normalized) normalization and become their id at once.
-// Matches are leftmost, then longest, and do not overlap, as in the `tokenizers` crate.
+// Added tokens: strings that are found in the text before (raw) or after (normalized) normalization
+// and become their id at once. Matches are leftmost, then longest, and do not overlap, as in the
+// `tokenizers` crate.
 #pragma once
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "text/origin.h"
 #include "text/tokenizer_spec.h"
 
 namespace supersonic::text {
-
-// Which special tokens a text may produce. A mask has one byte per byte of text: special tokens match only where all are 1.
-struct SpecialPolicy {
-  bool allowed = false;
-  const uint8_t* mask = nullptr;  // overrides `allowed`
-};
 
 struct AddedPart {
   size_t begin, end;
@@ -29,13 +25,14 @@ class AddedTokens {
   };
   void build(std::vector<Entry> entries);
   bool empty() const { return entries_.empty(); }
-  // Cuts `text` into added tokens and the stretches between them.
-  void split(std::string_view text, const SpecialPolicy& policy, std::vector<AddedPart>& parts) const;
+  // Cuts the text into added tokens and the stretches between them. Where it has origins, special
+  // tokens match only where all bytes are trusted; else special_allowed decides.
+  void split(Stretch in, bool special_allowed, std::vector<AddedPart>& parts) const;
 
  private:
   int longest_match(std::string_view text) const;  // index of the entry that starts the text, or -1
   std::vector<Entry> entries_;                     // sorted by text
-  uint32_t first_[257] = {};                       // entries that start with byte b: [first_[b], first_[b + 1])
+  uint32_t first_[257] = {};  // entries that start with byte b: [first_[b], first_[b + 1])
 };
 
 }  // namespace supersonic::text

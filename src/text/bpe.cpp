@@ -1,4 +1,5 @@
-// The hash tables, the start symbols with unknown and byte fallback handling, and the two merge loops.
+// The hash tables, the start symbols with unknown and byte fallback handling, and the two merge
+// loops.
 #include "text/bpe.h"
 
 #include <fmt/format.h>
@@ -67,7 +68,8 @@ void MergeTable::build(const std::vector<MergeRule>& merges) {
   for (const MergeRule& m : merges) {
     const uint64_t key = uint64_t(uint32_t(m.left)) << 32 | uint32_t(m.right);
     size_t slot = key * 0x9E3779B97F4A7C15ull >> shift_;
-    while (slots_[slot].key != UINT64_MAX && slots_[slot].key != key) slot = (slot + 1) & (slots_.size() - 1);
+    while (slots_[slot].key != UINT64_MAX && slots_[slot].key != key)
+      slot = (slot + 1) & (slots_.size() - 1);
     slots_[slot] = {key, m.rank, m.result};
   }
 }
@@ -91,10 +93,28 @@ Bpe::Bpe(const BpeSpec& spec, bool raw_bytes) : spec_(spec), raw_bytes_(raw_byte
       if (!unmap_bytes(spec_.tokens[id], raw_tokens_[id])) raw_tokens_[id].clear();
     raw_index_.build(raw_tokens_);
   }
+  fill_widths();
+}
+
+void Bpe::fill_widths() {
+  widths_.assign(spec_.tokens.size(), 0);
+  if (!spec_.subword_prefix.empty() || !spec_.word_suffix.empty()) return;
+  std::string bytes;
+  for (size_t id = 0; id < widths_.size(); ++id) {
+    bytes.clear();
+    if (!raw_bytes_)
+      widths_[id] = static_cast<uint32_t>(spec_.tokens[id].size());
+    else if (unmap_bytes(spec_.tokens[id], bytes))
+      widths_[id] = static_cast<uint32_t>(bytes.size());
+  }
+  for (const int32_t id : fallback_ids_)
+    if (id >= 0) widths_[static_cast<size_t>(id)] = 1;
+  if (unk_ >= 0) widths_[static_cast<size_t>(unk_)] = 0;
 }
 
 void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
-  if (word.size() > sizeof(BpeScratch::CachedWord::bytes)) return encode_uncached(word, scratch, out);
+  if (word.size() > sizeof(BpeScratch::CachedWord::bytes))
+    return encode_uncached(word, scratch, out);
   if (scratch.cache.empty()) scratch.cache.resize(kCacheSlots);
   BpeScratch::CachedWord& slot = scratch.cache[hash_bytes(word) >> 30 & (kCacheSlots - 1)];
   if (slot.size != word.size() || std::memcmp(slot.bytes, word.data(), word.size()) != 0) {
@@ -111,17 +131,14 @@ void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t
   out.insert(out.end(), slot.ids, slot.ids + slot.count);
 }
 
-void Bpe::encode_uncached(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
+void Bpe::encode_uncached(std::string_view word, BpeScratch& scratch,
+                          std::vector<int32_t>& out) const {
   if (spec_.ignore_merges) {
     const int32_t id = raw_bytes_ ? raw_index_.find(word) : index_.find(word);
     if (id >= 0) return out.push_back(id);
   }
   CHECK(word.size() < (size_t{1} << 31), "tokenizer: a word of {} bytes is too long", word.size());
-  scratch.ids.clear();
-  if (raw_bytes_)
-    start_bytes(word, scratch.ids);
-  else
-    start_characters(word, scratch.ids);
+  start(word, scratch);
   if (scratch.ids.size() > kShortWord)
     merge_long(scratch);
   else if (scratch.ids.size() > 1)
@@ -129,29 +146,78 @@ void Bpe::encode_uncached(std::string_view word, BpeScratch& scratch, std::vecto
   out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
 }
 
-void Bpe::start_bytes(std::string_view word, std::vector<int32_t>& ids) const {
-  bool after_unknown = false;
-  for (size_t i = 0; i < word.size(); ++i) {
-    const auto byte = static_cast<uint8_t>(word[i]);
-    if (byte_ids_[byte] >= 0) {
-      ids.push_back(byte_ids_[byte]);
-      after_unknown = false;
-      continue;
+void Bpe::encode_followed(Stretch word, BpeScratch& scratch, std::vector<int32_t>& out,
+                          std::vector<uint32_t>& ends) const {
+  const size_t first = out.size();
+  encode(word.text, scratch, out);
+  size_t covered = 0;
+  for (size_t i = first; i < out.size(); ++i) covered += widths_[static_cast<size_t>(out[i])];
+  if (covered == word.text.size()) {  // no width says too much, so each is right
+    size_t at = 0;
+    for (size_t i = first; i < out.size(); ++i) {
+      at += widths_[static_cast<size_t>(out[i])];
+      ends.push_back(word.origin[at - 1].end);
     }
-    if (unk_ >= 0 && !(spec_.fuse_unk && after_unknown)) ids.push_back(unk_);
-    after_unknown = true;
+    return;
+  }
+  if (out.size() == first) return;
+  // Unknown or missing characters, or affixes: follow the merges.
+  start(word.text, scratch);
+  const bool merged = scratch.ids.size() > 1;
+  if (merged) merge_long(scratch);
+  const bool whole =
+      scratch.ids.size() != out.size() - first;  // ignore_merges took the word as one token
+  const auto stop_of = [&](int32_t symbol) {
+    const int32_t next = merged ? scratch.symbols[static_cast<size_t>(symbol)].next : -1;
+    return next < 0 ? scratch.stops.back() : scratch.stops[static_cast<size_t>(next) - 1];
+  };
+  if (whole) return ends.resize(out.size(), word.origin[word.text.size() - 1].end);
+  for (int32_t i = 0; ends.size() < out.size();) {
+    ends.push_back(word.origin[stop_of(i) - 1].end);
+    i = merged ? scratch.symbols[static_cast<size_t>(i)].next : -1;
   }
 }
 
-void Bpe::start_characters(std::string_view word, std::vector<int32_t>& ids) const {
+void Bpe::start(std::string_view word, BpeScratch& scratch) const {
+  scratch.ids.clear();
+  scratch.stops.clear();
+  if (raw_bytes_)
+    start_bytes(word, scratch);
+  else
+    start_characters(word, scratch);
+}
+
+void Bpe::start_bytes(std::string_view word, BpeScratch& s) const {
+  bool after_unknown = false;
+  for (size_t i = 0; i < word.size(); ++i) {
+    const int32_t known = byte_ids_[static_cast<uint8_t>(word[i])];
+    const auto stop = static_cast<uint32_t>(i + 1);
+    const bool fused = known < 0 && spec_.fuse_unk && after_unknown;
+    after_unknown = known < 0;
+    if (fused && unk_ >= 0) {
+      s.stops.back() = stop;
+    } else if (known >= 0 || unk_ >= 0) {
+      s.ids.push_back(known >= 0 ? known : unk_);
+      s.stops.push_back(stop);
+    }
+  }
+}
+
+void Bpe::start_characters(std::string_view word, BpeScratch& s) const {
   const char *begin = word.data(), *end = begin + word.size();
   const bool affixes = !spec_.subword_prefix.empty() || !spec_.word_suffix.empty();
-  bool unknown = false;  // an unknown waits to be emitted: fused ones become one, and byte fallback overtakes it
+  uint32_t unknown = 0;  // where an unknown ends that waits to be emitted: fused ones become one,
+                         // byte fallback overtakes it
   std::string decorated;
+  const auto emit = [&](int32_t id, size_t stop) {
+    s.ids.push_back(id);
+    s.stops.push_back(static_cast<uint32_t>(stop));
+  };
   for (const char* p = begin; p < end;) {
     const char* start = p;
     next_code(p);
-    std::string_view character(start, static_cast<size_t>(p - start));
+    const size_t from = start - begin, stop = p - begin;
+    std::string_view character = word.substr(from, stop - from);
     if (affixes) {
       decorated = start == begin ? "" : spec_.subword_prefix;
       decorated += character;
@@ -159,21 +225,22 @@ void Bpe::start_characters(std::string_view word, std::vector<int32_t>& ids) con
       character = decorated;
     }
     if (const int32_t id = index_.find(character); id >= 0) {
-      if (unknown) ids.push_back(unk_);
-      unknown = false;
-      ids.push_back(id);
+      if (unknown) emit(unk_, unknown);
+      unknown = 0;
+      emit(id, stop);
       continue;
     }
-    if (spec_.byte_fallback &&
-        std::all_of(character.begin(), character.end(), [&](char c) { return fallback_ids_[uint8_t(c)] >= 0; })) {
-      for (const char c : character) ids.push_back(fallback_ids_[uint8_t(c)]);
+    const auto falls_back = [&](char c) { return fallback_ids_[uint8_t(c)] >= 0; };
+    if (spec_.byte_fallback && std::all_of(character.begin(), character.end(), falls_back)) {
+      for (size_t i = 0; i < character.size(); ++i)
+        emit(fallback_ids_[uint8_t(character[i])], affixes ? stop : from + i + 1);
       continue;
     }
     if (unk_ < 0) continue;
-    if (unknown && !spec_.fuse_unk) ids.push_back(unk_);
-    unknown = true;
+    if (unknown && !spec_.fuse_unk) emit(unk_, unknown);
+    unknown = static_cast<uint32_t>(stop);
   }
-  if (unknown) ids.push_back(unk_);
+  if (unknown) emit(unk_, unknown);
 }
 
 void Bpe::merge_short(BpeScratch& s) const {
@@ -231,8 +298,10 @@ void Bpe::merge_long(BpeScratch& s) const {
     right.id = -1;
     left.next = right.next;
     if (left.next >= 0) s.symbols[left.next].previous = top.at;
-    if (left.previous >= 0 && candidate(left.previous, top.at)) std::push_heap(s.heap.begin(), s.heap.end(), later);
-    if (left.next >= 0 && candidate(top.at, left.next)) std::push_heap(s.heap.begin(), s.heap.end(), later);
+    if (left.previous >= 0 && candidate(left.previous, top.at))
+      std::push_heap(s.heap.begin(), s.heap.end(), later);
+    if (left.next >= 0 && candidate(top.at, left.next))
+      std::push_heap(s.heap.begin(), s.heap.end(), later);
   }
   s.ids.clear();
   for (int32_t i = 0; i >= 0; i = s.symbols[i].next) s.ids.push_back(s.symbols[i].id);

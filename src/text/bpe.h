@@ -1,11 +1,13 @@
-// Byte-pair encoding of one word: start from characters (or bytes), merge the pair of the lowest rank, leftmost first, until none is
-// left. Short words scan their pairs; long ones use a heap, O(n log n), since some models feed a whole document as one word.
+// Byte-pair encoding of one word: start from characters (or bytes), merge the pair of the lowest
+// rank, leftmost first, until none is left. Short words scan their pairs; long ones use a heap, O(n
+// log n), since some models feed a whole document as one word.
 #pragma once
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "text/origin.h"
 #include "text/tokenizer_spec.h"
 
 namespace supersonic::text {
@@ -34,7 +36,8 @@ class MergeTable {
   void build(const std::vector<MergeRule>& merges);
   const Entry* find(int32_t left, int32_t right) const {
     const uint64_t key = uint64_t(uint32_t(left)) << 32 | uint32_t(right);
-    for (size_t slot = key * 0x9E3779B97F4A7C15ull >> shift_;; slot = (slot + 1) & (slots_.size() - 1)) {
+    for (size_t slot = key * 0x9E3779B97F4A7C15ull >> shift_;;
+         slot = (slot + 1) & (slots_.size() - 1)) {
       if (slots_[slot].key == key) return &slots_[slot];
       if (slots_[slot].key == UINT64_MAX) return nullptr;
     }
@@ -60,6 +63,7 @@ struct BpeScratch {
     int32_t ids[10];
   };
   std::vector<int32_t> ids;
+  std::vector<uint32_t> stops;  // for each start symbol: one past its last byte in the word
   std::vector<uint32_t> ranks;
   std::vector<int32_t> results;
   std::vector<Symbol> symbols;
@@ -69,16 +73,22 @@ struct BpeScratch {
 
 class Bpe {
  public:
-  // raw_bytes: words arrive as bytes whose mapped characters are the vocabulary's (ByteLevel). `spec` outlives this.
+  // raw_bytes: words arrive as bytes whose mapped characters are the vocabulary's (ByteLevel).
+  // `spec` outlives this.
   Bpe(const BpeSpec& spec, bool raw_bytes);
   // Appends the ids of `word` (not empty; valid UTF-8 unless raw_bytes).
   void encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
+  // The same for a word with origins; `ends` gets one past each id's last source byte.
+  void encode_followed(Stretch word, BpeScratch& scratch, std::vector<int32_t>& out,
+                       std::vector<uint32_t>& ends) const;
   int32_t find(std::string_view token) const { return index_.find(token); }
 
  private:
   void encode_uncached(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
-  void start_bytes(std::string_view word, std::vector<int32_t>& ids) const;
-  void start_characters(std::string_view word, std::vector<int32_t>& ids) const;
+  void fill_widths();
+  void start(std::string_view word, BpeScratch& scratch) const;
+  void start_bytes(std::string_view word, BpeScratch& scratch) const;
+  void start_characters(std::string_view word, BpeScratch& scratch) const;
   void merge_short(BpeScratch& scratch) const;
   void merge_long(BpeScratch& scratch) const;
 
@@ -90,6 +100,8 @@ class Bpe {
   int32_t byte_ids_[256];      // raw byte -> id of its mapped character
   int32_t fallback_ids_[256];  // byte -> id of <0xXX>
   int32_t unk_ = -1;
+  std::vector<uint32_t>
+      widths_;  // by id: bytes of a word that it covers; 0 where that depends on the word
 };
 
 }  // namespace supersonic::text

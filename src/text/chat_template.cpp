@@ -1,4 +1,5 @@
-// Copies a conversation with marks into one rendering, runs the program, and turns marks into spans.
+// Copies a conversation with marks into one rendering, runs the program, and turns marks into
+// spans.
 #include "text/chat_template.h"
 
 #include <algorithm>
@@ -26,20 +27,27 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
-// A role that every template knows is the caller's word: "<|" + role + "|>" may become a special token.
+// A role that every template knows is the caller's word: "<|" + role + "|>" may become a special
+// token.
 static bool is_known_role(const Value& v) {
-  static constexpr std::string_view roles[] = {"system", "user",     "assistant",   "tool",  "developer",
-                                               "model",  "function", "observation", "ipython"};
-  return v.is(Kind::string) && std::find(std::begin(roles), std::end(roles), v.bytes()) != std::end(roles);
+  static constexpr std::string_view roles[] = {"system",   "user",        "assistant",
+                                               "tool",     "developer",   "model",
+                                               "function", "observation", "ipython"};
+  return v.is(Kind::string) &&
+         std::find(std::begin(roles), std::end(roles), v.bytes()) != std::end(roles);
 }
 
 // A deep copy in which every byte has this origin.
 static Value marked(const Value& v, Mark mark, Heap& heap, bool message = false) {
   switch (v.kind()) {
-    case Kind::string: return Value::string(v.bytes(), mark);
-    case Kind::boolean: return Value::boolean(v.as_bool(), mark);
-    case Kind::integer: return Value::integer(v.as_int(), mark);
-    case Kind::real: return Value::real(v.as_real(), mark);
+    case Kind::string:
+      return Value::string(v.bytes(), mark);
+    case Kind::boolean:
+      return Value::boolean(v.as_bool(), mark);
+    case Kind::integer:
+      return Value::integer(v.as_int(), mark);
+    case Kind::real:
+      return Value::real(v.as_real(), mark);
     case Kind::list: {
       List* list = heap.list(v.as_list().flavor);
       list->frozen = true;
@@ -49,12 +57,14 @@ static Value marked(const Value& v, Mark mark, Heap& heap, bool message = false)
     case Kind::dict: {
       Dict* dict = heap.dict();
       for (const auto& [key, value] : v.as_dict().items) {
-        const bool role = message && key.is(Kind::string) && key.bytes() == "role" && is_known_role(value);
+        const bool role =
+            message && key.is(Kind::string) && key.bytes() == "role" && is_known_role(value);
         dict->set(marked(key, mark, heap), marked(value, role ? Mark{} : mark, heap));
       }
       return Value::dict(dict);
     }
-    default: return v;
+    default:
+      return v;
   }
 }
 
@@ -68,7 +78,9 @@ static Value marked_messages(const ChatInput& input, Heap& heap) {
   out->frozen = true;
   for (std::int64_t i = first; i < last; ++i) {
     const Value& message = items[static_cast<std::size_t>(i)];
-    CHECK_FILE(message.is(Kind::dict), "message {} is a {}; it must be an object with role and content", i + 1, type_name(message));
+    CHECK_FILE(message.is(Kind::dict),
+               "message {} is a {}; it must be an object with role and content", i + 1,
+               type_name(message));
     out->items.push_back(marked(message, {static_cast<std::uint32_t>(i + 1)}, heap, true));
   }
   return Value::list(out);
@@ -83,7 +95,8 @@ Rendered ChatTemplate::render(const ChatInput& input) const {
   variables.emplace_back("add_generation_prompt", Value::boolean(input.add_generation_prompt));
   if (!input.bos_token.empty()) variables.emplace_back("bos_token", Value::string(input.bos_token));
   if (!input.eos_token.empty()) variables.emplace_back("eos_token", Value::string(input.eos_token));
-  for (const auto& [name, value] : input.variables) variables.emplace_back(name, marked(value, {kFromData}, heap));
+  for (const auto& [name, value] : input.variables)
+    variables.emplace_back(name, marked(value, {kFromData}, heap));
   jinja::Evaluator evaluator(program_->tree, {}, input.now ? input.now : std::time(nullptr));
   Text text = evaluator.render(variables);
   Rendered out;
@@ -116,7 +129,8 @@ ChatInput parse_chat_input(std::string_view json, Heap& heap) {
     input.messages = root;
     return input;
   }
-  CHECK_FILE(root.is(Kind::dict), "a conversation must be a list of messages or an object with 'messages'");
+  CHECK_FILE(root.is(Kind::dict),
+             "a conversation must be a list of messages or an object with 'messages'");
   for (const auto& [key, value] : root.as_dict().items) {
     const std::string& name = key.bytes();
     if (name == "messages") {

@@ -1,7 +1,9 @@
-// Training data: files of conversations or text → samples of token ids in which each token knows whether it is trained.
+// Training data: files of conversations or text → samples of token ids in which each token knows
+// whether it is trained.
 //
-// Reading is row by row: a row's values live only while it is turned into tokens. The layout (messages, ShareGPT, alpaca,
-// prompt/completion, text) is detected from the first row and holds for the file; every other row must fit it.
+// Reading is row by row: a row's values live only while it is turned into tokens. The layout
+// (messages, ShareGPT, alpaca, prompt/completion, text) is detected from the first row and holds
+// for the file; every other row must fit it.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -28,7 +30,7 @@ struct Sample {
 };
 
 struct ReadOptions {
-  int max_errors = 10;                       // bad lines listed before reading stops
+  int max_errors = 10;                          // bad lines listed before reading stops
   std::size_t max_line = std::size_t{1} << 28;  // bytes
 };
 
@@ -38,11 +40,14 @@ struct ReadSummary {
   std::int64_t rows = 0;
 };
 
-// Calls `use` with each row of a .json, .jsonl or .txt file. Throws Error(bad_file) that lists up to max_errors bad lines,
-// each with file, line, field and remedy; `use` may throw Error too, and its message gets the line.
-ReadSummary read_rows(const std::string& path, const std::function<void(const Sample&)>& use, const ReadOptions& options = {});
+// Calls `use` with each row of a .json, .jsonl or .txt file. Throws Error(bad_file) that lists up
+// to max_errors bad lines, each with file, line, field and remedy; `use` may throw Error too, and
+// its message gets the line.
+ReadSummary read_rows(const std::string& path, const std::function<void(const Sample&)>& use,
+                      const ReadOptions& options = {});
 
-// The files that a data argument names: itself, or train/valid/test.{jsonl,json,txt} of a folder. Missing parts are empty.
+// The files that a data argument names: itself, or train/valid/test.{jsonl,json,txt} of a folder.
+// Missing parts are empty.
 struct DataFiles {
   std::string train, valid, test;
 };
@@ -55,7 +60,8 @@ Sample normalize_row(const Value& row, Layout layout, Heap& heap);
 // ---- rendering
 
 struct RenderOptions {
-  const ChatTemplate* chat_template = nullptr;  // null: chats are refused, prompt + completion are joined as they are
+  const ChatTemplate* chat_template =
+      nullptr;  // null: chats are refused, prompt + completion are joined as they are
   std::vector<std::pair<std::string, Value>> variables;
   std::int64_t seq_len = 2048;
   bool train_on_all = false;  // else: on the assistant's answers with their end-of-turn token
@@ -64,9 +70,9 @@ struct RenderOptions {
 struct Tokens {
   std::vector<std::int32_t> ids;
   std::vector<std::uint8_t> trained;  // per token
-  bool cut = false;            // longer than seq_len; the rest was dropped
-  bool empty_answer = false;   // an assistant message without text or tool call
-  bool open_turn = false;      // the last answer is not followed by an end-of-turn token
+  bool cut = false;                   // longer than seq_len; the rest was dropped
+  bool empty_answer = false;          // an assistant message without text or tool call
+  bool open_turn = false;             // the last answer is not followed by an end-of-turn token
 };
 
 // The text and byte ranges behind a sample, for the example that is shown.
@@ -75,11 +81,13 @@ struct Marked {
   std::vector<TextSpan> spans;
   std::vector<ByteRange> trained;
 };
-Marked mark_sample(const Sample& sample, const TokenizerView& tokenizer, const RenderOptions& options);
+Marked mark_sample(const Sample& sample, const TokenizerView& tokenizer,
+                   const RenderOptions& options);
 
-// One Tokens for a chat or completion; as many as needed for a text longer than seq_len. Appends to out.
-void tokenize_sample(const Sample& sample, const TokenizerView& tokenizer, const RenderOptions& options,
-                     std::vector<Tokens>& out);
+// One Tokens for a chat or completion; as many as needed for a text longer than seq_len. Appends to
+// out.
+void tokenize_sample(const Sample& sample, const TokenizerView& tokenizer,
+                     const RenderOptions& options, std::vector<Tokens>& out);
 
 // Trained parts in green, or between ⟦ and ⟧ without colour.
 std::string show_marked(const Marked& marked, bool color);

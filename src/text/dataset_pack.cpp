@@ -1,4 +1,5 @@
-// Best-fit decreasing over a table of rows by free space, a counter-based shuffle, and the flat batch.
+// Best-fit decreasing over a table of rows by free space, a counter-based shuffle, and the flat
+// batch.
 #include "text/dataset_pack.h"
 
 #include <algorithm>
@@ -10,7 +11,8 @@
 namespace supersonic::text {
 namespace {
 
-// A stateless generator: the same (key, counter) gives the same bits anywhere (splitmix64's finaliser).
+// A stateless generator: the same (key, counter) gives the same bits anywhere (splitmix64's
+// finaliser).
 std::uint64_t mix(std::uint64_t x) {
   x += 0x9E3779B97F4A7C15u;
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -27,8 +29,12 @@ void shuffle(std::vector<std::uint32_t>& order, std::uint64_t key) {
 }
 
 // Rows of samples. Each sample goes where the least space is left over.
-std::vector<std::vector<std::uint32_t>> best_fit(std::vector<std::uint32_t> order, std::span<const Tokens> samples, std::int64_t seq_len) {
-  std::stable_sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return samples[a].ids.size() > samples[b].ids.size(); });
+std::vector<std::vector<std::uint32_t>> best_fit(std::vector<std::uint32_t> order,
+                                                 std::span<const Tokens> samples,
+                                                 std::int64_t seq_len) {
+  std::stable_sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+    return samples[a].ids.size() > samples[b].ids.size();
+  });
   std::vector<std::vector<std::uint32_t>> rows;
   std::set<std::pair<std::int64_t, std::uint32_t>> space;  // free tokens, row
   for (std::uint32_t i : order) {
@@ -51,23 +57,30 @@ std::vector<std::vector<std::uint32_t>> best_fit(std::vector<std::uint32_t> orde
 
 bool any_trained(const Tokens& t) {
   // the first token has no predecessor to be predicted from
-  return t.trained.size() > 1 && std::find(t.trained.begin() + 1, t.trained.end(), 1) != t.trained.end();
+  return t.trained.size() > 1 &&
+         std::find(t.trained.begin() + 1, t.trained.end(), 1) != t.trained.end();
 }
 
 }  // namespace
 
-Packed::Packed(std::span<const Tokens> samples, std::span<const std::uint32_t> which, const PackOptions& options) : options_(options) {
-  CHECK(options.seq_len > 0 && options.rows > 0, "packing: seq_len {} and rows {} must be positive", options.seq_len, options.rows);
-  CHECK(options.rows <= (std::int64_t{1} << 31) / options.seq_len, "packing: {} rows of {} tokens are over 2^31", options.rows, options.seq_len);
+Packed::Packed(std::span<const Tokens> samples, std::span<const std::uint32_t> which,
+               const PackOptions& options)
+    : options_(options) {
+  CHECK(options.seq_len > 0 && options.rows > 0, "packing: seq_len {} and rows {} must be positive",
+        options.seq_len, options.rows);
+  CHECK(options.rows <= (std::int64_t{1} << 31) / options.seq_len,
+        "packing: {} rows of {} tokens are over 2^31", options.rows, options.seq_len);
   std::vector<std::uint32_t> order(which.size()), kept;
   shuffle(order, mix(options.seed));
   for (std::uint32_t at : order) {
     const Tokens& t = samples[which[at]];
-    CHECK(static_cast<std::int64_t>(t.ids.size()) <= options.seq_len, "packing: a sample of {} tokens in rows of {}", t.ids.size(), options.seq_len);
+    CHECK(static_cast<std::int64_t>(t.ids.size()) <= options.seq_len,
+          "packing: a sample of {} tokens in rows of {}", t.ids.size(), options.seq_len);
     if (any_trained(t)) kept.push_back(which[at]);
   }
   skipped_ = static_cast<std::int64_t>(which.size() - kept.size());
-  CHECK_FILE(!kept.empty(), "no sample has a token to train on; is seq_len too short, or are all answers empty?");
+  CHECK_FILE(!kept.empty(),
+             "no sample has a token to train on; is seq_len too short, or are all answers empty?");
   std::vector<std::vector<std::uint32_t>> rows;
   if (options.pack) {
     rows = best_fit(std::move(kept), samples, options.seq_len);
@@ -102,12 +115,15 @@ void Packed::order_epoch(std::uint64_t epoch) {
 
 void Packed::fill(std::int64_t step, Batch& batch, bool shuffled) {
   CHECK(step >= 0, "fill: step {} is negative", step);
-  CHECK(batch.ids.size() == static_cast<std::size_t>(options_.rows * options_.seq_len), "fill: the batch is not from make_batch");
+  CHECK(batch.ids.size() == static_cast<std::size_t>(options_.rows * options_.seq_len),
+        "fill: the batch is not from make_batch");
   if (shuffled) order_epoch(static_cast<std::uint64_t>(step / batches_per_epoch()));
   const std::int64_t first = step % batches_per_epoch() * options_.rows;
   batch.trained = batch.tokens = 0;
   for (std::int64_t r = 0; r < options_.rows; ++r) {
-    const std::int64_t row = first + r < rows() ? (shuffled ? order_[static_cast<std::size_t>(first + r)] : first + r) : -1;
+    const std::int64_t row =
+        first + r < rows() ? (shuffled ? order_[static_cast<std::size_t>(first + r)] : first + r)
+                           : -1;
     fill_row(row, r * options_.seq_len, batch);
   }
 }
@@ -137,8 +153,10 @@ void Packed::fill_row(std::int64_t row, std::int64_t at, Batch& batch) const {
 }
 
 Split split_samples(std::size_t n, std::int64_t eval, std::uint64_t seed) {
-  if (eval < 0) eval = n >= 200 ? std::min<std::int64_t>(static_cast<std::int64_t>(n / 20), 200) : 0;
-  CHECK(eval == 0 || static_cast<std::size_t>(eval) < n, "an evaluation split of {} leaves none of {} samples to train on", eval, n);
+  if (eval < 0)
+    eval = n >= 200 ? std::min<std::int64_t>(static_cast<std::int64_t>(n / 20), 200) : 0;
+  CHECK(eval == 0 || static_cast<std::size_t>(eval) < n,
+        "an evaluation split of {} leaves none of {} samples to train on", eval, n);
   std::vector<std::uint32_t> order(n);
   shuffle(order, mix(seed ^ 0x65766C));
   const auto cut = order.begin() + static_cast<std::ptrdiff_t>(eval);
@@ -148,7 +166,8 @@ Split split_samples(std::size_t n, std::int64_t eval, std::uint64_t seed) {
   return split;
 }
 
-DataReport check_data(std::span<const Tokens> samples, const ReadSummary& summary, const PackOptions& options) {
+DataReport check_data(std::span<const Tokens> samples, const ReadSummary& summary,
+                      const PackOptions& options) {
   DataReport r;
   r.layout = layout_name(summary.layout);
   r.columns = summary.columns;
@@ -169,7 +188,9 @@ DataReport check_data(std::span<const Tokens> samples, const ReadSummary& summar
   if (samples.empty()) return r;
   std::sort(lengths.begin(), lengths.end());
   const double at[] = {0, 0.5, 0.9, 0.99, 1};
-  for (int i = 0; i < 5; ++i) r.length[i] = lengths[static_cast<std::size_t>(at[i] * static_cast<double>(lengths.size() - 1) + 0.5)];
+  for (int i = 0; i < 5; ++i)
+    r.length[i] =
+        lengths[static_cast<std::size_t>(at[i] * static_cast<double>(lengths.size() - 1) + 0.5)];
   const double unpacked = static_cast<double>(lengths.back()) * static_cast<double>(r.samples);
   r.padding_unpacked = unpacked > 0 ? 1 - static_cast<double>(r.tokens) / unpacked : 0;
   if (r.untrained < r.samples) r.padding_packed = Packed(samples, all, options).padding();
@@ -179,14 +200,32 @@ DataReport check_data(std::span<const Tokens> samples, const ReadSummary& summar
 std::string to_string(const DataReport& r) {
   std::string columns;
   for (const std::string& c : r.columns) columns += (columns.empty() ? "" : ", ") + c;
-  const auto share = [](std::int64_t part, std::int64_t whole) { return whole ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0; };
-  std::string s = fmt::format("format   {} (columns {})\nsamples  {}, {} tokens, {:.1f} % of them trained\n", r.layout, columns, r.samples, r.tokens, share(r.trained, r.tokens));
-  s += fmt::format("lengths  min {}, median {}, 90 % {}, 99 % {}, max {}\n", r.length[0], r.length[1], r.length[2], r.length[3], r.length[4]);
-  s += fmt::format("packing  padding {:.1f} % -> {:.1f} %\n", 100 * r.padding_unpacked, 100 * r.padding_packed);
-  if (r.cut) s += fmt::format("warning  {} samples ({:.1f} %) are longer than {} tokens and are cut; raise --seq-len\n", r.cut, share(r.cut, r.samples), r.seq_len);
-  if (r.empty_answers) s += fmt::format("warning  {} samples have an empty answer; the model learns to say nothing there\n", r.empty_answers);
-  if (r.open_turns) s += fmt::format("warning  {} samples do not end their last answer with an end-of-turn token: the chat template leaves it out, and the model will not learn to stop\n", r.open_turns);
-  if (r.untrained) s += fmt::format("warning  {} samples have no token to train on and are left out\n", r.untrained);
+  const auto share = [](std::int64_t part, std::int64_t whole) {
+    return whole ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+  };
+  std::string s =
+      fmt::format("format   {} (columns {})\nsamples  {}, {} tokens, {:.1f} % of them trained\n",
+                  r.layout, columns, r.samples, r.tokens, share(r.trained, r.tokens));
+  s += fmt::format("lengths  min {}, median {}, 90 % {}, 99 % {}, max {}\n", r.length[0],
+                   r.length[1], r.length[2], r.length[3], r.length[4]);
+  s += fmt::format("packing  padding {:.1f} % -> {:.1f} %\n", 100 * r.padding_unpacked,
+                   100 * r.padding_packed);
+  if (r.cut)
+    s += fmt::format(
+        "warning  {} samples ({:.1f} %) are longer than {} tokens and are cut; raise --seq-len\n",
+        r.cut, share(r.cut, r.samples), r.seq_len);
+  if (r.empty_answers)
+    s += fmt::format(
+        "warning  {} samples have an empty answer; the model learns to say nothing there\n",
+        r.empty_answers);
+  if (r.open_turns)
+    s += fmt::format(
+        "warning  {} samples do not end their last answer with an end-of-turn token: the chat "
+        "template leaves it out, and the model will not learn to stop\n",
+        r.open_turns);
+  if (r.untrained)
+    s += fmt::format("warning  {} samples have no token to train on and are left out\n",
+                     r.untrained);
   return s;
 }
 

@@ -1,4 +1,5 @@
-// Files → rows. JSON Lines are read line by line; a .json file holds one list of rows, a .txt file is one row of text.
+// Files → rows. JSON Lines are read line by line; a .json file holds one list of rows, a .txt file
+// is one row of text.
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -12,7 +13,8 @@ namespace {
 
 class RowReader {
  public:
-  RowReader(std::string path, const std::function<void(const Sample&)>& use, const ReadOptions& options)
+  RowReader(std::string path, const std::function<void(const Sample&)>& use,
+            const ReadOptions& options)
       : path_(std::move(path)), use_(use), options_(options), in_(path_, std::ios::binary) {
     CHECK_FILE(in_.good(), "{}: cannot be opened", path_);
   }
@@ -45,7 +47,8 @@ class RowReader {
 
   bool starts_with_list() {
     char c = 0;
-    while (in_.get(c) && (c == ' ' || c == '\n' || c == '\r' || c == '\t' || c == '\xEF' || c == '\xBB' || c == '\xBF')) {
+    while (in_.get(c) && (c == ' ' || c == '\n' || c == '\r' || c == '\t' || c == '\xEF' ||
+                          c == '\xBB' || c == '\xBF')) {
     }
     in_.clear();
     in_.seekg(0);
@@ -73,7 +76,8 @@ class RowReader {
     try {
       root = parse_json(all, heap);
     } catch (const Error& error) {
-      fail(ErrorKind::bad_file, "{}: {}; a file that starts with '[' must be one JSON list of rows", path_, error.what());
+      fail(ErrorKind::bad_file, "{}: {}; a file that starts with '[' must be one JSON list of rows",
+           path_, error.what());
     }
     std::int64_t n = 0;
     for (const Value& row : root.as_list().items) {
@@ -82,14 +86,16 @@ class RowReader {
     }
   }
 
-  // A line into line_; false at the end. Longer ones than max_line are refused before they fill the memory.
+  // A line into line_; false at the end. Longer ones than max_line are refused before they fill the
+  // memory.
   bool next_line() {
     line_.clear();
     std::streambuf& buffer = *in_.rdbuf();
     for (int c = buffer.sbumpc(); c != EOF; c = buffer.sbumpc()) {
       if (c == '\n') return true;
       line_ += static_cast<char>(c);
-      CHECK_FILE(line_.size() <= options_.max_line, "{}:{}: the line is over {} bytes", path_, number_ + 1, options_.max_line);
+      CHECK_FILE(line_.size() <= options_.max_line, "{}:{}: the line is over {} bytes", path_,
+                 number_ + 1, options_.max_line);
     }
     return !line_.empty();
   }
@@ -106,7 +112,8 @@ class RowReader {
       try {
         row = parse_json(line, heap);
       } catch (const Error& error) {
-        bad(where, fmt::format("not valid JSON {}; each line must be one JSON object", error.what()));
+        bad(where,
+            fmt::format("not valid JSON {}; each line must be one JSON object", error.what()));
         continue;
       }
       use(row, heap, where);
@@ -119,7 +126,9 @@ class RowReader {
         summary_.layout = detect_layout(row);
         known_ = true;
         for (const auto& [key, value] : row.as_dict().items) {
-          static constexpr std::string_view used[] = {"messages", "conversations", "system", "tools", "instruction", "input", "output", "history", "prompt", "completion", "text"};
+          static constexpr std::string_view used[] = {
+              "messages", "conversations", "system", "tools",      "instruction", "input",
+              "output",   "history",       "prompt", "completion", "text"};
           for (std::string_view name : used)
             if (key.bytes() == name) summary_.columns.push_back(key.bytes());
         }
@@ -147,7 +156,8 @@ class RowReader {
 
 }  // namespace
 
-ReadSummary read_rows(const std::string& path, const std::function<void(const Sample&)>& use, const ReadOptions& options) {
+ReadSummary read_rows(const std::string& path, const std::function<void(const Sample&)>& use,
+                      const ReadOptions& options) {
   return RowReader(path, use, options).run();
 }
 
@@ -166,7 +176,8 @@ DataFiles find_data_files(const std::string& path) {
     return "";
   };
   DataFiles files{part("train"), part("valid"), part("test")};
-  CHECK_FILE(!files.train.empty(), "{}: the folder has no train.jsonl, train.json or train.txt", path);
+  CHECK_FILE(!files.train.empty(), "{}: the folder has no train.jsonl, train.json or train.txt",
+             path);
   return files;
 }
 

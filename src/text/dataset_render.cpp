@@ -1,8 +1,9 @@
 // Samples → text with trained ranges → tokens.
 //
-// Where an answer starts and ends comes from the one full rendering: bytes know which message wrote them. The start is
-// moved back to what the template writes before an answer (<tool_call>, quotes) by rendering the conversation up to it
-// with the generation prompt, as at inference; the end is moved on over what the template writes to end the turn.
+// Where an answer starts and ends comes from the one full rendering: bytes know which message wrote
+// them. The start is moved back to what the template writes before an answer (<tool_call>, quotes)
+// by rendering the conversation up to it with the generation prompt, as at inference; the end is
+// moved on over what the template writes to end the turn.
 #include <algorithm>
 
 #include "core/error.h"
@@ -14,7 +15,8 @@ namespace {
 
 bool is_assistant(const Value& message) {
   const Value* role = message.as_dict().find("role");
-  return role && role->is(Kind::string) && (role->bytes() == "assistant" || role->bytes() == "model");
+  return role && role->is(Kind::string) &&
+         (role->bytes() == "assistant" || role->bytes() == "model");
 }
 
 // [first byte, last byte + 1) that message i wrote; begin = end = npos when it wrote none.
@@ -39,12 +41,18 @@ std::size_t next_data(const Rendered& r, std::size_t from) {
 }
 
 std::size_t common_prefix(std::string_view a, std::string_view b) {
-  return static_cast<std::size_t>(std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(std::min(a.size(), b.size())), b.begin()).first - a.begin());
+  return static_cast<std::size_t>(
+      std::mismatch(a.begin(),
+                    a.begin() + static_cast<std::ptrdiff_t>(std::min(a.size(), b.size())),
+                    b.begin())
+          .first -
+      a.begin());
 }
 
 class AnswerFinder {
  public:
-  AnswerFinder(const ChatTemplate& chat, ChatInput input, const Rendered& full) : chat_(chat), input_(std::move(input)), full_(full) {}
+  AnswerFinder(const ChatTemplate& chat, ChatInput input, const Rendered& full)
+      : chat_(chat), input_(std::move(input)), full_(full) {}
 
   // The trained bytes of message i, whose predecessors' bytes end at `floor`.
   ByteRange find(std::size_t i, std::size_t floor) {
@@ -53,8 +61,10 @@ class AnswerFinder {
     std::size_t begin = wrote ? own.begin : std::string::npos;
     const std::string prompt = render(i, true).text;
     const std::size_t shared = common_prefix(prompt, full_.text);
-    // An equal prefix is the exact start; a template that changes earlier turns leaves only the message's own bytes.
-    if (shared >= floor && (shared == prompt.size() || shared <= begin)) begin = std::min(begin, shared);
+    // An equal prefix is the exact start; a template that changes earlier turns leaves only the
+    // message's own bytes.
+    if (shared >= floor && (shared == prompt.size() || shared <= begin))
+      begin = std::min(begin, shared);
     if (begin == std::string::npos) return {floor, floor};
     std::size_t end = wrote ? own.end : begin;
     const std::size_t limit = next_data(full_, end);
@@ -62,12 +72,14 @@ class AnswerFinder {
   }
 
  private:
-  // How many bytes after `end` belong to message i's turn: as many as agree with the conversation that stops there.
+  // How many bytes after `end` belong to message i's turn: as many as agree with the conversation
+  // that stops there.
   std::size_t closing(std::size_t i, std::size_t end, bool wrote) {
     const Rendered closed = render(i + 1, false);
     const std::size_t own = wrote ? source_range(closed, i).end : end;
     if (own > closed.text.size()) return 0;
-    return common_prefix(std::string_view(full_.text).substr(end), std::string_view(closed.text).substr(own));
+    return common_prefix(std::string_view(full_.text).substr(end),
+                         std::string_view(closed.text).substr(own));
   }
 
   Rendered render(std::size_t count, bool prompt) {
@@ -80,7 +92,8 @@ class AnswerFinder {
     }
   }
 
-  // What the template wrote to end the turn: up to `limit`, without the white space that leads over to the next one.
+  // What the template wrote to end the turn: up to `limit`, without the white space that leads over
+  // to the next one.
   std::size_t turn_end(std::size_t end, std::size_t limit) const {
     const std::string_view tail = std::string_view(full_.text).substr(end, limit - end);
     return end + trim_space(tail, false, true).end;
@@ -93,7 +106,8 @@ class AnswerFinder {
 
 bool has_content(const Value& message) {
   const Value* content = message.as_dict().find("content");
-  if (const Value* calls = message.as_dict().find("tool_calls"); calls && truthy(*calls)) return true;
+  if (const Value* calls = message.as_dict().find("tool_calls"); calls && truthy(*calls))
+    return true;
   if (!content || !truthy(*content)) return false;
   if (!content->is(Kind::string)) return true;
   const Trimmed t = trim_space(content->bytes());
@@ -109,8 +123,10 @@ void add_range(std::vector<ByteRange>& ranges, ByteRange r) {
   }
 }
 
-Marked mark_chat(const Sample& sample, const TokenizerView& tokenizer, const RenderOptions& options) {
-  CHECK_FILE(options.chat_template, "the data are conversations, but the model has no chat template; give one");
+Marked mark_chat(const Sample& sample, const TokenizerView& tokenizer,
+                 const RenderOptions& options) {
+  CHECK_FILE(options.chat_template,
+             "the data are conversations, but the model has no chat template; give one");
   ChatInput input;
   input.messages = sample.messages;
   input.tools = sample.tools;
@@ -151,7 +167,8 @@ void add_text(Marked& m, std::string_view text, bool trusted, bool trained) {
 }
 
 bool in_ranges(const std::vector<ByteRange>& ranges, std::size_t byte) {
-  const auto it = std::upper_bound(ranges.begin(), ranges.end(), byte, [](std::size_t b, const ByteRange& r) { return b < r.end; });
+  const auto it = std::upper_bound(ranges.begin(), ranges.end(), byte,
+                                   [](std::size_t b, const ByteRange& r) { return b < r.end; });
   return it != ranges.end() && it->begin <= byte;
 }
 
@@ -164,8 +181,10 @@ bool ends_turn(const Tokens& t, const TokenizerView& tokenizer) {
 
 }  // namespace
 
-Marked mark_sample(const Sample& sample, const TokenizerView& tokenizer, const RenderOptions& options) {
-  const bool chat = sample.type == Sample::Type::chat || (sample.type == Sample::Type::completion && options.chat_template);
+Marked mark_sample(const Sample& sample, const TokenizerView& tokenizer,
+                   const RenderOptions& options) {
+  const bool chat = sample.type == Sample::Type::chat ||
+                    (sample.type == Sample::Type::completion && options.chat_template);
   if (chat) return mark_chat(sample, tokenizer, options);
   Marked out;
   if (tokenizer.add_bos) add_text(out, tokenizer.bos_text, true, false);
@@ -175,12 +194,13 @@ Marked mark_sample(const Sample& sample, const TokenizerView& tokenizer, const R
   return out;
 }
 
-void tokenize_sample(const Sample& sample, const TokenizerView& tokenizer, const RenderOptions& options,
-                     std::vector<Tokens>& out) {
+void tokenize_sample(const Sample& sample, const TokenizerView& tokenizer,
+                     const RenderOptions& options, std::vector<Tokens>& out) {
   const Marked marked = mark_sample(sample, tokenizer, options);
   Encoded encoded;
   tokenizer.encode(marked.text, marked.spans, encoded);
-  CHECK(encoded.ids.size() == encoded.ends.size(), "encode: {} ids but {} ends", encoded.ids.size(), encoded.ends.size());
+  CHECK(encoded.ids.size() == encoded.ends.size(), "encode: {} ids but {} ends", encoded.ids.size(),
+        encoded.ends.size());
   Tokens all;
   all.ids = std::move(encoded.ids);
   all.trained.resize(all.ids.size());
@@ -189,7 +209,8 @@ void tokenize_sample(const Sample& sample, const TokenizerView& tokenizer, const
   const auto limit = static_cast<std::size_t>(options.seq_len);
   if (sample.type == Sample::Type::text) {
     for (std::size_t at = 0; at < all.ids.size(); at += limit) {
-      const auto from = static_cast<std::ptrdiff_t>(at), to = static_cast<std::ptrdiff_t>(std::min(at + limit, all.ids.size()));
+      const auto from = static_cast<std::ptrdiff_t>(at),
+                 to = static_cast<std::ptrdiff_t>(std::min(at + limit, all.ids.size()));
       Tokens piece;
       piece.ids.assign(all.ids.begin() + from, all.ids.begin() + to);
       piece.trained.assign(all.trained.begin() + from, all.trained.begin() + to);
@@ -198,7 +219,8 @@ void tokenize_sample(const Sample& sample, const TokenizerView& tokenizer, const
     return;
   }
   all.open_turn = !ends_turn(all, tokenizer);
-  for (const Value& m : sample.messages.as_list().items) all.empty_answer |= is_assistant(m) && !has_content(m);
+  for (const Value& m : sample.messages.as_list().items)
+    all.empty_answer |= is_assistant(m) && !has_content(m);
   all.cut = all.ids.size() > limit;
   if (all.cut) {
     all.ids.resize(limit);

@@ -32,17 +32,17 @@ enum class N : std::uint8_t {
   dict,       // kids: key, value, key, value
   field,      // name . names[0] as a target: a namespace's attribute
   // statements
-  data,        // value
-  output,      // kids[0]
-  branch,      // kids[0]; body; orelse (elif nests)
-  loop,        // target, kids[0]: what is walked, kids[1]: condition or null; body; orelse; recursive
-  set,         // target, kids[0]
-  set_block,   // target, kids[0]: filter or null; body
-  filter_block,// kids[0]; body
-  macro,       // name, id, params, defaults; body
-  call_block,  // kids[0]: the call; params, defaults; body
-  with,        // params, defaults; body
-  generation,  // body
+  data,    // value
+  output,  // kids[0]
+  branch,  // kids[0]; body; orelse (elif nests)
+  loop,    // target, kids[0]: what is walked, kids[1]: condition or null; body; orelse; recursive
+  set,     // target, kids[0]
+  set_block,     // target, kids[0]: filter or null; body
+  filter_block,  // kids[0]; body
+  macro,         // name, id, params, defaults; body
+  call_block,    // kids[0]: the call; params, defaults; body
+  with,          // params, defaults; body
+  generation,    // body
   break_loop,
   continue_loop,
 };

@@ -1,4 +1,5 @@
-// Statements, scopes, calls and the plain expressions; operators, filters, tests and methods have their own files.
+// Statements, scopes, calls and the plain expressions; operators, filters, tests and methods have
+// their own files.
 #include "text/jinja_eval.h"
 
 #include "core/error.h"
@@ -42,10 +43,12 @@ struct Evaluator::Deeper {
   int line;
 };
 
-Evaluator::Evaluator(const Tree& tree, const Limits& limits, std::time_t now) : tree_(tree), limits_(limits), now_(now) {}
+Evaluator::Evaluator(const Tree& tree, const Limits& limits, std::time_t now)
+    : tree_(tree), limits_(limits), now_(now) {}
 
 void Evaluator::refuse(const std::string& message) {
-  throw Error(fmt::format("template {}, line {}: {}", tree_.name, line_, message), ErrorKind::bad_file);
+  throw Error(fmt::format("template {}, line {}: {}", tree_.name, line_, message),
+              ErrorKind::bad_file);
 }
 
 void Evaluator::refuse_undefined(const Value& v) {
@@ -55,7 +58,9 @@ void Evaluator::refuse_undefined(const Value& v) {
 
 void Evaluator::charge(std::size_t amount) {
   steps_ += static_cast<std::int64_t>(std::min<std::size_t>(amount, 1u << 30));
-  if (steps_ > limits_.steps) refuse(fmt::format("more than {} steps; the template does not end in reasonable time", limits_.steps));
+  if (steps_ > limits_.steps)
+    refuse(fmt::format("more than {} steps; the template does not end in reasonable time",
+                       limits_.steps));
 }
 
 Value Evaluator::make_string(Text text) {
@@ -89,7 +94,8 @@ Text Evaluator::render(const std::vector<std::pair<std::string, Value>>& variabl
 void Evaluator::write(const Value& v) {
   append_str(*out_, v);
   if (v.is(Kind::string)) charge(v.bytes().size() / 32);
-  if (out_->bytes.size() > limits_.output) refuse(fmt::format("the output is over {} bytes", limits_.output));
+  if (out_->bytes.size() > limits_.output)
+    refuse(fmt::format("the output is over {} bytes", limits_.output));
 }
 
 Evaluator::Flow Evaluator::execute(const std::vector<NodePtr>& body) {
@@ -102,17 +108,28 @@ Evaluator::Flow Evaluator::execute(const std::vector<NodePtr>& body) {
 
 Evaluator::Flow Evaluator::execute(const Node& n) {
   switch (n.kind) {
-    case N::data: write(n.value); return Flow::next;
-    case N::break_loop: return Flow::break_loop;
-    case N::continue_loop: return Flow::continue_loop;
-    default: break;
+    case N::data:
+      write(n.value);
+      return Flow::next;
+    case N::break_loop:
+      return Flow::break_loop;
+    case N::continue_loop:
+      return Flow::continue_loop;
+    default:
+      break;
   }
   const Deeper deeper(*this, n);
   switch (n.kind) {
-    case N::output: write(evaluate(*n.kids[0])); return Flow::next;
-    case N::branch: return execute(truthy(evaluate(*n.kids[0])) ? n.body : n.orelse);
-    case N::loop: return execute_loop(n, evaluate(*n.kids[0]), nullptr);
-    case N::set: assign(*n.target, evaluate(*n.kids[0])); return Flow::next;
+    case N::output:
+      write(evaluate(*n.kids[0]));
+      return Flow::next;
+    case N::branch:
+      return execute(truthy(evaluate(*n.kids[0])) ? n.body : n.orelse);
+    case N::loop:
+      return execute_loop(n, evaluate(*n.kids[0]), nullptr);
+    case N::set:
+      assign(*n.target, evaluate(*n.kids[0]));
+      return Flow::next;
     case N::set_block: {
       Value v = make_string(capture(n));
       assign(*n.target, n.kids[0] ? evaluate_filter(*n.kids[0], &v) : v);
@@ -136,9 +153,13 @@ Evaluator::Flow Evaluator::execute(const Node& n) {
       scope_->set(n.id, Value::function(f));
       return Flow::next;
     }
-    case N::call_block: execute_call_block(n); return Flow::next;
-    case N::with: return execute_with(n);
-    default: refuse("an expression stands where a statement is expected");
+    case N::call_block:
+      execute_call_block(n);
+      return Flow::next;
+    case N::with:
+      return execute_with(n);
+    default:
+      refuse("an expression stands where a statement is expected");
   }
 }
 
@@ -226,9 +247,11 @@ void Evaluator::assign(const Node& target, const Value& value) {
     scope_->set(target.id, value);
   } else if (target.kind == N::field) {
     const Value* space = scope_->find(target.id);
-    if (!space || !space->is(Kind::space)) refuse(fmt::format("'{}' is not a namespace", target.name));
+    if (!space || !space->is(Kind::space))
+      refuse(fmt::format("'{}' is not a namespace", target.name));
     const std::string& field = target.names[0];
-    if (field.starts_with("_")) refuse(fmt::format("the attribute '{}' may not start with an underscore", field));
+    if (field.starts_with("_"))
+      refuse(fmt::format("the attribute '{}' may not start with an underscore", field));
     for (auto& [name, old] : space->as_space().items) {
       if (name != field) continue;
       old = value;
@@ -239,7 +262,8 @@ void Evaluator::assign(const Node& target, const Value& value) {
     std::vector<Value> holder;
     const auto items = iterate(value, holder);
     if (items.size() != target.kids.size()) {
-      refuse(fmt::format("{} values cannot be unpacked into {} names", items.size(), target.kids.size()));
+      refuse(fmt::format("{} values cannot be unpacked into {} names", items.size(),
+                         target.kids.size()));
     }
     for (std::size_t i = 0; i < items.size(); ++i) assign(*target.kids[i], items[i]);
   }
@@ -263,23 +287,31 @@ Value Evaluator::evaluate(const Node& n) {
       Value bounds[3];
       for (int i = 0; i < 3; ++i)
         if (n.kids[i + 1]) bounds[i] = evaluate(*n.kids[i + 1]);
-      return slice(of, n.kids[1] ? &bounds[0] : nullptr, n.kids[2] ? &bounds[1] : nullptr, n.kids[3] ? &bounds[2] : nullptr);
+      return slice(of, n.kids[1] ? &bounds[0] : nullptr, n.kids[2] ? &bounds[1] : nullptr,
+                   n.kids[3] ? &bounds[2] : nullptr);
     }
-    case N::call: return evaluate_call(n);
-    case N::filter: return evaluate_filter(n, nullptr);
+    case N::call:
+      return evaluate_call(n);
+    case N::filter:
+      return evaluate_filter(n, nullptr);
     case N::test: {
       const Value subject = evaluate(*n.kids[0]);
       return Value::boolean(apply_test(n.name, subject, evaluate_args(n.args)));
     }
-    case N::negate: return binary("neg", evaluate(*n.kids[0]), Value::none());
-    case N::plus: return binary("pos", evaluate(*n.kids[0]), Value::none());
-    case N::invert: return Value::boolean(!truthy(evaluate(*n.kids[0])));
+    case N::negate:
+      return binary("neg", evaluate(*n.kids[0]), Value::none());
+    case N::plus:
+      return binary("pos", evaluate(*n.kids[0]), Value::none());
+    case N::invert:
+      return Value::boolean(!truthy(evaluate(*n.kids[0])));
     case N::binary: {
       const Value a = evaluate(*n.kids[0]);
       return binary(n.name, a, evaluate(*n.kids[1]));
     }
-    case N::concat: return evaluate_concat(n);
-    case N::compare: return evaluate_compare(n);
+    case N::concat:
+      return evaluate_concat(n);
+    case N::compare:
+      return evaluate_compare(n);
     case N::both: {
       Value left = evaluate(*n.kids[0]);
       return truthy(left) ? evaluate(*n.kids[1]) : left;
@@ -291,7 +323,8 @@ Value Evaluator::evaluate(const Node& n) {
     case N::condition:
       if (truthy(evaluate(*n.kids[0]))) return evaluate(*n.kids[1]);
       return n.kids[2] ? evaluate(*n.kids[2]) : Value();
-    default: return evaluate_literal(n);
+    default:
+      return evaluate_literal(n);
   }
 }
 
@@ -335,7 +368,8 @@ Value Evaluator::evaluate_literal(const Node& n) {
     Dict* dict = heap_.dict();
     for (std::size_t i = 0; i + 1 < n.kids.size(); i += 2) {
       const Value key = evaluate(*n.kids[i]);
-      if (key.kind() > Kind::string && !(key.is(Kind::list) && key.as_list().flavor == Flavor::tuple)) {
+      if (key.kind() > Kind::string &&
+          !(key.is(Kind::list) && key.as_list().flavor == Flavor::tuple)) {
         refuse(fmt::format("a {} cannot be a key", type_name(key)));
       }
       dict->set(key, evaluate(*n.kids[i + 1]));
@@ -374,7 +408,9 @@ Args Evaluator::evaluate_args(const std::vector<Argument>& arguments) {
 
 Value Evaluator::evaluate_filter(const Node& n, const Value* subject) {
   // In a chain without a subject (filter and set blocks) the innermost filter takes it.
-  const Value value = n.kids[0] ? (subject ? evaluate_filter(*n.kids[0], subject) : evaluate(*n.kids[0])) : *subject;
+  const Value value = n.kids[0]
+                          ? (subject ? evaluate_filter(*n.kids[0], subject) : evaluate(*n.kids[0]))
+                          : *subject;
   line_ = n.line;
   return apply_filter(n.name, value, evaluate_args(n.args));
 }
@@ -399,7 +435,8 @@ Value Evaluator::evaluate_call(const Node& n, const Value* caller) {
       return call_method(self, callee.name, args);
     }
     const Value f = get_attribute(self, callee.name);
-    if (f.is(Kind::undefined)) refuse(fmt::format("a {} has no method '{}'", type_name(self), callee.name));
+    if (f.is(Kind::undefined))
+      refuse(fmt::format("a {} has no method '{}'", type_name(self), callee.name));
     return call(f, evaluate_args(n.args));
   }
   if (callee.kind == N::name && !scope_->find(callee.id) && is_global(callee.name)) {
@@ -431,7 +468,8 @@ Value Evaluator::call_macro(Function& function, Args args) {
   scope.parent = function.scope;
   std::size_t used = 0;
   if (args.items.size() > n.params.size()) {
-    refuse(fmt::format("macro '{}' takes {} arguments, got {}", n.name, n.params.size(), args.items.size()));
+    refuse(fmt::format("macro '{}' takes {} arguments, got {}", n.name, n.params.size(),
+                       args.items.size()));
   }
   Scope* saved = scope_;
   Text* saved_out = out_;
@@ -444,7 +482,9 @@ Value Evaluator::call_macro(Function& function, Args args) {
     }
     const Value* given = args.get(args.items.size(), p.name);
     used += given != nullptr;
-    scope.set(p.id, given ? *given : p.fallback ? evaluate(*p.fallback) : Value::undefined(&p.name));
+    scope.set(p.id, given        ? *given
+                    : p.fallback ? evaluate(*p.fallback)
+                                 : Value::undefined(&p.name));
   }
   for (const auto& [name, value] : args.named) {
     if (name != "caller") continue;
@@ -452,7 +492,8 @@ Value Evaluator::call_macro(Function& function, Args args) {
     const int id = find_name(tree_, "caller");
     if (id >= 0) scope.set(id, value);
   }
-  if (used != args.named.size()) refuse(fmt::format("macro '{}' got a keyword argument that it does not take", n.name));
+  if (used != args.named.size())
+    refuse(fmt::format("macro '{}' got a keyword argument that it does not take", n.name));
   Text text;
   out_ = &text;
   const Flow flow = execute(n.body);
@@ -485,7 +526,8 @@ Value Evaluator::recurse(Loop& loop, const Args& args) {
 }
 
 Value Evaluator::loop_field(Loop& loop, const std::string& name) {
-  const auto index = static_cast<std::int64_t>(loop.index), length = static_cast<std::int64_t>(loop.items.size());
+  const auto index = static_cast<std::int64_t>(loop.index),
+             length = static_cast<std::int64_t>(loop.items.size());
   if (name == "index") return Value::integer(index + 1);
   if (name == "index0") return Value::integer(index);
   if (name == "revindex") return Value::integer(length - index);
@@ -522,7 +564,8 @@ Value Evaluator::get_item(const Value& of, const Value& key) {
   if (of.is(Kind::undefined)) refuse_undefined(of);
   if (of.is(Kind::dict)) {
     if (const Value* v = of.as_dict().find(key)) return *v;
-  } else if (of.is(Kind::list) && of.as_list().indexable() && (key.is(Kind::integer) || key.is(Kind::boolean))) {
+  } else if (of.is(Kind::list) && of.as_list().indexable() &&
+             (key.is(Kind::integer) || key.is(Kind::boolean))) {
     const auto& items = of.as_list().items;
     const auto size = static_cast<std::int64_t>(items.size());
     const std::int64_t i = key.as_int() < 0 ? key.as_int() + size : key.as_int();

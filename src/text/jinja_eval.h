@@ -1,8 +1,9 @@
-// The interpreter: walks the tree and writes marked text, within budgets of steps, depth and output bytes.
+// The interpreter: walks the tree and writes marked text, within budgets of steps, depth and output
+// bytes.
 //
-// Names resolve through a chain of scopes, as Jinja's do: loops, macros and captured blocks open one, `if` does not.
-// Nothing but data can be reached: attributes are keys of dicts, fields of namespaces and loops, or the methods listed in
-// jinja_methods.cpp.
+// Names resolve through a chain of scopes, as Jinja's do: loops, macros and captured blocks open
+// one, `if` does not. Nothing but data can be reached: attributes are keys of dicts, fields of
+// namespaces and loops, or the methods listed in jinja_methods.cpp.
 #pragma once
 #include <cstdint>
 #include <ctime>
@@ -17,8 +18,8 @@
 namespace supersonic::text::jinja {
 
 struct Limits {
-  std::int64_t steps = 10'000'000;          // nodes evaluated plus elements and 32-byte pieces touched
-  int depth = 1200;                         // nested evaluations; a macro call takes about six
+  std::int64_t steps = 10'000'000;  // nodes evaluated plus elements and 32-byte pieces touched
+  int depth = 1200;                 // nested evaluations; a macro call takes about six
   std::size_t output = std::size_t{1} << 26;  // bytes of the rendered text
 };
 
@@ -49,7 +50,8 @@ class Evaluator {
   void charge(std::size_t amount);  // counts steps; throws when they are used up
   Value make_string(Text text);     // charged by size
   Value to_string(const Value& v);  // str(v)
-  // The elements that iterating v yields: items, keys, characters. A generator is used up. `holder` keeps temporaries.
+  // The elements that iterating v yields: items, keys, characters. A generator is used up. `holder`
+  // keeps temporaries.
   std::span<const Value> iterate(const Value& v, std::vector<Value>& holder);
   Value get_item(const Value& of, const Value& key);
   Value get_attribute(const Value& of, const std::string& name);
@@ -60,7 +62,8 @@ class Evaluator {
   bool apply_test(const std::string& name, const Value& subject, const Args& args);
   Value call_method(const Value& self, const std::string& name, const Args& args);
   Value call_global(const std::string& name, const Args& args);
-  [[noreturn]] void refuse(const std::string& message);  // Error(bad_file) with the template's name and current line
+  [[noreturn]] void refuse(
+      const std::string& message);  // Error(bad_file) with the template's name and current line
   [[noreturn]] void refuse_undefined(const Value& v);
 
  private:
@@ -113,9 +116,9 @@ namespace supersonic::text {
 // A macro, a bound method, or a global function.
 struct Function {
   std::string name;
-  Value self;                             // of a method; undefined otherwise
-  const jinja::Node* macro = nullptr;     // macro or call block
-  jinja::Scope* scope = nullptr;          // where the macro was defined
+  Value self;                          // of a method; undefined otherwise
+  const jinja::Node* macro = nullptr;  // macro or call block
+  jinja::Scope* scope = nullptr;       // where the macro was defined
   bool method = false;
 };
 

@@ -41,13 +41,18 @@ std::vector<Value> items_of(Evaluator& e, const Value& v) {
 
 Value length(Evaluator& e, const Value& v, const Args&) {
   switch (v.kind()) {
-    case Kind::undefined: return Value::integer(0);
-    case Kind::string: return Value::integer(static_cast<std::int64_t>(count_code_points(v.bytes())));
-    case Kind::dict: return Value::integer(static_cast<std::int64_t>(v.as_dict().items.size()));
+    case Kind::undefined:
+      return Value::integer(0);
+    case Kind::string:
+      return Value::integer(static_cast<std::int64_t>(count_code_points(v.bytes())));
+    case Kind::dict:
+      return Value::integer(static_cast<std::int64_t>(v.as_dict().items.size()));
     case Kind::list:
-      if (v.as_list().sized()) return Value::integer(static_cast<std::int64_t>(v.as_list().items.size()));
+      if (v.as_list().sized())
+        return Value::integer(static_cast<std::int64_t>(v.as_list().items.size()));
       [[fallthrough]];
-    default: e.refuse(fmt::format("a {} has no length", type_name(v)));
+    default:
+      e.refuse(fmt::format("a {} has no length", type_name(v)));
   }
 }
 
@@ -101,7 +106,9 @@ Value choose(Evaluator& e, const Value& v, const Args& args, bool by_attribute, 
   const bool tested = args.items.size() > first;
   const std::string name = tested ? need_string(e, &args.items[first], "a test's name") : "";
   Args rest;
-  if (tested) rest = {{args.items.begin() + static_cast<std::ptrdiff_t>(first) + 1, args.items.end()}, args.named};
+  if (tested)
+    rest = {{args.items.begin() + static_cast<std::ptrdiff_t>(first) + 1, args.items.end()},
+            args.named};
   if (!truthy(v)) return new_list(e, {}, Flavor::generator);  // none, false and 0 count as empty
   for (const Value& item : items_of(e, v)) {
     e.charge(1);
@@ -111,14 +118,17 @@ Value choose(Evaluator& e, const Value& v, const Args& args, bool by_attribute, 
   return new_list(e, std::move(out), Flavor::generator);
 }
 
-Value lowered(const Value& v) { return v.is(Kind::string) ? Value::string(map_case(v.text(), Case::lower)) : v; }
+Value lowered(const Value& v) {
+  return v.is(Kind::string) ? Value::string(map_case(v.text(), Case::lower)) : v;
+}
 
 void stable_sort_by(Evaluator& e, std::vector<std::pair<Value, Value>>& keyed, bool reverse) {
   e.charge(keyed.size() * 16);
   const auto less = [](const auto& a, const auto& b) { return compare(a.first, b.first) < 0; };
   // reverse keeps equal elements in their order
   if (reverse) {
-    std::stable_sort(keyed.begin(), keyed.end(), [](const auto& a, const auto& b) { return compare(b.first, a.first) < 0; });
+    std::stable_sort(keyed.begin(), keyed.end(),
+                     [](const auto& a, const auto& b) { return compare(b.first, a.first) < 0; });
   } else {
     std::stable_sort(keyed.begin(), keyed.end(), less);
   }
@@ -126,7 +136,8 @@ void stable_sort_by(Evaluator& e, std::vector<std::pair<Value, Value>>& keyed, b
 
 Value sort_key(Evaluator& e, const Value& item, const Value* attribute, bool case_sensitive) {
   Value key = item;
-  if (attribute && attribute->is(Kind::string) && attribute->bytes().find(',') != std::string::npos) {
+  if (attribute && attribute->is(Kind::string) &&
+      attribute->bytes().find(',') != std::string::npos) {
     std::vector<Value> parts;
     const std::string& s = attribute->bytes();
     for (std::size_t at = 0; at <= s.size();) {
@@ -145,14 +156,17 @@ Value sort_key(Evaluator& e, const Value& item, const Value* attribute, bool cas
 Value sort(Evaluator& e, const Value& v, const Args& args) {
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : items_of(e, v))
-    keyed.emplace_back(sort_key(e, item, args.get(2, "attribute"), flag(args, 1, "case_sensitive")), item);
+    keyed.emplace_back(sort_key(e, item, args.get(2, "attribute"), flag(args, 1, "case_sensitive")),
+                       item);
   stable_sort_by(e, keyed, flag(args, 0, "reverse"));
   std::vector<Value> out;
   for (auto& [key, item] : keyed) out.push_back(std::move(item));
   return new_list(e, std::move(out));
 }
 
-Value pair(Evaluator& e, const Value& a, const Value& b) { return new_list(e, {a, b}, Flavor::tuple); }
+Value pair(Evaluator& e, const Value& a, const Value& b) {
+  return new_list(e, {a, b}, Flavor::tuple);
+}
 
 Value dictsort(Evaluator& e, const Value& v, const Args& args) {
   if (!v.is(Kind::dict)) e.refuse(fmt::format("dictsort needs a dict, got a {}", type_name(v)));
@@ -178,7 +192,8 @@ Value unique(Evaluator& e, const Value& v, const Args& args) {
     Value key = attribute ? walk(e, item, *attribute, nullptr) : item;
     if (!sensitive) key = lowered(key);
     e.charge(seen.size());
-    if (std::any_of(seen.begin(), seen.end(), [&](const Value& s) { return equal(s, key); })) continue;
+    if (std::any_of(seen.begin(), seen.end(), [&](const Value& s) { return equal(s, key); }))
+      continue;
     seen.push_back(key);
     out.push_back(item);
   }
@@ -245,7 +260,8 @@ Value sum(Evaluator& e, const Value& v, const Args& args) {
   const Value* attribute = args.get(0, "attribute");
   const Value* start = args.get(1, "start");
   Value total = start ? *start : Value::integer(0);
-  for (const Value& item : items_of(e, v)) total = e.binary("+", total, attribute ? walk(e, item, *attribute, nullptr) : item);
+  for (const Value& item : items_of(e, v))
+    total = e.binary("+", total, attribute ? walk(e, item, *attribute, nullptr) : item);
   return total;
 }
 
@@ -299,11 +315,14 @@ Value to_int(Evaluator&, const Value& v, const Args& args) {
     std::string_view s = std::string_view(v.bytes()).substr(t.begin, t.end - t.begin);
     if (s.starts_with("+")) s.remove_prefix(1);
     const Value* base = args.get(1, "base");
-    const int radix = base && base->is(Kind::integer) && base->as_int() >= 2 && base->as_int() <= 36 ? static_cast<int>(base->as_int()) : 10;
+    const int radix = base && base->is(Kind::integer) && base->as_int() >= 2 && base->as_int() <= 36
+                          ? static_cast<int>(base->as_int())
+                          : 10;
     if (radix == 16 && (s.starts_with("0x") || s.starts_with("0X"))) s.remove_prefix(2);
     std::int64_t i = 0;
     const auto [ptr, ec] = std::from_chars(s.data(), s.data() + s.size(), i, radix);
-    if (ec == std::errc() && ptr == s.data() + s.size() && !s.empty()) return Value::integer(i, origin(v));
+    if (ec == std::errc() && ptr == s.data() + s.size() && !s.empty())
+      return Value::integer(i, origin(v));
     if (!parse_real(v.bytes(), d)) return fallback;
   } else if (v.is_number()) {
     if (!v.is(Kind::real)) return Value::integer(v.as_int(), v.mark());
@@ -327,7 +346,9 @@ Value round_number(Evaluator& e, const Value& v, const Args& args) {
   if (!v.is_number()) e.refuse(fmt::format("round needs a number, got a {}", type_name(v)));
   const Value* p = args.get(0, "precision");
   const Value* m = args.get(1, "method");
-  const int precision = p && p->is(Kind::integer) ? static_cast<int>(std::clamp<std::int64_t>(p->as_int(), -15, 15)) : 0;
+  const int precision = p && p->is(Kind::integer)
+                            ? static_cast<int>(std::clamp<std::int64_t>(p->as_int(), -15, 15))
+                            : 0;
   const std::string method = m ? need_string(e, m, "round's method") : "common";
   const double x = v.as_real(), scale = std::pow(10.0, precision);
   if (method == "ceil") return Value::real(std::ceil(x * scale) / scale, v.mark());
@@ -352,7 +373,8 @@ Value to_json(Evaluator& e, const Value& v, const Args& args) {
     if (indent->is(Kind::string)) {
       layout.indent = indent->bytes();
     } else if (indent->is_number()) {
-      layout.indent = std::string(static_cast<std::size_t>(std::clamp<std::int64_t>(indent->as_int(), 0, 1000)), ' ');
+      layout.indent = std::string(
+          static_cast<std::size_t>(std::clamp<std::int64_t>(indent->as_int(), 0, 1000)), ' ');
     }
   }
   const Value* separators = args.get(2, "separators");
@@ -384,7 +406,8 @@ Value safe(Evaluator& e, const Value& v, const Args&) {
 Value escape(Evaluator& e, const Value& v, const Args&) {
   Value s = e.to_string(v);
   if (s.text().safe) return s;
-  for (auto [from, to] : {std::pair{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}}) {
+  for (auto [from, to] :
+       {std::pair{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}}) {
     Text to_text;
     to_text.append(to, origin(s));
     s = e.make_string(replace_all(s.text(), from, to_text, -1));
@@ -395,8 +418,15 @@ Value escape(Evaluator& e, const Value& v, const Args&) {
 Value indent(Evaluator& e, const Value& v, const Args& args) {
   const Value s = e.to_string(v);
   const Value* width = args.get(0, "width");
-  const Text pad = width && width->is(Kind::string) ? width->text() : Value::string(std::string(static_cast<std::size_t>(
-      width && width->is_number() ? std::clamp<std::int64_t>(width->as_int(), 0, 1000) : 4), ' ')).text();
+  const Text pad =
+      width && width->is(Kind::string)
+          ? width->text()
+          : Value::string(std::string(static_cast<std::size_t>(
+                                          width && width->is_number()
+                                              ? std::clamp<std::int64_t>(width->as_int(), 0, 1000)
+                                              : 4),
+                                      ' '))
+                .text();
   const bool first = flag(args, 1, "first"), blank = flag(args, 2, "blank");
   Text out;
   if (first) out.append(pad);
@@ -426,7 +456,8 @@ Value trim(Evaluator& e, const Value& v, const Args& args) {
   const Value* chars = args.get(0, "chars");
   const Value s = e.to_string(v);
   const bool given = chars && !chars->is(Kind::none);
-  return e.make_string(strip(s.text(), given ? &need_string(e, chars, "trim's characters") : nullptr, true, true));
+  return e.make_string(
+      strip(s.text(), given ? &need_string(e, chars, "trim's characters") : nullptr, true, true));
 }
 
 template <Case how>
@@ -434,8 +465,12 @@ Value with_case(Evaluator& e, const Value& v, const Args&) {
   return e.make_string(map_case(e.to_string(v).text(), how));
 }
 
-Value attribute(Evaluator& e, const Value& v, const Args& args) { return e.get_attribute(v, need_string(e, args.get(0, "name"), "attr's name")); }
-Value format(Evaluator& e, const Value& v, const Args& args) { return e.make_string(format_percent(e, e.to_string(v).text(), args)); }
+Value attribute(Evaluator& e, const Value& v, const Args& args) {
+  return e.get_attribute(v, need_string(e, args.get(0, "name"), "attr's name"));
+}
+Value format(Evaluator& e, const Value& v, const Args& args) {
+  return e.make_string(format_percent(e, e.to_string(v).text(), args));
+}
 Value list(Evaluator& e, const Value& v, const Args&) { return new_list(e, items_of(e, v)); }
 Value string(Evaluator& e, const Value& v, const Args&) { return e.to_string(v); }
 
@@ -470,14 +505,18 @@ constexpr std::pair<std::string_view, Filter> kFilters[] = {
     {"map", map},
     {"max", [](Evaluator& e, const Value& v, const Args& a) { return extreme(e, v, a, true); }},
     {"min", [](Evaluator& e, const Value& v, const Args& a) { return extreme(e, v, a, false); }},
-    {"reject", [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, false, false); }},
-    {"rejectattr", [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, true, false); }},
+    {"reject",
+     [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, false, false); }},
+    {"rejectattr",
+     [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, true, false); }},
     {"replace", replace},
     {"reverse", reverse},
     {"round", round_number},
     {"safe", safe},
-    {"select", [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, false, true); }},
-    {"selectattr", [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, true, true); }},
+    {"select",
+     [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, false, true); }},
+    {"selectattr",
+     [](Evaluator& e, const Value& v, const Args& a) { return choose(e, v, a, true, true); }},
     {"sort", sort},
     {"string", string},
     {"sum", sum},

@@ -14,7 +14,8 @@ namespace {
 
 class Reader {
  public:
-  Reader(std::string_view s, Heap& heap, const JsonOptions& options) : s_(s), heap_(heap), options_(options) {}
+  Reader(std::string_view s, Heap& heap, const JsonOptions& options)
+      : s_(s), heap_(heap), options_(options) {}
 
   Value document() {
     Value v = value(0);
@@ -24,9 +25,13 @@ class Reader {
   }
 
  private:
-  [[noreturn]] void refuse(std::string_view what) const { fail(ErrorKind::bad_file, "at byte {}: {}", at_, what); }
+  [[noreturn]] void refuse(std::string_view what) const {
+    fail(ErrorKind::bad_file, "at byte {}: {}", at_, what);
+  }
   void space() {
-    while (at_ < s_.size() && (s_[at_] == ' ' || s_[at_] == '\n' || s_[at_] == '\r' || s_[at_] == '\t')) ++at_;
+    while (at_ < s_.size() &&
+           (s_[at_] == ' ' || s_[at_] == '\n' || s_[at_] == '\r' || s_[at_] == '\t'))
+      ++at_;
   }
   bool skip(std::string_view what) {
     if (!s_.substr(at_).starts_with(what)) return false;
@@ -35,7 +40,8 @@ class Reader {
   }
 
   Value value(int depth) {
-    if (depth > options_.max_depth) refuse(fmt::format("nested over {} levels deep", options_.max_depth));
+    if (depth > options_.max_depth)
+      refuse(fmt::format("nested over {} levels deep", options_.max_depth));
     space();
     if (at_ >= s_.size()) refuse("a value is missing");
     const char c = s_[at_];
@@ -48,10 +54,13 @@ class Reader {
     if (skip("false")) return Value::boolean(false, options_.mark);
     if (skip("null")) return Value::none();
     if (skip("NaN")) return Value::real(std::nan(""), options_.mark);
-    if (skip("Infinity")) return Value::real(std::numeric_limits<double>::infinity(), options_.mark);
-    if (skip("-Infinity")) return Value::real(-std::numeric_limits<double>::infinity(), options_.mark);
+    if (skip("Infinity"))
+      return Value::real(std::numeric_limits<double>::infinity(), options_.mark);
+    if (skip("-Infinity"))
+      return Value::real(-std::numeric_limits<double>::infinity(), options_.mark);
     if (c == '-' || (c >= '0' && c <= '9')) return number();
-    refuse(fmt::format("'{}' does not start a value", static_cast<unsigned char>(c) < 0x80 && c >= ' ' ? c : '?'));
+    refuse(fmt::format("'{}' does not start a value",
+                       static_cast<unsigned char>(c) < 0x80 && c >= ' ' ? c : '?'));
   }
 
   Value array(int depth) {
@@ -105,9 +114,11 @@ class Reader {
     }
     const char *from = s_.data() + begin, *to = s_.data() + at_;
     std::int64_t i = 0;
-    if (!real && std::from_chars(from, to, i).ec == std::errc()) return Value::integer(i, options_.mark);
+    if (!real && std::from_chars(from, to, i).ec == std::errc())
+      return Value::integer(i, options_.mark);
     double d = 0;
-    if (std::from_chars(from, to, d).ec != std::errc()) d = out_of_range(std::string_view(from, to - from));
+    if (std::from_chars(from, to, d).ec != std::errc())
+      d = out_of_range(std::string_view(from, to - from));
     return Value::real(d, options_.mark);
   }
 
@@ -123,7 +134,8 @@ class Reader {
     std::uint32_t code = 0;
     if (at_ + 4 > s_.size()) refuse("a \\u escape is cut off");
     const auto [ptr, ec] = std::from_chars(s_.data() + at_, s_.data() + at_ + 4, code, 16);
-    if (ec != std::errc() || ptr != s_.data() + at_ + 4) refuse("a \\u escape needs four hexadecimal digits");
+    if (ec != std::errc() || ptr != s_.data() + at_ + 4)
+      refuse("a \\u escape needs four hexadecimal digits");
     at_ += 4;
     return code;
   }
@@ -148,7 +160,9 @@ class Reader {
     ++at_;
     while (true) {
       std::size_t end = at_;
-      while (end < s_.size() && s_[end] != '"' && s_[end] != '\\' && static_cast<unsigned char>(s_[end]) >= 0x20) ++end;
+      while (end < s_.size() && s_[end] != '"' && s_[end] != '\\' &&
+             static_cast<unsigned char>(s_[end]) >= 0x20)
+        ++end;
       out.append(s_.substr(at_, end - at_));
       at_ = end;
       if (at_ >= s_.size()) refuse("a string is not closed");
@@ -196,7 +210,8 @@ void json_string(Text& out, const Text& text, bool ascii) {
         out.append(fmt::format("\\u{:04x}", static_cast<std::uint32_t>(c)), mark);
       } else {
         const std::uint32_t v = c - 0x10000;
-        out.append(fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + (v >> 10), 0xDC00 + (v & 0x3FF)), mark);
+        out.append(fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + (v >> 10), 0xDC00 + (v & 0x3FF)),
+                   mark);
       }
     } else {
       out.append(std::string_view(s).substr(begin, at - begin), mark);
@@ -220,18 +235,29 @@ std::string real_json(double d) {
 void json_key(Text& out, const Value& key, bool ascii) {
   Text text;
   switch (key.kind()) {
-    case Kind::string: return json_string(out, key.text(), ascii);
-    case Kind::integer: text.append(fmt::format("{}", key.as_int()), key.mark()); break;
-    case Kind::real: text.append(real_json(key.as_real()), key.mark()); break;
-    case Kind::boolean: text.append(key.as_bool() ? "true" : "false", key.mark()); break;
-    case Kind::none: text.append("null", key.mark()); break;
-    default: type_error(fmt::format("tojson: a key of type {} is not allowed", type_name(key)));
+    case Kind::string:
+      return json_string(out, key.text(), ascii);
+    case Kind::integer:
+      text.append(fmt::format("{}", key.as_int()), key.mark());
+      break;
+    case Kind::real:
+      text.append(real_json(key.as_real()), key.mark());
+      break;
+    case Kind::boolean:
+      text.append(key.as_bool() ? "true" : "false", key.mark());
+      break;
+    case Kind::none:
+      text.append("null", key.mark());
+      break;
+    default:
+      type_error(fmt::format("tojson: a key of type {} is not allowed", type_name(key)));
   }
   json_string(out, text, ascii);
 }
 
 void json_list(Text& out, const List& list, const JsonLayout& layout, int depth) {
-  if (list.flavor > Flavor::tuple) type_error("tojson: a generator, view or range is not JSON; apply |list first");
+  if (list.flavor > Flavor::tuple)
+    type_error("tojson: a generator, view or range is not JSON; apply |list first");
   if (list.items.empty()) return out.append("[]", {});
   out.append("[", {});
   for (std::size_t i = 0; i < list.items.size(); ++i) {
@@ -248,7 +274,8 @@ void json_dict(Text& out, const Dict& dict, const JsonLayout& layout, int depth)
   std::vector<const std::pair<Value, Value>*> order;
   for (const auto& item : dict.items) order.push_back(&item);
   if (layout.sort_keys) {
-    std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return compare(a->first, b->first) < 0; });
+    std::stable_sort(order.begin(), order.end(),
+                     [](const auto* a, const auto* b) { return compare(a->first, b->first) < 0; });
   }
   out.append("{", {});
   for (std::size_t i = 0; i < order.size(); ++i) {
@@ -271,14 +298,22 @@ Value parse_json(std::string_view json, Heap& heap, const JsonOptions& options) 
 void append_json(Text& out, const Value& v, const JsonLayout& layout, int depth) {
   CHECK_FILE(depth < kMaxValueDepth, "tojson: nested over {} levels deep", kMaxValueDepth);
   switch (v.kind()) {
-    case Kind::none: return out.append("null", v.mark());
-    case Kind::boolean: return out.append(v.as_bool() ? "true" : "false", v.mark());
-    case Kind::integer: return out.append(fmt::format("{}", v.as_int()), v.mark());
-    case Kind::real: return out.append(real_json(v.as_real()), v.mark());
-    case Kind::string: return json_string(out, v.text(), layout.ensure_ascii);
-    case Kind::list: return json_list(out, v.as_list(), layout, depth);
-    case Kind::dict: return json_dict(out, v.as_dict(), layout, depth);
-    default: type_error(fmt::format("tojson: a value of type {} is not JSON", type_name(v)));
+    case Kind::none:
+      return out.append("null", v.mark());
+    case Kind::boolean:
+      return out.append(v.as_bool() ? "true" : "false", v.mark());
+    case Kind::integer:
+      return out.append(fmt::format("{}", v.as_int()), v.mark());
+    case Kind::real:
+      return out.append(real_json(v.as_real()), v.mark());
+    case Kind::string:
+      return json_string(out, v.text(), layout.ensure_ascii);
+    case Kind::list:
+      return json_list(out, v.as_list(), layout, depth);
+    case Kind::dict:
+      return json_dict(out, v.as_dict(), layout, depth);
+    default:
+      type_error(fmt::format("tojson: a value of type {} is not JSON", type_name(v)));
   }
 }
 

@@ -1,4 +1,5 @@
-// JSON text ⇄ template values: a strict reader for data from outside and Python's json.dumps for the tojson filter.
+// JSON text ⇄ template values: a strict reader for data from outside and Python's json.dumps for
+// the tojson filter.
 #pragma once
 #include <string>
 #include <string_view>
@@ -11,8 +12,9 @@ struct JsonOptions {
   Mark mark = {kFromData};  // origin of every string and number in the document
   int max_depth = 64;
 };
-// Reads exactly one value. Throws Error(bad_file) that names the byte offset ("at byte N: …"). A repeated key keeps its
-// last value; integers beyond 64 bits become floats; a lone surrogate becomes U+FFFD.
+// Reads exactly one value. Throws Error(bad_file) that names the byte offset ("at byte N: …"). A
+// repeated key keeps its last value; integers beyond 64 bits become floats; a lone surrogate
+// becomes U+FFFD.
 Value parse_json(std::string_view json, Heap& heap, const JsonOptions& options = {});
 
 struct JsonLayout {

@@ -1,4 +1,5 @@
-// The lexer: text up to the next tag, then the tag's tokens up to its closing mark while brackets balance.
+// The lexer: text up to the next tag, then the tag's tokens up to its closing mark while brackets
+// balance.
 #include "text/jinja_lexer.h"
 
 #include <algorithm>
@@ -29,7 +30,8 @@ std::string normalize(std::string_view source) {
 }
 
 bool is_name_start(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || static_cast<unsigned char>(c) >= 0x80;
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+         static_cast<unsigned char>(c) >= 0x80;
 }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -45,15 +47,20 @@ class Lexer {
 
  private:
   [[noreturn]] void fail_here(const std::string& message) {
-    throw Error(fmt::format("template {}, line {}: {}", name_, line_, message), ErrorKind::bad_file);
+    throw Error(fmt::format("template {}, line {}: {}", name_, line_, message),
+                ErrorKind::bad_file);
   }
-  bool starts(std::string_view what) const { return std::string_view(s_).substr(at_).starts_with(what); }
+  bool starts(std::string_view what) const {
+    return std::string_view(s_).substr(at_).starts_with(what);
+  }
   void push(Tok type, std::string text) { tokens_.push_back({type, line_, std::move(text)}); }
   void advance(std::size_t to) {
     line_ += static_cast<int>(std::count(s_.begin() + at_, s_.begin() + to, '\n'));
     at_ = to;
   }
-  void skip_space() { advance(at_ + trim_space(std::string_view(s_).substr(at_), true, false).begin); }
+  void skip_space() {
+    advance(at_ + trim_space(std::string_view(s_).substr(at_), true, false).begin);
+  }
 
   // Emits text [at_, tag) as the tag's sign wants it; lstrip: a block or comment.
   void emit_text(std::size_t tag, char sign, bool lstrip) {
@@ -64,13 +71,15 @@ class Lexer {
       const std::size_t newline = text.rfind('\n');
       const std::size_t start = newline == text.npos ? 0 : newline + 1;
       const bool own_line = newline != text.npos || line_start_;
-      if (own_line && trim_space(text.substr(start), true, false).begin == text.size() - start) text = text.substr(0, start);
+      if (own_line && trim_space(text.substr(start), true, false).begin == text.size() - start)
+        text = text.substr(0, start);
     }
     if (!text.empty()) push(Tok::data, std::string(text));
     advance(tag);
   }
 
-  // After a tag's end: sign '-' eats all white space, else (blocks and comments) one newline unless '+'.
+  // After a tag's end: sign '-' eats all white space, else (blocks and comments) one newline unless
+  // '+'.
   void after_tag(char sign, bool trim) {
     const std::size_t before = at_;
     if (sign == '-') {
@@ -81,7 +90,9 @@ class Lexer {
     line_start_ = at_ > before && s_[at_ - 1] == '\n';
   }
 
-  char sign_at(std::size_t at) const { return at < s_.size() && (s_[at] == '-' || s_[at] == '+') ? s_[at] : 0; }
+  char sign_at(std::size_t at) const {
+    return at < s_.size() && (s_[at] == '-' || s_[at] == '+') ? s_[at] : 0;
+  }
 
   void text_then_tag() {
     std::size_t tag = at_;
@@ -161,7 +172,8 @@ class Lexer {
       }
       if (brackets.empty()) {
         const char sign = sign_at(at_);
-        const bool signed_end = sign && (sign == '-' || end == Tok::block_end) && s_.compare(at_ + 1, 2, close) == 0;
+        const bool signed_end =
+            sign && (sign == '-' || end == Tok::block_end) && s_.compare(at_ + 1, 2, close) == 0;
         if (signed_end || starts(close)) {
           push(end, "");
           advance(at_ + 2 + signed_end);
@@ -183,8 +195,9 @@ class Lexer {
       push(Tok::name, s_.substr(at_, end - at_));
       return advance(end);
     }
-    static constexpr std::string_view ops[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
-                                               "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
+    static constexpr std::string_view ops[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/",
+                                               "*",  "%",  "~",  "[",  "]",  "(",  ")", "{", "}",
+                                               ">",  "<",  "=",  ".",  ":",  "|",  ",", ";"};
     for (std::string_view op : ops) {
       if (!starts(op)) continue;
       balance(op[0], brackets);
@@ -212,7 +225,10 @@ class Lexer {
     }
     if (base != 10) end += 2;
     const auto digits = [&] {
-      while (end < s_.size() && (is_digit(s_[end]) || s_[end] == '_' || (base == 16 && std::isxdigit(static_cast<unsigned char>(s_[end]))))) ++end;
+      while (end < s_.size() &&
+             (is_digit(s_[end]) || s_[end] == '_' ||
+              (base == 16 && std::isxdigit(static_cast<unsigned char>(s_[end])))))
+        ++end;
     };
     digits();
     bool real = false;
@@ -240,8 +256,10 @@ class Lexer {
     Token& token = tokens_.back();
     const char* first = text.data() + (base == 10 ? 0 : 2);
     const char* last = text.data() + text.size();
-    const auto result = real ? std::from_chars(first, last, token.real) : std::from_chars(first, last, token.integer, base);
-    if (result.ec != std::errc() || result.ptr != last) fail_here(fmt::format("the number {} does not fit", text));
+    const auto result = real ? std::from_chars(first, last, token.real)
+                             : std::from_chars(first, last, token.integer, base);
+    if (result.ec != std::errc() || result.ptr != last)
+      fail_here(fmt::format("the number {} does not fit", text));
     advance(end);
   }
 
@@ -250,7 +268,8 @@ class Lexer {
     const char* first = s_.data() + p;
     if (p + digits > s_.size()) fail_here("a string escape is cut off");
     const auto [ptr, ec] = std::from_chars(first, first + digits, code, 16);
-    if (ec != std::errc() || ptr != first + digits || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) {
+    if (ec != std::errc() || ptr != first + digits || code > 0x10FFFF ||
+        (code >= 0xD800 && code < 0xE000)) {
       fail_here("a string escape is not a character");
     }
     p += digits;
@@ -268,7 +287,8 @@ class Lexer {
       append_code_point(out, hex(p, c == 'x' ? 2 : c == 'u' ? 4 : 8));
     } else if (c >= '0' && c <= '7') {
       std::uint32_t code = c - '0';
-      for (int i = 0; i < 2 && p < s_.size() && s_[p] >= '0' && s_[p] <= '7'; ++i) code = code * 8 + (s_[p++] - '0');
+      for (int i = 0; i < 2 && p < s_.size() && s_[p] >= '0' && s_[p] <= '7'; ++i)
+        code = code * 8 + (s_[p++] - '0');
       append_code_point(out, code);
     } else {
       out += '\\';
@@ -302,7 +322,8 @@ class Lexer {
 }  // namespace
 
 std::vector<Token> tokenize(std::string_view source, const std::string& name) {
-  CHECK_FILE(source.size() <= kMaxSource, "template {}: {} bytes; a template may have {}", name, source.size(), kMaxSource);
+  CHECK_FILE(source.size() <= kMaxSource, "template {}: {} bytes; a template may have {}", name,
+             source.size(), kMaxSource);
   return Lexer(normalize(source), name).run();
 }
 

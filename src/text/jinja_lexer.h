@@ -1,4 +1,5 @@
-// Template source → tokens, with Jinja's white-space control: trim_blocks and lstrip_blocks on, a trailing newline dropped.
+// Template source → tokens, with Jinja's white-space control: trim_blocks and lstrip_blocks on, a
+// trailing newline dropped.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -7,7 +8,19 @@
 
 namespace supersonic::text::jinja {
 
-enum class Tok : std::uint8_t { data, variable_begin, variable_end, block_begin, block_end, name, string, integer, real, op, end };
+enum class Tok : std::uint8_t {
+  data,
+  variable_begin,
+  variable_end,
+  block_begin,
+  block_end,
+  name,
+  string,
+  integer,
+  real,
+  op,
+  end
+};
 
 struct Token {
   Tok type;

@@ -1,4 +1,5 @@
-// Methods of strings, dicts, lists and loops, and the global functions: all that a template can call besides its macros.
+// Methods of strings, dicts, lists and loops, and the global functions: all that a template can
+// call besides its macros.
 #include <algorithm>
 #include <ctime>
 
@@ -19,7 +20,8 @@ const Value& need(Evaluator& e, const Args& args, std::size_t i, std::string_vie
 }
 const Value& need_text(Evaluator& e, const Args& args, std::size_t i, std::string_view name) {
   const Value& v = need(e, args, i, name);
-  if (!v.is(Kind::string)) e.refuse(fmt::format("the argument '{}' must be a string, got a {}", name, type_name(v)));
+  if (!v.is(Kind::string))
+    e.refuse(fmt::format("the argument '{}' must be a string, got a {}", name, type_name(v)));
   return v;
 }
 
@@ -40,7 +42,8 @@ Value split(Evaluator& e, const Value& self, const Args& args) {
   const Value *separator = args.get(0, "sep"), *limit = args.get(1, "maxsplit");
   const std::int64_t n = limit && limit->is(Kind::integer) ? limit->as_int() : -1;
   if (!separator || separator->is(Kind::none)) {
-    return pieces(e, self, right ? split_space_right(self.bytes(), n) : split_space(self.bytes(), n));
+    return pieces(e, self,
+                  right ? split_space_right(self.bytes(), n) : split_space(self.bytes(), n));
   }
   const std::string& s = need_text(e, args, 0, "sep").bytes();
   if (s.empty()) e.refuse("split: the separator is empty");
@@ -51,7 +54,8 @@ template <bool left, bool right>
 Value strip_ends(Evaluator& e, const Value& self, const Args& args) {
   const Value* chars = args.get(0, "chars");
   const bool given = chars && !chars->is(Kind::none);
-  return e.make_string(strip(self.text(), given ? &need_text(e, args, 0, "chars").bytes() : nullptr, left, right));
+  return e.make_string(
+      strip(self.text(), given ? &need_text(e, args, 0, "chars").bytes() : nullptr, left, right));
 }
 
 template <bool end>
@@ -61,8 +65,10 @@ Value has_affix(Evaluator& e, const Value& self, const Args& args) {
   std::span<const Value> any = {&what, 1};
   if (what.is(Kind::list)) any = e.iterate(what, holder);
   for (const Value& v : any) {
-    if (!v.is(Kind::string)) e.refuse("startswith and endswith need a string or a tuple of strings");
-    if (end ? self.bytes().ends_with(v.bytes()) : self.bytes().starts_with(v.bytes())) return Value::boolean(true);
+    if (!v.is(Kind::string))
+      e.refuse("startswith and endswith need a string or a tuple of strings");
+    if (end ? self.bytes().ends_with(v.bytes()) : self.bytes().starts_with(v.bytes()))
+      return Value::boolean(true);
   }
   return Value::boolean(false);
 }
@@ -73,15 +79,19 @@ Value find_text(Evaluator& e, const Value& self, const Args& args) {
   const std::size_t hit = right ? self.bytes().rfind(what) : self.bytes().find(what);
   e.charge(self.bytes().size() / 32);
   if (hit == std::string::npos) return Value::integer(-1);
-  return Value::integer(static_cast<std::int64_t>(count_code_points(std::string_view(self.bytes()).substr(0, hit))));
+  return Value::integer(
+      static_cast<std::int64_t>(count_code_points(std::string_view(self.bytes()).substr(0, hit))));
 }
 
 Value count_text(Evaluator& e, const Value& self, const Args& args) {
   const std::string& what = need_text(e, args, 0, "sub").bytes();
   e.charge(self.bytes().size() / 16);
-  if (what.empty()) return Value::integer(static_cast<std::int64_t>(count_code_points(self.bytes())) + 1);
+  if (what.empty())
+    return Value::integer(static_cast<std::int64_t>(count_code_points(self.bytes())) + 1);
   std::int64_t n = 0;
-  for (std::size_t at = self.bytes().find(what); at != std::string::npos; at = self.bytes().find(what, at + what.size())) ++n;
+  for (std::size_t at = self.bytes().find(what); at != std::string::npos;
+       at = self.bytes().find(what, at + what.size()))
+    ++n;
   return Value::integer(n);
 }
 
@@ -96,7 +106,8 @@ Value join(Evaluator& e, const Value& self, const Args& args) {
   Text out;
   bool first = true;
   for (const Value& item : e.iterate(need(e, args, 0, "iterable"), holder)) {
-    if (!item.is(Kind::string)) e.refuse(fmt::format("join needs strings, got a {}", type_name(item)));
+    if (!item.is(Kind::string))
+      e.refuse(fmt::format("join needs strings, got a {}", type_name(item)));
     if (!first) out.append(self.text());
     first = false;
     out.append(item.text());
@@ -114,7 +125,8 @@ Value lines(Evaluator& e, const Value& self, const Args& args) {
   auto ranges = split_lines(self.bytes());
   const Value* keep = args.get(0, "keepends");
   if (keep && truthy(*keep)) {
-    for (std::size_t i = 0; i < ranges.size(); ++i) ranges[i].end = i + 1 < ranges.size() ? ranges[i + 1].begin : self.bytes().size();
+    for (std::size_t i = 0; i < ranges.size(); ++i)
+      ranges[i].end = i + 1 < ranges.size() ? ranges[i + 1].begin : self.bytes().size();
   }
   return pieces(e, self, ranges);
 }
@@ -142,11 +154,18 @@ constexpr std::pair<std::string_view, Method> kStringMethods[] = {
     {"count", count_text},
     {"endswith", has_affix<true>},
     {"find", find_text<false>},
-    {"format", [](Evaluator& e, const Value& v, const Args& a) { return e.make_string(format_braces(e, v.text(), a)); }},
-    {"isdigit", [](Evaluator&, const Value& v, const Args&) { return all_characters(v, [](char32_t c) { return c >= '0' && c <= '9'; }); }},
-    {"islower", [](Evaluator& e, const Value& v, const Args&) { return Value::boolean(e.apply_test("lower", v, {})); }},
-    {"isspace", [](Evaluator&, const Value& v, const Args&) { return all_characters(v, is_space); }},
-    {"isupper", [](Evaluator& e, const Value& v, const Args&) { return Value::boolean(e.apply_test("upper", v, {})); }},
+    {"format", [](Evaluator& e, const Value& v,
+                  const Args& a) { return e.make_string(format_braces(e, v.text(), a)); }},
+    {"isdigit",
+     [](Evaluator&, const Value& v, const Args&) {
+       return all_characters(v, [](char32_t c) { return c >= '0' && c <= '9'; });
+     }},
+    {"islower", [](Evaluator& e, const Value& v,
+                   const Args&) { return Value::boolean(e.apply_test("lower", v, {})); }},
+    {"isspace",
+     [](Evaluator&, const Value& v, const Args&) { return all_characters(v, is_space); }},
+    {"isupper", [](Evaluator& e, const Value& v,
+                   const Args&) { return Value::boolean(e.apply_test("upper", v, {})); }},
     {"join", join},
     {"lower", with_case<Case::lower>},
     {"lstrip", strip_ends<true, false>},
@@ -195,16 +214,15 @@ Value copy_dict(Evaluator& e, const Value& self, const Args&) {
 }
 
 constexpr std::pair<std::string_view, Method> kDictMethods[] = {
-    {"copy", copy_dict},
-    {"get", get},
-    {"items", view<true, true>},
-    {"keys", view<true, false>},
+    {"copy", copy_dict},           {"get", get},
+    {"items", view<true, true>},   {"keys", view<true, false>},
     {"values", view<false, true>},
 };
 
 List& changeable(Evaluator& e, const Value& self) {
   List& list = self.as_list();
-  if (list.frozen || list.flavor != Flavor::list) e.refuse("a list that came with the data cannot be changed; copy it with |list");
+  if (list.frozen || list.flavor != Flavor::list)
+    e.refuse("a list that came with the data cannot be changed; copy it with |list");
   return list;
 }
 
@@ -240,7 +258,8 @@ Value count_items(Evaluator& e, const Value& self, const Args& args) {
   const Value& what = need(e, args, 0, "value");
   const auto& items = self.as_list().items;
   e.charge(items.size());
-  return Value::integer(std::count_if(items.begin(), items.end(), [&](const Value& v) { return equal(v, what); }));
+  return Value::integer(
+      std::count_if(items.begin(), items.end(), [&](const Value& v) { return equal(v, what); }));
 }
 
 constexpr std::pair<std::string_view, Method> kListMethods[] = {
@@ -254,21 +273,28 @@ Value cycle(Evaluator& e, const Value& self, const Args& args) {
 Value changed(Evaluator&, const Value& self, const Args& args) {
   Loop& loop = self.as_loop();
   bool same = loop.has_changed && loop.changed.size() == args.items.size();
-  for (std::size_t i = 0; same && i < args.items.size(); ++i) same = equal(loop.changed[i], args.items[i]);
+  for (std::size_t i = 0; same && i < args.items.size(); ++i)
+    same = equal(loop.changed[i], args.items[i]);
   loop.has_changed = true;
   loop.changed = args.items;
   return Value::boolean(!same);
 }
 
-constexpr std::pair<std::string_view, Method> kLoopMethods[] = {{"changed", changed}, {"cycle", cycle}};
+constexpr std::pair<std::string_view, Method> kLoopMethods[] = {{"changed", changed},
+                                                                {"cycle", cycle}};
 
 std::span<const std::pair<std::string_view, Method>> methods_of(const Value& self) {
   switch (self.kind()) {
-    case Kind::string: return kStringMethods;
-    case Kind::dict: return kDictMethods;
-    case Kind::loop: return kLoopMethods;
-    case Kind::list: return kListMethods;
-    default: return {};
+    case Kind::string:
+      return kStringMethods;
+    case Kind::dict:
+      return kDictMethods;
+    case Kind::loop:
+      return kLoopMethods;
+    case Kind::list:
+      return kListMethods;
+    default:
+      return {};
   }
 }
 
@@ -284,7 +310,8 @@ Value range(Evaluator& e, const Args& args) {
   std::int64_t bounds[3] = {0, 0, 1};
   if (args.items.empty() || args.items.size() > 3) e.refuse("range takes one to three integers");
   for (std::size_t i = 0; i < args.items.size(); ++i) {
-    if (!args.items[i].is(Kind::integer) && !args.items[i].is(Kind::boolean)) e.refuse("range takes integers");
+    if (!args.items[i].is(Kind::integer) && !args.items[i].is(Kind::boolean))
+      e.refuse("range takes integers");
     bounds[args.items.size() == 1 ? 1 : i] = args.items[i].as_int();
   }
   const auto [from, to, by] = bounds;
@@ -302,7 +329,8 @@ Value range(Evaluator& e, const Args& args) {
 Value make_namespace(Evaluator& e, const Args& args) {
   Namespace* space = e.heap().space();
   const auto put = [&](const std::string& name, const Value& value) {
-    if (name.starts_with("_")) e.refuse(fmt::format("the attribute '{}' may not start with an underscore", name));
+    if (name.starts_with("_"))
+      e.refuse(fmt::format("the attribute '{}' may not start with an underscore", name));
     for (auto& [have, old] : space->items)
       if (have == name) return void(old = value);
     space->items.emplace_back(name, value);
@@ -327,7 +355,8 @@ Value make_dict(Evaluator& e, const Args& args) {
     std::vector<Value> holder, pair;
     for (const Value& item : e.iterate(v, holder)) {
       pair.clear();
-      if (e.iterate(item, pair).size() != 2) e.refuse("dict takes a dict, pairs, or keyword arguments");
+      if (e.iterate(item, pair).size() != 2)
+        e.refuse("dict takes a dict, pairs, or keyword arguments");
       dict->set(pair[0], pair[1]);
     }
   }
@@ -348,15 +377,19 @@ Value strftime_now(Evaluator& e, const Args& args) {
 }
 
 [[noreturn]] Value raise(Evaluator& e, const Args& args) {
-  e.refuse(args.items.empty() ? "the template refuses this conversation" : e.to_string(args.items[0]).bytes());
+  e.refuse(args.items.empty() ? "the template refuses this conversation"
+                              : e.to_string(args.items[0]).bytes());
 }
 
-constexpr std::string_view kGlobals[] = {"dict", "namespace", "raise_exception", "range", "strftime_now"};
+constexpr std::string_view kGlobals[] = {"dict", "namespace", "raise_exception", "range",
+                                         "strftime_now"};
 
 }  // namespace
 
 bool has_method(const Value& self, std::string_view name) { return find(self, name) != nullptr; }
-bool is_global(std::string_view name) { return std::find(std::begin(kGlobals), std::end(kGlobals), name) != std::end(kGlobals); }
+bool is_global(std::string_view name) {
+  return std::find(std::begin(kGlobals), std::end(kGlobals), name) != std::end(kGlobals);
+}
 
 Value Evaluator::call_method(const Value& self, const std::string& name, const Args& args) {
   const Method method = find(self, name);

@@ -91,16 +91,20 @@ Value Evaluator::binary(std::string_view op, const Value& a, const Value& b) {
   if (op == "neg" || op == "pos") {
     if (!a.is_number()) refuse(fmt::format("a sign before a {}", type_name(a)));
     if (a.is(Kind::real)) return Value::real(op == "neg" ? -a.as_real() : a.as_real(), a.mark());
-    return op == "neg" ? int_arithmetic(*this, "-", 0, a.as_int(), a.mark()) : Value::integer(a.as_int(), a.mark());
+    return op == "neg" ? int_arithmetic(*this, "-", 0, a.as_int(), a.mark())
+                       : Value::integer(a.as_int(), a.mark());
   }
   if (a.is_number() && b.is_number()) {
     const Mark mark = both(a.mark(), b.mark());
-    if (a.is(Kind::real) || b.is(Kind::real)) return real_arithmetic(*this, op, a.as_real(), b.as_real(), mark);
+    if (a.is(Kind::real) || b.is(Kind::real))
+      return real_arithmetic(*this, op, a.as_real(), b.as_real(), mark);
     return int_arithmetic(*this, op, a.as_int(), b.as_int(), mark);
   }
   if (op == "+" && a.is(Kind::string) && b.is(Kind::string)) {
     const bool safe = a.text().safe || b.text().safe;
-    const auto part = [&](const Value& v) { return safe && !v.text().safe ? apply_filter("e", v, {}) : v; };
+    const auto part = [&](const Value& v) {
+      return safe && !v.text().safe ? apply_filter("e", v, {}) : v;
+    };
     Text out = part(a).text();
     out.append(part(b).text());
     out.safe = safe;
@@ -131,7 +135,8 @@ Value Evaluator::binary(std::string_view op, const Value& a, const Value& b) {
 
 std::span<const Value> Evaluator::iterate(const Value& v, std::vector<Value>& holder) {
   switch (v.kind()) {
-    case Kind::undefined: return {};
+    case Kind::undefined:
+      return {};
     case Kind::list: {
       List& list = v.as_list();
       charge(list.items.size());
@@ -154,36 +159,44 @@ std::span<const Value> Evaluator::iterate(const Value& v, std::vector<Value>& ho
         const std::size_t begin = at;
         next_code_point(s, at);
         while (v.text().runs[run].end <= begin) ++run;
-        holder.push_back(Value::string(std::string_view(s).substr(begin, at - begin), v.text().runs[run].mark));
+        holder.push_back(
+            Value::string(std::string_view(s).substr(begin, at - begin), v.text().runs[run].mark));
       }
       return holder;
     }
-    default: refuse(fmt::format("a {} cannot be walked", type_name(v)));
+    default:
+      refuse(fmt::format("a {} cannot be walked", type_name(v)));
   }
 }
 
 bool Evaluator::contains(const Value& container, const Value& item) {
   switch (container.kind()) {
-    case Kind::undefined: return false;
+    case Kind::undefined:
+      return false;
     case Kind::string:
-      if (!item.is(Kind::string)) refuse(fmt::format("'in' a string needs a string, got a {}", type_name(item)));
+      if (!item.is(Kind::string))
+        refuse(fmt::format("'in' a string needs a string, got a {}", type_name(item)));
       charge(container.bytes().size() / 32);
       return container.bytes().find(item.bytes()) != std::string::npos;
-    case Kind::dict: charge(container.as_dict().items.size() / 16); return container.as_dict().find(item) != nullptr;
+    case Kind::dict:
+      charge(container.as_dict().items.size() / 16);
+      return container.as_dict().find(item) != nullptr;
     case Kind::list:
       charge(container.as_list().items.size());
       return std::any_of(container.as_list().items.begin(), container.as_list().items.end(),
                          [&](const Value& v) { return equal(v, item); });
-    default: refuse(fmt::format("'in' needs a string, a list or a dict, got a {}", type_name(container)));
+    default:
+      refuse(fmt::format("'in' needs a string, a list or a dict, got a {}", type_name(container)));
   }
 }
 
 // Python's slice: which indices of a sequence of n elements, in order.
-static std::vector<std::size_t> slice_indices(Evaluator& e, std::int64_t n, const Value* begin, const Value* end,
-                                              const Value* step) {
+static std::vector<std::size_t> slice_indices(Evaluator& e, std::int64_t n, const Value* begin,
+                                              const Value* end, const Value* step) {
   const auto bound = [&](const Value* v, std::int64_t fallback) {
     if (!v || v->is(Kind::none)) return fallback;
-    if (!v->is(Kind::integer) && !v->is(Kind::boolean)) e.refuse(fmt::format("a slice bound is a {}", type_name(*v)));
+    if (!v->is(Kind::integer) && !v->is(Kind::boolean))
+      e.refuse(fmt::format("a slice bound is a {}", type_name(*v)));
     return v->as_int();
   };
   const std::int64_t by = bound(step, 1);
@@ -207,7 +220,8 @@ Value Evaluator::slice(const Value& of, const Value* begin, const Value* end, co
   if (of.is(Kind::list) && of.as_list().indexable()) {
     const auto& items = of.as_list().items;
     List* list = heap_.list(of.as_list().flavor);
-    for (std::size_t i : slice_indices(*this, static_cast<std::int64_t>(items.size()), begin, end, step))
+    for (std::size_t i :
+         slice_indices(*this, static_cast<std::int64_t>(items.size()), begin, end, step))
       list->items.push_back(items[i]);
     charge(list->items.size() + 1);
     return Value::list(list);
@@ -218,7 +232,8 @@ Value Evaluator::slice(const Value& of, const Value* begin, const Value* end, co
   for (std::size_t at = 0; at < s.size(); next_code_point(s, at)) starts.push_back(at);
   charge(starts.size() / 8);
   Text out;
-  const auto indices = slice_indices(*this, static_cast<std::int64_t>(starts.size()), begin, end, step);
+  const auto indices =
+      slice_indices(*this, static_cast<std::int64_t>(starts.size()), begin, end, step);
   starts.push_back(s.size());
   const bool contiguous = !step || step->is(Kind::none) || step->as_int() == 1;
   if (contiguous && !indices.empty()) {

@@ -1,4 +1,5 @@
-// Recursive descent over the tokens, with Jinja's precedences; nesting is bounded so that no template overflows the stack.
+// Recursive descent over the tokens, with Jinja's precedences; nesting is bounded so that no
+// template overflows the stack.
 #include <unordered_map>
 
 #include "core/error.h"
@@ -9,11 +10,14 @@ namespace supersonic::text::jinja {
 namespace {
 
 constexpr int kMaxDepth = 300;
-constexpr int kMaxChain = 1000;  // operators, filters and subscripts of one tag: they nest to the left
+constexpr int kMaxChain =
+    1000;  // operators, filters and subscripts of one tag: they nest to the left
 
 class Parser {
  public:
-  Parser(std::string_view source, const std::string& name) : tokens_(tokenize(source, name)) { tree_.name = name; }
+  Parser(std::string_view source, const std::string& name) : tokens_(tokenize(source, name)) {
+    tree_.name = name;
+  }
 
   Tree run() {
     tree_.body = statements({});
@@ -30,7 +34,8 @@ class Parser {
   };
 
   [[noreturn]] void fail_here(const std::string& message) {
-    throw Error(fmt::format("template {}, line {}: {}", tree_.name, now().line, message), ErrorKind::bad_file);
+    throw Error(fmt::format("template {}, line {}: {}", tree_.name, now().line, message),
+                ErrorKind::bad_file);
   }
   const Token& now() const { return tokens_[at_]; }
   const Token& ahead() const { return tokens_[std::min(at_ + 1, tokens_.size() - 1)]; }
@@ -51,11 +56,16 @@ class Parser {
   }
   static std::string describe(const Token& t) {
     switch (t.type) {
-      case Tok::end: return "the end of the template";
-      case Tok::block_end: return "'%}'";
-      case Tok::variable_end: return "'}}'";
-      case Tok::data: return "text";
-      default: return "'" + t.text + "'";
+      case Tok::end:
+        return "the end of the template";
+      case Tok::block_end:
+        return "'%}'";
+      case Tok::variable_end:
+        return "'}}'";
+      case Tok::data:
+        return "text";
+      default:
+        return "'" + t.text + "'";
     }
   }
   void expect(std::string_view op) {
@@ -66,7 +76,8 @@ class Parser {
     ++at_;
   }
   std::string expect_name(std::string_view what) {
-    if (now().type != Tok::name) fail_here(fmt::format("expected {}, got {}", what, describe(now())));
+    if (now().type != Tok::name)
+      fail_here(fmt::format("expected {}, got {}", what, describe(now())));
     return take().text;
   }
   NodePtr node(N kind) {
@@ -91,7 +102,8 @@ class Parser {
 
   // ---- statements
 
-  // Up to one of the named end tags, which is left as the current token; to the end of the template when none is named.
+  // Up to one of the named end tags, which is left as the current token; to the end of the template
+  // when none is named.
   std::vector<NodePtr> statements(std::initializer_list<std::string_view> ends) {
     const Deeper deeper(*this);
     std::vector<NodePtr> out;
@@ -100,7 +112,8 @@ class Parser {
       chain_ = 0;
       if (now().type == Tok::end) {
         if (ends.size() == 0) return out;
-        fail_here(fmt::format("the block opened in line {} lacks its '{{% {} %}}'", opened, *(ends.end() - 1)));
+        fail_here(fmt::format("the block opened in line {} lacks its '{{% {} %}}'", opened,
+                              *(ends.end() - 1)));
       }
       if (now().type == Tok::data) {
         auto n = node(N::data);
@@ -150,7 +163,8 @@ class Parser {
       ++at_;
       return n;
     }
-    if (tag == "include" || tag == "import" || tag == "from" || tag == "extends" || tag == "block") {
+    if (tag == "include" || tag == "import" || tag == "from" || tag == "extends" ||
+        tag == "block") {
       fail_here(fmt::format("'{}' is refused: a chat template is one file", tag));
     }
     fail_here(fmt::format("unknown tag {}", describe(now())));
@@ -320,7 +334,8 @@ class Parser {
     }
     auto n = node(N::name);
     n->name = expect_name("a name to assign to");
-    static constexpr std::string_view reserved[] = {"true", "false", "none", "True", "False", "None"};
+    static constexpr std::string_view reserved[] = {"true", "false", "none",
+                                                    "True", "False", "None"};
     for (auto word : reserved)
       if (n->name == word) fail_here(fmt::format("cannot assign to '{}'", word));
     n->id = intern(n->name);
@@ -345,20 +360,24 @@ class Parser {
 
   // ---- expressions, loosest first
 
-  NodePtr tuple_or_expression(bool conditional = true, std::string_view end = "", bool parentheses = false) {
+  NodePtr tuple_or_expression(bool conditional = true, std::string_view end = "",
+                              bool parentheses = false) {
     const int line = now().line;
     std::vector<NodePtr> items;
     bool tuple = false;
     while (true) {
       if (!items.empty()) expect(",");
       const Tok t = now().type;
-      if (t == Tok::variable_end || t == Tok::block_end || now().is(")") || (!end.empty() && now().is_name(end))) break;
+      if (t == Tok::variable_end || t == Tok::block_end || now().is(")") ||
+          (!end.empty() && now().is_name(end)))
+        break;
       items.push_back(conditional ? expression() : disjunction());
       if (!now().is(",")) break;
       tuple = true;
     }
     if (!tuple && !items.empty()) return std::move(items[0]);
-    if (!tuple && !parentheses) fail_here(fmt::format("expected an expression, got {}", describe(now())));
+    if (!tuple && !parentheses)
+      fail_here(fmt::format("expected an expression, got {}", describe(now())));
     auto n = node(N::tuple, line);
     n->kids = std::move(items);
     return n;
@@ -377,7 +396,8 @@ class Parser {
     return value;
   }
 
-  // Chains of operators are left-deep trees, evaluated and freed by recursion: a tag may hold so many.
+  // Chains of operators are left-deep trees, evaluated and freed by recursion: a tag may hold so
+  // many.
   void count_chain() {
     if (++chain_ > kMaxChain) fail_here(fmt::format("over {} operators in one tag", kMaxChain));
   }
@@ -531,11 +551,14 @@ class Parser {
     NodePtr first = now().is(":") ? nullptr : expression();
     if (skip("]")) return node(N::subscript, line, std::move(of), std::move(first));
     expect(":");
-    const auto bound = [&]() -> NodePtr { return now().is(":") || now().is("]") ? nullptr : expression(); };
+    const auto bound = [&]() -> NodePtr {
+      return now().is(":") || now().is("]") ? nullptr : expression();
+    };
     NodePtr second = bound(), step;
     if (skip(":")) step = bound();
     expect("]");
-    return node(N::slice, line, std::move(of), std::move(first), std::move(second), std::move(step));
+    return node(N::slice, line, std::move(of), std::move(first), std::move(second),
+                std::move(step));
   }
 
   std::vector<Argument> arguments() {
@@ -592,8 +615,8 @@ class Parser {
     auto n = node(N::test, line, std::move(of));
     n->name = expect_name("a test's name");
     const Token& t = now();
-    const bool operand = t.type == Tok::name || t.type == Tok::string || t.type == Tok::integer || t.type == Tok::real ||
-                         t.is("[") || t.is("{");
+    const bool operand = t.type == Tok::name || t.type == Tok::string || t.type == Tok::integer ||
+                         t.type == Tok::real || t.is("[") || t.is("{");
     if (t.is("(")) {
       n->args = arguments();
     } else if (operand && !t.is_name("else") && !t.is_name("or") && !t.is_name("and")) {
@@ -610,16 +633,22 @@ class Parser {
     auto n = node(N::constant);
     const Token t = take();
     switch (t.type) {
-      case Tok::name: return name_or_literal(std::move(n), t);
-      case Tok::integer: n->value = Value::integer(t.integer); return n;
-      case Tok::real: n->value = Value::real(t.real); return n;
+      case Tok::name:
+        return name_or_literal(std::move(n), t);
+      case Tok::integer:
+        n->value = Value::integer(t.integer);
+        return n;
+      case Tok::real:
+        n->value = Value::real(t.real);
+        return n;
       case Tok::string: {
         std::string s = t.text;
         while (now().type == Tok::string) s += take().text;
         n->value = Value::string(s);
         return n;
       }
-      default: break;
+      default:
+        break;
     }
     if (t.is("(")) {
       n = tuple_or_expression(true, "", true);

@@ -16,7 +16,8 @@ const Value& operand(Evaluator& e, const Args& args) {
 }
 
 std::int64_t whole(Evaluator& e, const Value& v) {
-  if (!v.is(Kind::integer) && !v.is(Kind::boolean)) e.refuse(fmt::format("the test needs an integer, got a {}", type_name(v)));
+  if (!v.is(Kind::integer) && !v.is(Kind::boolean))
+    e.refuse(fmt::format("the test needs an integer, got a {}", type_name(v)));
   return v.as_int();
 }
 
@@ -68,7 +69,10 @@ constexpr std::pair<std::string_view, Test> kTests[] = {
     {">", test_greater},
     {">=", test_at_least},
     {"boolean", is_kind<Kind::boolean>},
-    {"callable", [](Evaluator&, const Value& v, const Args&) { return v.is(Kind::function) || (v.is(Kind::loop)) || v.is(Kind::undefined); }},
+    {"callable",
+     [](Evaluator&, const Value& v, const Args&) {
+       return v.is(Kind::function) || (v.is(Kind::loop)) || v.is(Kind::undefined);
+     }},
     {"defined", [](Evaluator&, const Value& v, const Args&) { return !v.is(Kind::undefined); }},
     {"divisibleby",
      [](Evaluator& e, const Value& v, const Args& a) {
@@ -77,13 +81,16 @@ constexpr std::pair<std::string_view, Test> kTests[] = {
     {"eq", test_equal},
     {"equalto", test_equal},
     {"even", [](Evaluator& e, const Value& v, const Args&) { return whole(e, v) % 2 == 0; }},
-    {"false", [](Evaluator&, const Value& v, const Args&) { return v.is(Kind::boolean) && !v.as_bool(); }},
-    {"filter", [](Evaluator&, const Value& v, const Args&) { return v.is(Kind::string) && is_filter(v.bytes()); }},
+    {"false",
+     [](Evaluator&, const Value& v, const Args&) { return v.is(Kind::boolean) && !v.as_bool(); }},
+    {"filter", [](Evaluator&, const Value& v,
+                  const Args&) { return v.is(Kind::string) && is_filter(v.bytes()); }},
     {"float", is_kind<Kind::real>},
     {"ge", test_at_least},
     {"greaterthan", test_greater},
     {"gt", test_greater},
-    {"in", [](Evaluator& e, const Value& v, const Args& a) { return e.contains(operand(e, a), v); }},
+    {"in",
+     [](Evaluator& e, const Value& v, const Args& a) { return e.contains(operand(e, a), v); }},
     {"integer", is_kind<Kind::integer>},
     {"iterable", [](Evaluator&, const Value& v, const Args&) { return is_iterable(v); }},
     {"le", test_at_most},
@@ -98,8 +105,10 @@ constexpr std::pair<std::string_view, Test> kTests[] = {
     {"sameas", [](Evaluator& e, const Value& v, const Args& a) { return same(v, operand(e, a)); }},
     {"sequence", [](Evaluator&, const Value& v, const Args&) { return is_sequence(v); }},
     {"string", is_kind<Kind::string>},
-    {"test", [](Evaluator&, const Value& v, const Args&) { return v.is(Kind::string) && is_test(v.bytes()); }},
-    {"true", [](Evaluator&, const Value& v, const Args&) { return v.is(Kind::boolean) && v.as_bool(); }},
+    {"test", [](Evaluator&, const Value& v,
+                const Args&) { return v.is(Kind::string) && is_test(v.bytes()); }},
+    {"true",
+     [](Evaluator&, const Value& v, const Args&) { return v.is(Kind::boolean) && v.as_bool(); }},
     {"undefined", is_kind<Kind::undefined>},
     {"upper", [](Evaluator& e, const Value& v, const Args&) { return has_case(e, v, true); }},
 };

@@ -19,18 +19,20 @@ Text map_case(const Text& text, Case how) {
     while (text.runs[run].end <= begin) ++run;
     const bool upper = how == Case::upper || (start && how != Case::lower);
     // The capital sigma that ends a word has its own small letter.
-    const bool final_sigma = c == 0x3A3 && !upper && begin > 0 && !is_space(static_cast<unsigned char>(s[begin - 1])) &&
+    const bool final_sigma = c == 0x3A3 && !upper && begin > 0 &&
+                             !is_space(static_cast<unsigned char>(s[begin - 1])) &&
                              (at == s.size() || is_space(static_cast<unsigned char>(s[at])));
     if (final_sigma) {
       out.append("\u03c2", text.runs[run].mark);
     } else {
-      out.append(!upper                 ? to_lower(c)
+      out.append(!upper                    ? to_lower(c)
                  : how == Case::capitalize ? to_title(c)
                                            : to_upper(c),
                  text.runs[run].mark);
     }
     // title: a word starts after white space, a hyphen or an opening bracket
-    start = how == Case::title && (is_space(c) || c == '-' || c == '(' || c == '[' || c == '{' || c == '<');
+    start = how == Case::title &&
+            (is_space(c) || c == '-' || c == '(' || c == '[' || c == '{' || c == '<');
   }
   return out;
 }
@@ -126,7 +128,8 @@ std::vector<Trimmed> split_space_right(std::string_view s, std::int64_t limit) {
   std::vector<Trimmed> all = split_space(s, -1);
   if (limit < 0 || all.size() <= static_cast<std::size_t>(limit) + 1) {
     if (limit == 0 && !all.empty()) all = {{0, all.back().end}};
-    if (limit >= 0 && all.size() == static_cast<std::size_t>(limit) + 1 && !all.empty()) all.front().begin = 0;
+    if (limit >= 0 && all.size() == static_cast<std::size_t>(limit) + 1 && !all.empty())
+      all.front().begin = 0;
     return all;
   }
   const std::size_t joined = all.size() - static_cast<std::size_t>(limit);
@@ -148,7 +151,8 @@ std::vector<Trimmed> split_on(std::string_view s, std::string_view separator, st
   return out;
 }
 
-std::vector<Trimmed> split_on_right(std::string_view s, std::string_view separator, std::int64_t limit) {
+std::vector<Trimmed> split_on_right(std::string_view s, std::string_view separator,
+                                    std::int64_t limit) {
   std::vector<Trimmed> out;
   std::size_t end = s.size();
   while ((limit < 0 || static_cast<std::int64_t>(out.size()) < limit) && end >= separator.size()) {
@@ -198,7 +202,9 @@ std::string number_text(Evaluator& e, const Spec& spec, char type, const Value& 
   if (spec.precision >= 0) pattern += "." + std::to_string(spec.precision);
   if (type == 'd' || type == 'i' || type == 'u' || type == 'x' || type == 'X' || type == 'o') {
     pattern += std::string("ll") + (type == 'i' || type == 'u' ? 'd' : type);
-    const long long i = v.is(Kind::real) ? static_cast<long long>(std::clamp(v.as_real(), -9e18, 9e18)) : v.as_int();
+    const long long i = v.is(Kind::real)
+                            ? static_cast<long long>(std::clamp(v.as_real(), -9e18, 9e18))
+                            : v.as_int();
     std::snprintf(buffer, sizeof buffer, pattern.c_str(), i);
   } else {
     pattern += type;
@@ -209,7 +215,8 @@ std::string number_text(Evaluator& e, const Spec& spec, char type, const Value& 
 
 void append_padded(Text& out, const Text& text, const Spec& spec) {
   const std::size_t n = count_code_points(text.bytes);
-  const std::string pad(spec.width > 0 && static_cast<std::size_t>(spec.width) > n ? spec.width - n : 0, ' ');
+  const std::string pad(
+      spec.width > 0 && static_cast<std::size_t>(spec.width) > n ? spec.width - n : 0, ' ');
   const bool left = spec.flags.find('-') != std::string::npos;
   if (!left) out.append(pad, {});
   out.append(text);
@@ -232,11 +239,14 @@ Text format_percent(Evaluator& e, const Text& format, const Args& args) {
       if (close == s.npos) e.refuse("a format key is not closed");
       const std::string_view key = s.substr(at + 1, close - at - 1);
       v = args.get(~std::size_t{0}, key);
-      if (!v && args.items.size() == 1 && args.items[0].is(Kind::dict)) v = args.items[0].as_dict().find(key);
+      if (!v && args.items.size() == 1 && args.items[0].is(Kind::dict))
+        v = args.items[0].as_dict().find(key);
       if (!v) e.refuse(fmt::format("the format key '{}' is missing", key));
       at = close + 1;
     }
-    while (at < s.size() && std::string_view("-+ 0#").find(s[at]) != std::string_view::npos && spec.flags.size() < 8) spec.flags += s[at++];
+    while (at < s.size() && std::string_view("-+ 0#").find(s[at]) != std::string_view::npos &&
+           spec.flags.size() < 8)
+      spec.flags += s[at++];
     spec.width = take_number(s, at);
     if (at < s.size() && s[at] == '.') spec.precision = take_number(s, ++at);
     if (at >= s.size()) e.refuse("a format ends after '%'");
@@ -284,13 +294,17 @@ Text format_braces(Evaluator& e, const Text& format, const Args& args) {
       continue;
     }
     const std::size_t close = s.find('}', at);
-    if (s[at] == '}' || close == s.npos) e.refuse("a single brace in a format string; write it twice");
+    if (s[at] == '}' || close == s.npos)
+      e.refuse("a single brace in a format string; write it twice");
     const std::string_view field = s.substr(at + 1, close - at - 1);
-    if (field.find_first_of(".[:!{") != field.npos) e.refuse(fmt::format("the format field '{{{}}}' is not supported", field));
+    if (field.find_first_of(".[:!{") != field.npos)
+      e.refuse(fmt::format("the format field '{{{}}}' is not supported", field));
     const bool numbered = !field.empty() && field.find_first_not_of("0123456789") == field.npos;
     std::size_t digits = 0;
     const Value* v = field.empty() || numbered ? nullptr : args.get(~std::size_t{0}, field);
-    const std::size_t index = field.empty() ? next++ : numbered ? static_cast<std::size_t>(take_number(field, digits)) : args.items.size();
+    const std::size_t index = field.empty() ? next++
+                              : numbered    ? static_cast<std::size_t>(take_number(field, digits))
+                                            : args.items.size();
     if (!v && index < args.items.size()) v = &args.items[index];
     if (!v) e.refuse(fmt::format("the format field '{{{}}}' has no value", field));
     append_str(out, *v);

@@ -25,7 +25,8 @@ Text replace_all(const Text& text, std::string_view from, const Text& to, std::i
 std::vector<Trimmed> split_space(std::string_view s, std::int64_t limit);
 std::vector<Trimmed> split_space_right(std::string_view s, std::int64_t limit);
 std::vector<Trimmed> split_on(std::string_view s, std::string_view separator, std::int64_t limit);
-std::vector<Trimmed> split_on_right(std::string_view s, std::string_view separator, std::int64_t limit);
+std::vector<Trimmed> split_on_right(std::string_view s, std::string_view separator,
+                                    std::int64_t limit);
 std::vector<Trimmed> split_lines(std::string_view s);  // without the line ends
 
 Text format_percent(Evaluator& e, const Text& format, const Args& args);  // 'a %s b' % args

@@ -1,4 +1,5 @@
-// UTF-8 and the character classes of Python's str, as templates see them. Malformed bytes count as one character each.
+// UTF-8 and the character classes of Python's str, as templates see them. Malformed bytes count as
+// one character each.
 #pragma once
 #include <cstddef>
 #include <string>
@@ -6,7 +7,8 @@
 
 namespace supersonic::text {
 
-// Decodes the character at `at` and moves past it. A malformed byte comes back as 0xDC00 + byte (a lone surrogate).
+// Decodes the character at `at` and moves past it. A malformed byte comes back as 0xDC00 + byte (a
+// lone surrogate).
 char32_t next_code_point(std::string_view s, std::size_t& at);
 void append_code_point(std::string& out, char32_t c);
 std::size_t count_code_points(std::string_view s);

@@ -146,14 +146,21 @@ void Dict::set(const Value& key, Value value) {
 bool truthy(const Value& v) {
   switch (v.kind()) {
     case Kind::undefined:
-    case Kind::none: return false;
+    case Kind::none:
+      return false;
     case Kind::boolean:
-    case Kind::integer: return v.as_int() != 0;
-    case Kind::real: return v.as_real() != 0;
-    case Kind::string: return !v.bytes().empty();
-    case Kind::list: return !v.as_list().sized() || !v.as_list().items.empty();
-    case Kind::dict: return !v.as_dict().items.empty();
-    default: return true;
+    case Kind::integer:
+      return v.as_int() != 0;
+    case Kind::real:
+      return v.as_real() != 0;
+    case Kind::string:
+      return !v.bytes().empty();
+    case Kind::list:
+      return !v.as_list().sized() || !v.as_list().items.empty();
+    case Kind::dict:
+      return !v.as_dict().items.empty();
+    default:
+      return true;
   }
 }
 
@@ -179,8 +186,10 @@ bool equal(const Value& a, const Value& b, int depth) {
   if (a.kind() != b.kind()) return false;
   switch (a.kind()) {
     case Kind::undefined:
-    case Kind::none: return true;
-    case Kind::string: return a.bytes() == b.bytes();
+    case Kind::none:
+      return true;
+    case Kind::string:
+      return a.bytes() == b.bytes();
     case Kind::list: {
       const List &x = a.as_list(), &y = b.as_list();
       if (&x == &y) return true;
@@ -189,8 +198,10 @@ bool equal(const Value& a, const Value& b, int depth) {
         if (!equal(x.items[i], y.items[i], depth + 1)) return false;
       return true;
     }
-    case Kind::dict: return a.object() == b.object() || equal_dicts(a.as_dict(), b.as_dict(), depth);
-    default: return a.object() == b.object();
+    case Kind::dict:
+      return a.object() == b.object() || equal_dicts(a.as_dict(), b.as_dict(), depth);
+    default:
+      return a.object() == b.object();
   }
 }
 
@@ -214,12 +225,14 @@ int compare(const Value& a, const Value& b, int depth) {
       if (!equal(x[i], y[i], depth + 1)) return compare(x[i], y[i], depth + 1);
     return x.size() < y.size() ? -1 : x.size() > y.size();
   }
-  type_error(fmt::format("values of type '{}' and '{}' cannot be ordered", type_name(a), type_name(b)));
+  type_error(
+      fmt::format("values of type '{}' and '{}' cannot be ordered", type_name(a), type_name(b)));
 }
 
 std::string_view type_name(const Value& v) {
-  static constexpr std::string_view names[] = {"undefined", "NoneType", "bool",      "int",      "float", "str",
-                                               "list",      "dict",     "namespace", "function", "loop"};
+  static constexpr std::string_view names[] = {"undefined", "NoneType", "bool", "int",
+                                               "float",     "str",      "list", "dict",
+                                               "namespace", "function", "loop"};
   static constexpr std::string_view lists[] = {"list", "tuple", "range", "dict view", "generator"};
   if (v.is(Kind::list)) return lists[static_cast<int>(v.as_list().flavor)];
   return names[static_cast<int>(v.kind())];
@@ -230,7 +243,8 @@ std::string format_real(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
   char buffer[40];
-  const auto [end, ec] = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
+  const auto [end, ec] =
+      std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
   std::string s(buffer, end);
   const std::size_t e = s.find('e');
   const int exponent = std::stoi(s.substr(e + 1));
@@ -246,7 +260,8 @@ std::string format_real(double value) {
   return out + digits.substr(0, whole) + "." + digits.substr(whole);
 }
 
-// repr of a str: single quotes unless the text has single and no double ones; unprintable characters escaped.
+// repr of a str: single quotes unless the text has single and no double ones; unprintable
+// characters escaped.
 static void repr_string(Text& out, const Text& text) {
   const std::string& s = text.bytes;
   const bool double_quoted = s.find('\'') != s.npos && s.find('"') == s.npos;
@@ -291,13 +306,27 @@ static void repr_list(Text& out, const List& list, int depth) {
 void append_repr(Text& out, const Value& v, int depth) {
   check_depth(depth);
   switch (v.kind()) {
-    case Kind::undefined: out.append("Undefined", {}); return;
-    case Kind::none: out.append("None", v.mark()); return;
-    case Kind::boolean: out.append(v.as_bool() ? "True" : "False", v.mark()); return;
-    case Kind::integer: out.append(fmt::format("{}", v.as_int()), v.mark()); return;
-    case Kind::real: out.append(format_real(v.as_real()), v.mark()); return;
-    case Kind::string: repr_string(out, v.text()); return;
-    case Kind::list: repr_list(out, v.as_list(), depth); return;
+    case Kind::undefined:
+      out.append("Undefined", {});
+      return;
+    case Kind::none:
+      out.append("None", v.mark());
+      return;
+    case Kind::boolean:
+      out.append(v.as_bool() ? "True" : "False", v.mark());
+      return;
+    case Kind::integer:
+      out.append(fmt::format("{}", v.as_int()), v.mark());
+      return;
+    case Kind::real:
+      out.append(format_real(v.as_real()), v.mark());
+      return;
+    case Kind::string:
+      repr_string(out, v.text());
+      return;
+    case Kind::list:
+      repr_list(out, v.as_list(), depth);
+      return;
     case Kind::dict: {
       out.append("{", {});
       bool first = true;
@@ -311,7 +340,8 @@ void append_repr(Text& out, const Value& v, int depth) {
       out.append("}", {});
       return;
     }
-    default: type_error(fmt::format("a {} cannot be printed", type_name(v)));
+    default:
+      type_error(fmt::format("a {} cannot be printed", type_name(v)));
   }
 }
 

@@ -1,9 +1,11 @@
-// Values of the template language, with Python's semantics, and strings whose bytes remember where they came from.
+// Values of the template language, with Python's semantics, and strings whose bytes remember where
+// they came from.
 //
-// A Mark says which source produced a byte: the template (trusted: may spell special tokens), message k of the
-// conversation, or other data. Marks travel through every string operation, so a rendered chat knows exactly which bytes
-// are the user's and which are message k's. Strings are shared and immutable; containers belong to a Heap, so cyclic data
-// that a template builds is freed with it.
+// A Mark says which source produced a byte: the template (trusted: may spell special tokens),
+// message k of the conversation, or other data. Marks travel through every string operation, so a
+// rendered chat knows exactly which bytes are the user's and which are message k's. Strings are
+// shared and immutable; containers belong to a Heap, so cyclic data that a template builds is freed
+// with it.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -15,8 +17,8 @@
 
 namespace supersonic::text {
 
-constexpr std::uint32_t kFromTemplate = 0;           // trusted
-constexpr std::uint32_t kFromData = 0xFFFFFFFFu;     // tools, keyword arguments: untrusted, no message
+constexpr std::uint32_t kFromTemplate = 0;        // trusted
+constexpr std::uint32_t kFromData = 0xFFFFFFFFu;  // tools, keyword arguments: untrusted, no message
 struct Mark {
   std::uint32_t source = kFromTemplate;  // k >= 1: message k - 1 of the conversation
   bool generation = false;               // inside a {% generation %} block
@@ -27,11 +29,13 @@ struct Run {
   Mark mark;
 };
 
-// A byte string (UTF-8) and the origin of each byte. Runs cover it without gaps; adjacent runs differ.
+// A byte string (UTF-8) and the origin of each byte. Runs cover it without gaps; adjacent runs
+// differ.
 struct Text {
   std::string bytes;
   std::vector<Run> runs;
-  bool safe = false;  // passed through |safe: what `+` joins to it is HTML-escaped, as Python's Markup does
+  bool safe =
+      false;  // passed through |safe: what `+` joins to it is HTML-escaped, as Python's Markup does
 
   void append(std::string_view more, Mark mark);
   void append(const Text& other) { append(other, 0, other.bytes.size()); }
@@ -39,7 +43,19 @@ struct Text {
   Mark mark_at(std::size_t offset) const;
 };
 
-enum class Kind : std::uint8_t { undefined, none, boolean, integer, real, string, list, dict, space, function, loop };
+enum class Kind : std::uint8_t {
+  undefined,
+  none,
+  boolean,
+  integer,
+  real,
+  string,
+  list,
+  dict,
+  space,
+  function,
+  loop
+};
 
 struct List;
 struct Dict;
@@ -50,7 +66,8 @@ struct Loop;
 class Value {
  public:
   Value() : integer_(0) {}
-  static Value undefined(const std::string* name = nullptr);  // the name must outlive the value; for messages
+  static Value undefined(
+      const std::string* name = nullptr);  // the name must outlive the value; for messages
   static Value none();
   static Value boolean(bool b, Mark mark = {});
   static Value integer(std::int64_t i, Mark mark = {});
@@ -65,7 +82,9 @@ class Value {
 
   Kind kind() const { return kind_; }
   bool is(Kind kind) const { return kind_ == kind; }
-  bool is_number() const { return kind_ == Kind::integer || kind_ == Kind::real || kind_ == Kind::boolean; }
+  bool is_number() const {
+    return kind_ == Kind::integer || kind_ == Kind::real || kind_ == Kind::boolean;
+  }
   Mark mark() const { return mark_; }  // of a scalar
   bool as_bool() const { return boolean_; }
   std::int64_t as_int() const { return kind_ == Kind::boolean ? boolean_ : integer_; }

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "io/gguf.h"
 #include "io/output_file.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace supersonic::text {
@@ -119,6 +120,13 @@ std::string ModelText::special_text(bool bos) const {
   return {};
 }
 
+std::unique_ptr<ChatTemplate> ModelText::chat_template(std::string_view name) const {
+  const std::string_view source = template_source(name);
+  if (source.empty()) return nullptr;
+  return std::make_unique<ChatTemplate>(source,
+                                        fmt::format("chat template '{}' of {}", name, path_));
+}
+
 io::GenerationConfig ModelText::generation() const {
   return gguf_ ? io::GenerationConfig{} : io::read_generation_config(path_);
 }
@@ -130,6 +138,21 @@ std::vector<std::int32_t> ModelText::stop_ids(const Tokenizer& tokenizer) const 
     if (id >= 0 && id < tokenizer.vocab_size()) out.push_back(static_cast<std::int32_t>(id));
   std::sort(out.begin(), out.end());
   out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+TokenizerView ModelText::view(const Tokenizer& tokenizer) const {
+  TokenizerView out;
+  out.encode = [&tokenizer](std::string_view text, const std::vector<TextSpan>& spans,
+                            Encoded& encoded) { tokenizer.encode_spans(text, spans, encoded); };
+  out.bos = tokenizer.bos(), out.eos = tokenizer.eos();
+  out.end_of_turn = stop_ids(tokenizer);
+  out.add_bos = tokenizer.adds_bos();
+  const auto spelling = [&](std::string declared, std::int32_t id) {
+    return declared.empty() && id >= 0 ? std::string(tokenizer.token(id)) : declared;
+  };
+  out.bos_text = spelling(bos_text(), out.bos);
+  out.eos_text = spelling(eos_text(), out.eos);
   return out;
 }
 

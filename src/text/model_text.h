@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/hf_config.h"
+#include "text/encode.h"
 
 namespace supersonic::io {
 class GgufFile;
@@ -42,6 +43,9 @@ class ModelText {
 
   // Ids that end an answer: those of the tokenizer and those of generation_config.json, ascending.
   std::vector<std::int32_t> stop_ids(const Tokenizer& tokenizer) const;
+
+  // What the data pipeline asks of this model's tokenizer, which must outlive the result.
+  TokenizerView view(const Tokenizer& tokenizer) const;
 
  private:
   std::string special_text(bool bos) const;

@@ -1,5 +1,7 @@
-// The steps. Unicode forms work on whole texts; with a mask they work on stretches (a run of non-ASCII characters with the
-// character before it), since ASCII before ASCII never changes.
+// The steps. Unicode forms work on whole texts; where origins are followed they work on stretches
+// (a run of non-ASCII characters with the character before it, since ASCII before ASCII never
+// changes), and inside a stretch that does change on the smallest segments that no composition or
+// reordering crosses.
 #include "text/normalizer.h"
 
 #include <utf8proc.h>
@@ -13,78 +15,113 @@
 namespace supersonic::text {
 namespace {
 
-// One rebuilt text with its mask.
-struct Builder {
-  std::string text;
-  TrustMask mask;
-  bool masked;
-  void add(std::string_view part, bool trusted) {
-    text += part;
-    if (masked) mask.insert(mask.end(), part.size(), trusted);
-  }
-  void copy(std::string_view part, const TrustMask* from, size_t at) {
-    text += part;
-    if (masked) mask.insert(mask.end(), from->begin() + at, from->begin() + at + part.size());
-  }
-  void finish(std::string& out, TrustMask* out_mask) {
-    out = std::move(text);
-    if (out_mask) *out_mask = std::move(mask);
-  }
-};
+Stretch whole(const std::string& text, const Origins* origins) {
+  return {text, origins ? origins->data() : nullptr};
+}
 
-bool all_trusted(const TrustMask* mask, size_t begin, size_t end) {
-  return mask && std::all_of(mask->begin() + begin, mask->begin() + end, [](uint8_t t) { return t; });
+void finish(Rewriter& out, std::string& text, Origins* origins) {
+  Origins unused;
+  out.finish(text, origins ? *origins : unused);
 }
 
 std::string unicode_form(std::string_view text, int options) {
   utf8proc_uint8_t* mapped = nullptr;
   const utf8proc_ssize_t size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
-                   &mapped, static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
+                   static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
   CHECK(size >= 0, "normalizer: {}", utf8proc_errmsg(size));
   std::string out(reinterpret_cast<char*>(mapped), static_cast<size_t>(size));
   std::free(mapped);
   return out;
 }
 
-bool ascii(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<signed char>(c) >= 0; });
+bool plain(char c) { return static_cast<signed char>(c) >= 0; }
+
+// Whether normalization never joins this character to the one before it: a starter that composes
+// with nothing to its left. (What does is a mark, or a vowel or final consonant of Hangul.)
+bool starts_segment(uint32_t code) {
+  utf8proc_int32_t first[32];
+  int unused = 0;
+  const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code), first,
+                                             std::size(first), UTF8PROC_DECOMPOSE, &unused);
+  if (count <= 0 || static_cast<size_t>(count) > std::size(first)) return false;
+  const auto head = static_cast<uint32_t>(first[0]);
+  const bool jamo = (head >= 0x1160 && head <= 0x11FF) || (head >= 0xD7B0 && head <= 0xD7FF);
+  return !jamo && utf8proc_get_property(first[0])->combining_class == 0 && !is_in(head, kMark);
 }
 
-void unicode(std::string& text, TrustMask* mask, int options) {
-  if (ascii(text)) return;
-  if (!mask) {
+// Where the segment that starts at `begin` ends.
+size_t segment_end(std::string_view text, size_t begin) {
+  const char *p = text.data() + begin, *end = text.data() + text.size();
+  next_code(p);
+  while (p < end && !starts_segment(code_at(p))) next_code(p);
+  return static_cast<size_t>(p - text.data());
+}
+
+void rewrite_stretch(std::string_view text, size_t begin, size_t end, int options, Rewriter& out) {
+  const std::string_view part = text.substr(begin, end - begin);
+  const std::string form = unicode_form(part, options);
+  if (form == part) return out.copy(begin, end);
+  std::vector<std::pair<size_t, std::string>> segments;  // end, form
+  size_t joined = 0;
+  bool same = true;
+  for (size_t at = 0; at < part.size() && same;) {
+    const size_t stop = segment_end(part, at);
+    std::string piece = unicode_form(part.substr(at, stop - at), options);
+    same = form.compare(joined, piece.size(), piece) == 0;
+    joined += piece.size();
+    segments.emplace_back(begin + stop, std::move(piece));
+    at = stop;
+  }
+  if (!same || joined != form.size()) return out.replace(begin, end, form);
+  for (size_t at = begin; const auto& [stop, piece] : segments) {
+    if (piece == text.substr(at, stop - at))
+      out.copy(at, stop);
+    else
+      out.replace(at, stop, piece);
+    at = stop;
+  }
+}
+
+void unicode(std::string& text, Origins* origins, int options) {
+  if (std::all_of(text.begin(), text.end(), plain)) return;
+  if (!origins) {
     text = unicode_form(text, options);
     return;
   }
-  Builder out{.text = {}, .mask = {}, .masked = true};
-  const auto plain = [&](size_t i) { return static_cast<signed char>(text[i]) >= 0; };
+  Rewriter out(whole(text, origins));
   for (size_t i = 0; i < text.size();) {
     size_t j = i;
-    while (j < text.size() && plain(j) && (j + 1 == text.size() || plain(j + 1))) ++j;
-    out.copy(std::string_view(text).substr(i, j - i), mask, i);
+    while (j < text.size() && plain(text[j]) && (j + 1 == text.size() || plain(text[j + 1]))) ++j;
+    out.copy(i, j);
     i = j;
-    if (j < text.size() && plain(j)) ++j;
-    while (j < text.size() && !plain(j)) ++j;
-    if (j > i) out.add(unicode_form(std::string_view(text).substr(i, j - i), options), all_trusted(mask, i, j));
+    if (j < text.size() && plain(text[j])) ++j;
+    while (j < text.size() && !plain(text[j])) ++j;
+    if (j > i) rewrite_stretch(text, i, j, options, out);
     i = j;
   }
-  out.finish(text, mask);
+  finish(out, text, origins);
 }
 
 // Rewrites character by character: map(code, out) appends what the character becomes.
 template <class Map>
-void each_character(std::string& text, TrustMask* mask, Map map) {
-  Builder out{.text = {}, .mask = {}, .masked = mask != nullptr};
+void each_character(std::string& text, Origins* origins, Map map) {
+  Rewriter out(whole(text, origins));
+  out.reserve(text.size());
   const char *begin = text.data(), *end = begin + text.size();
   std::string piece;
   for (const char* p = begin; p < end;) {
     const size_t at = p - begin;
     piece.clear();
     map(next_code(p), piece);
-    out.add(piece, all_trusted(mask, at, p - begin));
+    const size_t stop = p - begin;
+    if (piece == std::string_view(text).substr(at, stop - at))
+      out.copy(at, stop);
+    else
+      out.replace(at, stop, piece);
   }
-  out.finish(text, mask);
+  finish(out, text, origins);
 }
 
 void lower(uint32_t code, std::string& out) {
@@ -94,42 +131,59 @@ void lower(uint32_t code, std::string& out) {
     append_utf8(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
 }
 
-void strip(std::string& text, TrustMask* mask, bool left, bool right) {
+void strip(std::string& text, Origins* origins, bool left, bool right) {
   const char *begin = text.data(), *end = begin + text.size();
   const char *first = begin, *last = end;
-  while (right && last > first && is_in(code_at(previous_char(last)), kSpace)) last = previous_char(last);
+  while (right && last > first && is_in(code_at(previous_char(last)), kSpace))
+    last = previous_char(last);
   while (left && first < last && is_in(code_at(first), kSpace)) next_code(first);
-  const size_t from = first - begin, count = last - first;
-  if (mask) *mask = TrustMask(mask->begin() + from, mask->begin() + from + count);
-  text = text.substr(from, count);
+  Rewriter out(whole(text, origins));
+  out.copy(first - begin, last - begin);
+  finish(out, text, origins);
 }
 
-void prepend(std::string& text, TrustMask* mask, const std::string& content) {
+void prepend(std::string& text, Origins* origins, const std::string& content) {
   if (text.empty()) return;
-  if (mask) mask->insert(mask->begin(), content.size(), mask->front());
-  text.insert(0, content);
+  Rewriter out(whole(text, origins));
+  out.reserve(text.size() + content.size());
+  out.insert(0, content, true);
+  out.copy(0, text.size());
+  finish(out, text, origins);
 }
 
-void replace(std::string& text, TrustMask* mask, const NormalizerStep& spec, const std::optional<Regex>& regex) {
+void replace(std::string& text, Origins* origins, const NormalizerStep& spec,
+             const std::optional<Regex>& regex) {
   std::vector<Match> matches;
   if (regex) {
     regex->find_all(text, matches);
   } else if (!spec.pattern.text.empty()) {
     const std::string& what = spec.pattern.text;
-    for (size_t at = 0; (at = text.find(what, at)) != text.npos; at += what.size()) matches.push_back({at, at + what.size()});
+    for (size_t at = 0; (at = text.find(what, at)) != text.npos; at += what.size())
+      matches.push_back({at, at + what.size()});
   }
   if (matches.empty()) return;
-  Builder out{.text = {}, .mask = {}, .masked = mask != nullptr};
-  out.text.reserve(text.size() + matches.size() * spec.content.size());
-  const std::string_view view = text;
+  Rewriter out(whole(text, origins));
+  out.reserve(text.size() + matches.size() * spec.content.size());
   size_t at = 0;
   for (const Match& m : matches) {
-    out.copy(view.substr(at, m.begin - at), mask, at);
-    out.add(spec.content, m.begin < m.end && all_trusted(mask, m.begin, m.end));
+    out.copy(at, m.begin);
+    out.replace(m.begin, m.end, spec.content);
     at = m.end;
   }
-  out.copy(view.substr(at), mask, at);
-  out.finish(text, mask);
+  out.copy(at, text.size());
+  finish(out, text, origins);
+}
+
+void map_bytes(std::string& text, Origins* origins) {
+  Rewriter out(whole(text, origins));
+  out.reserve(text.size() * 2);
+  std::string mapped;
+  for (size_t i = 0; i < text.size(); ++i) {
+    mapped.clear();
+    append_byte_mapped(mapped, std::string_view(text).substr(i, 1));
+    out.replace(i, i + 1, mapped);
+  }
+  finish(out, text, origins);
 }
 
 }  // namespace
@@ -143,36 +197,41 @@ Normalizer::Normalizer(const std::vector<NormalizerStep>& steps) {
   }
 }
 
-void Normalizer::apply(std::string& text, TrustMask* mask) const {
+void Normalizer::apply(std::string& text, Origins* origins) const {
   for (const Step& step : steps_) {
-    switch (step.spec.kind) {
-      case NormalizerStep::nfc: unicode(text, mask, UTF8PROC_COMPOSE); break;
-      case NormalizerStep::nfd: unicode(text, mask, UTF8PROC_DECOMPOSE); break;
-      case NormalizerStep::nfkc: unicode(text, mask, UTF8PROC_COMPOSE | UTF8PROC_COMPAT); break;
-      case NormalizerStep::nfkd: unicode(text, mask, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT); break;
-      case NormalizerStep::lowercase: each_character(text, mask, lower); break;
-      case NormalizerStep::strip: strip(text, mask, step.spec.left, step.spec.right); break;
+    const NormalizerStep& s = step.spec;
+    switch (s.kind) {
+      case NormalizerStep::nfc:
+        unicode(text, origins, UTF8PROC_COMPOSE);
+        break;
+      case NormalizerStep::nfd:
+        unicode(text, origins, UTF8PROC_DECOMPOSE);
+        break;
+      case NormalizerStep::nfkc:
+        unicode(text, origins, UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
+        break;
+      case NormalizerStep::nfkd:
+        unicode(text, origins, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
+        break;
+      case NormalizerStep::lowercase:
+        each_character(text, origins, lower);
+        break;
+      case NormalizerStep::strip:
+        strip(text, origins, s.left, s.right);
+        break;
       case NormalizerStep::strip_accents:
-        each_character(text, mask, [](uint32_t c, std::string& out) {
+        each_character(text, origins, [](uint32_t c, std::string& out) {
           if (!is_in(c, kMark)) append_utf8(out, c);
         });
         break;
-      case NormalizerStep::prepend: prepend(text, mask, step.spec.content); break;
-      case NormalizerStep::replace: replace(text, mask, step.spec, step.regex); break;
+      case NormalizerStep::prepend:
+        prepend(text, origins, s.content);
+        break;
+      case NormalizerStep::replace:
+        replace(text, origins, s, step.regex);
+        break;
       case NormalizerStep::byte_level:
-        if (mask) {
-          Builder out{.text = {}, .mask = {}, .masked = true};
-          for (size_t i = 0; i < text.size(); ++i) {
-            std::string mapped;
-            append_byte_mapped(mapped, std::string_view(text).substr(i, 1));
-            out.add(mapped, (*mask)[i]);
-          }
-          out.finish(text, mask);
-        } else {
-          std::string mapped;
-          append_byte_mapped(mapped, text);
-          text = std::move(mapped);
-        }
+        map_bytes(text, origins);
         break;
     }
   }

@@ -1,5 +1,5 @@
-// Splitting by delimiters follows the `tokenizers` crate: first the list of matches and gaps, then the behaviour decides which
-// neighbours join; empty parts vanish.
+// Splitting by delimiters follows the `tokenizers` crate: first the list of matches and gaps, then
+// the behaviour decides which neighbours join; empty parts vanish.
 #include "text/pre_tokenizer.h"
 
 #include <algorithm>
@@ -37,7 +37,8 @@ void match_characters(std::string_view text, std::vector<Match>& out, Test test)
 
 void match_literal(std::string_view text, std::string_view what, std::vector<Match>& out) {
   if (what.empty()) return;
-  for (size_t at = 0; (at = text.find(what, at)) != text.npos; at += what.size()) out.push_back({at, at + what.size()});
+  for (size_t at = 0; (at = text.find(what, at)) != text.npos; at += what.size())
+    out.push_back({at, at + what.size()});
 }
 
 // \w+|[^\w\s]+
@@ -54,7 +55,8 @@ void match_words(std::string_view text, std::vector<Match>& out) {
 }
 
 bool is_punctuation(uint32_t c) {
-  if (c < 128) return (c > 32 && c < 48) || (c > 57 && c < 65) || (c > 90 && c < 97) || (c > 122 && c < 127);
+  if (c < 128)
+    return (c > 32 && c < 48) || (c > 57 && c < 65) || (c > 90 && c < 97) || (c > 122 && c < 127);
   return is_in(c, kPunctuation);
 }
 
@@ -78,7 +80,8 @@ void apply(Behavior behavior, std::vector<Part>& parts) {
     std::reverse(out.begin(), out.end());
   } else {
     for (const Part& part : parts) {
-      const bool join = behavior == Behavior::contiguous ? part.match == previous : part.match && !previous;
+      const bool join =
+          behavior == Behavior::contiguous ? part.match == previous : part.match && !previous;
       if (join && !out.empty())
         out.back().end = part.end;
       else
@@ -96,7 +99,8 @@ PreTokenizer::PreTokenizer(std::vector<PreStep> steps, bool raw_bytes) : raw_byt
     Step step{.spec = std::move(spec), .scanner = nullptr, .regex = std::nullopt};
     const PreStep& s = step.spec;
     if (s.kind == PreStep::split && s.pattern.regex) {
-      const bool covers = s.behavior == Behavior::isolated || (s.behavior == Behavior::removed && s.invert);
+      const bool covers =
+          s.behavior == Behavior::isolated || (s.behavior == Behavior::removed && s.invert);
       if (covers) step.scanner = find_scanner(s.pattern.text);
       if (!step.scanner) step.regex.emplace(s.pattern.text, "pre_tokenizer.pattern");
     }
@@ -109,110 +113,132 @@ bool PreTokenizer::ends_in_byte_level() const {
   return !steps_.empty() && steps_.back().spec.kind == PreStep::byte_level;
 }
 
-void PreTokenizer::split(std::string_view text, bool at_start, WordSink& sink) const {
-  run(0, text, at_start, sink);
+void PreTokenizer::split(Stretch in, bool at_start, WordSink& sink) const {
+  run(0, in, at_start, sink);
 }
 
-void PreTokenizer::run(size_t step, std::string_view text, bool at_start, WordSink& sink) const {
-  if (text.empty()) return;
-  if (step == steps_.size()) return sink.word(text);
+void PreTokenizer::run(size_t step, Stretch in, bool at_start, WordSink& sink) const {
+  if (in.text.empty()) return;
+  if (step == steps_.size()) return sink.word(in);
   const Step& s = steps_[step];
   switch (s.spec.kind) {
     case PreStep::split:
-      if (s.scanner) return scan(step + 1, text, at_start, sink, s.scanner);
-      return cut(step, text, at_start, sink, s.spec.behavior);
-    case PreStep::byte_level: return byte_level(step, text, at_start, sink);
-    case PreStep::metaspace: return metaspace(step, text, at_start, sink);
+      if (s.scanner) return scan(step + 1, in, at_start, sink, s.scanner);
+      return cut(step, in, at_start, sink, s.spec.behavior);
+    case PreStep::byte_level:
+      return byte_level(step, in, at_start, sink);
+    case PreStep::metaspace:
+      return metaspace(step, in, at_start, sink);
     case PreStep::digits:
-      return cut(step, text, at_start, sink, s.spec.individual ? Behavior::isolated : Behavior::contiguous);
-    case PreStep::punctuation: return cut(step, text, at_start, sink, s.spec.behavior);
+      return cut(step, in, at_start, sink,
+                 s.spec.individual ? Behavior::isolated : Behavior::contiguous);
+    case PreStep::punctuation:
+      return cut(step, in, at_start, sink, s.spec.behavior);
     case PreStep::whitespace:
-    case PreStep::whitespace_split: return cut(step, text, at_start, sink, Behavior::removed);
+    case PreStep::whitespace_split:
+      return cut(step, in, at_start, sink, Behavior::removed);
   }
 }
 
-void PreTokenizer::scan(size_t next, std::string_view text, bool at_start, WordSink& sink, Scanner scanner) const {
+void PreTokenizer::scan(size_t next, Stretch in, bool at_start, WordSink& sink,
+                        Scanner scanner) const {
   const uint8_t* categories = category_table();
-  const char *p = text.data(), *end = p + text.size();
+  const char *begin = in.text.data(), *p = begin, *end = p + in.text.size();
   while (p < end) {
     const char* q = scanner(p, end, categories);
-    run(next, {p, q}, at_start, sink);
+    run(next, in.part(p - begin, q - begin), at_start, sink);
     at_start = false;
     p = q;
   }
 }
 
-void PreTokenizer::cut(size_t step, std::string_view text, bool at_start, WordSink& sink, Behavior behavior) const {
+void PreTokenizer::cut(size_t step, Stretch in, bool at_start, WordSink& sink,
+                       Behavior behavior) const {
   const Step& s = steps_[step];
   std::vector<Match> matches;
   switch (s.spec.kind) {
     case PreStep::split:
       if (s.regex)
-        s.regex->find_all(text, matches);
+        s.regex->find_all(in.text, matches);
       else
-        match_literal(text, s.spec.pattern.text, matches);
+        match_literal(in.text, s.spec.pattern.text, matches);
       break;
-    case PreStep::digits: match_characters(text, matches, [](uint32_t c) { return is_in(c, kNumber); }); break;
-    case PreStep::punctuation: match_characters(text, matches, is_punctuation); break;
-    case PreStep::whitespace: match_words(text, matches); break;
-    default: match_characters(text, matches, [](uint32_t c) { return is_in(c, kSpace); });
+    case PreStep::digits:
+      match_characters(in.text, matches, [](uint32_t c) { return is_in(c, kNumber); });
+      break;
+    case PreStep::punctuation:
+      match_characters(in.text, matches, is_punctuation);
+      break;
+    case PreStep::whitespace:
+      match_words(in.text, matches);
+      break;
+    default:
+      match_characters(in.text, matches, [](uint32_t c) { return is_in(c, kSpace); });
   }
-  const bool invert = s.spec.kind == PreStep::whitespace || (s.spec.kind == PreStep::split && s.spec.invert);
-  if (matches.empty() && !invert) return run(step + 1, text, at_start, sink);
+  const bool invert =
+      s.spec.kind == PreStep::whitespace || (s.spec.kind == PreStep::split && s.spec.invert);
+  if (matches.empty() && !invert) return run(step + 1, in, at_start, sink);
   std::vector<Part> parts;
-  add_gaps(matches, text.size(), parts);
+  add_gaps(matches, in.text.size(), parts);
   if (invert)
     for (Part& part : parts) part.match = !part.match;
   apply(behavior, parts);
   for (const Part& part : parts)
-    run(step + 1, text.substr(part.begin, part.end - part.begin), at_start && part.begin == 0, sink);
+    run(step + 1, in.part(part.begin, part.end), at_start && part.begin == 0, sink);
 }
 
-void PreTokenizer::metaspace(size_t step, std::string_view text, bool at_start, WordSink& sink) const {
+void PreTokenizer::metaspace(size_t step, Stretch in, bool at_start, WordSink& sink) const {
   const PreStep& spec = steps_[step].spec;
-  std::string changed;
-  changed.reserve(text.size() + text.size() / 4);
-  for (const char c : text) {
-    if (c == ' ')
-      changed += spec.replacement;
-    else
-      changed += c;
-  }
   const bool prepend =
       spec.prepend == PrependScheme::always || (spec.prepend == PrependScheme::first && at_start);
-  if (prepend && !changed.starts_with(spec.replacement)) changed.insert(0, spec.replacement);
-  if (!spec.split_words) return run(step + 1, changed, at_start, sink);
+  Rewriter changed(in);
+  changed.reserve(in.text.size() + in.text.size() / 4);
+  if (prepend && in.text[0] != ' ' && !in.text.starts_with(spec.replacement))
+    changed.insert(0, spec.replacement, true);
+  for (size_t at = 0; at < in.text.size();) {
+    const size_t space = std::min(in.text.find(' ', at), in.text.size());
+    changed.copy(at, space);
+    if (space < in.text.size()) changed.replace(space, space + 1, spec.replacement);
+    at = space + 1;
+  }
+  const Stretch out = changed.stretch();
+  if (!spec.split_words) return run(step + 1, out, at_start, sink);
   std::vector<Match> matches;
-  match_literal(changed, spec.replacement, matches);
+  match_literal(out.text, spec.replacement, matches);
   std::vector<Part> parts;
-  add_gaps(matches, changed.size(), parts);
+  add_gaps(matches, out.text.size(), parts);
   apply(Behavior::merged_with_next, parts);
-  const std::string_view view = changed;
   for (const Part& part : parts)
-    run(step + 1, view.substr(part.begin, part.end - part.begin), at_start && part.begin == 0, sink);
+    run(step + 1, out.part(part.begin, part.end), at_start && part.begin == 0, sink);
 }
 
-void PreTokenizer::byte_level(size_t step, std::string_view text, bool at_start, WordSink& sink) const {
+void PreTokenizer::byte_level(size_t step, Stretch in, bool at_start, WordSink& sink) const {
   const Step& s = steps_[step];
-  std::string prefixed;
-  if (s.spec.add_prefix_space && text[0] != ' ') {
-    prefixed.reserve(text.size() + 1);
-    prefixed += ' ';
-    prefixed += text;
-    text = prefixed;
+  Rewriter prefixed(in);
+  if (s.spec.add_prefix_space && in.text[0] != ' ') {
+    prefixed.reserve(in.text.size() + 1);
+    prefixed.insert(0, " ", true);
+    prefixed.copy(0, in.text.size());
+    in = prefixed.stretch();
   }
-  const auto hand_on = [&](std::string_view word) {
+  const auto hand_on = [&](Stretch word) {
     if (raw_bytes_ && step + 1 == steps_.size()) return sink.word(word);
-    std::string mapped;
-    append_byte_mapped(mapped, word);
-    run(step + 1, mapped, at_start, sink);
+    Rewriter mapped(word);
+    std::string letter;
+    for (size_t i = 0; i < word.text.size(); ++i) {
+      letter.clear();
+      append_byte_mapped(letter, word.text.substr(i, 1));
+      mapped.replace(i, i + 1, letter);
+    }
+    run(step + 1, mapped.stretch(), at_start, sink);
     at_start = false;
   };
-  if (!s.scanner) return hand_on(text);
+  if (!s.scanner) return hand_on(in);
   const uint8_t* categories = category_table();
-  for (const char *p = text.data(), *end = p + text.size(); p < end;) {
+  const char* begin = in.text.data();
+  for (const char *p = begin, *end = p + in.text.size(); p < end;) {
     const char* q = s.scanner(p, end, categories);
-    hand_on({p, q});
+    hand_on(in.part(p - begin, q - begin));
     p = q;
   }
 }

@@ -1,11 +1,13 @@
-// Pre-tokenizers: a text becomes the words that BPE sees. Each step cuts its piece and hands the parts on, so nothing is collected;
-// only steps that change the text (prefix space, Metaspace, byte mapping before another step) copy it.
+// Pre-tokenizers: a text becomes the words that BPE sees. Each step cuts its piece and hands the
+// parts on, so nothing is collected; only steps that change the text (prefix space, Metaspace, byte
+// mapping before another step) copy it.
 #pragma once
 #include <memory>
 #include <optional>
 #include <string_view>
 #include <vector>
 
+#include "text/origin.h"
 #include "text/regex.h"
 #include "text/scanners.h"
 #include "text/tokenizer_spec.h"
@@ -15,7 +17,7 @@ namespace supersonic::text {
 // Receives the words, in order.
 class WordSink {
  public:
-  virtual void word(std::string_view text) = 0;
+  virtual void word(Stretch word) = 0;
 
  protected:
   ~WordSink() = default;
@@ -23,11 +25,12 @@ class WordSink {
 
 class PreTokenizer {
  public:
-  // With raw_bytes the last step, when it is ByteLevel, leaves the bytes unmapped: the model then looks bytes up directly.
+  // With raw_bytes the last step, when it is ByteLevel, leaves the bytes unmapped: the model then
+  // looks bytes up directly.
   PreTokenizer(std::vector<PreStep> steps, bool raw_bytes);
   bool ends_in_byte_level() const;
   // at_start: the text begins where the whole input begins (Metaspace "first").
-  void split(std::string_view text, bool at_start, WordSink& sink) const;
+  void split(Stretch in, bool at_start, WordSink& sink) const;
 
  private:
   struct Step {
@@ -35,11 +38,11 @@ class PreTokenizer {
     Scanner scanner = nullptr;
     std::optional<Regex> regex;
   };
-  void run(size_t step, std::string_view text, bool at_start, WordSink& sink) const;
-  void cut(size_t step, std::string_view text, bool at_start, WordSink& sink, Behavior behavior) const;
-  void scan(size_t step, std::string_view text, bool at_start, WordSink& sink, Scanner scanner) const;
-  void metaspace(size_t step, std::string_view text, bool at_start, WordSink& sink) const;
-  void byte_level(size_t step, std::string_view text, bool at_start, WordSink& sink) const;
+  void run(size_t step, Stretch in, bool at_start, WordSink& sink) const;
+  void cut(size_t step, Stretch in, bool at_start, WordSink& sink, Behavior behavior) const;
+  void scan(size_t step, Stretch in, bool at_start, WordSink& sink, Scanner scanner) const;
+  void metaspace(size_t step, Stretch in, bool at_start, WordSink& sink) const;
+  void byte_level(size_t step, Stretch in, bool at_start, WordSink& sink) const;
 
   std::vector<Step> steps_;
   bool raw_bytes_;

@@ -1,5 +1,6 @@
-// The pipeline: repair, added tokens, normalizers, pre-tokenizers, BPE. Working memory (buffers and the word cache) is leased from a
-// small pool, so that threads do not share it and a sequence of calls keeps its cache.
+// The pipeline: repair, added tokens, normalizers, pre-tokenizers, BPE. Working memory (buffers and
+// the word cache) is leased from a small pool, so that threads do not share it and a sequence of
+// calls keeps its cache.
 #include "text/tokenizer.h"
 
 #include <algorithm>
@@ -17,22 +18,58 @@
 namespace supersonic::text {
 namespace {
 
-// Tokens that end a turn, by name: what models in the field use beside their declared EOS.
-constexpr std::string_view kStopNames[] = {"<|im_end|>", "<|eot_id|>",  "<|eom_id|>",    "<|end|>",         "<end_of_turn>",
-                                           "<|endoftext|>", "<|end_of_text|>", "<EOT>", "<|eot|>", "<|return|>", "<|call|>",
-                                           "<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|END_OF_TURN_TOKEN|>"};
+// As repair_utf8, with origins: those of `text` become those of the repaired text.
+void repair_followed(std::string_view text, std::string& out, Origins& origins) {
+  Rewriter repaired({text, origins.data()});
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step step = utf8_step(text.substr(at));
+    if (step.kind == Utf8Step::valid)
+      repaired.copy(at, at + step.bytes);
+    else
+      repaired.replace(at, at + step.bytes, "\xEF\xBF\xBD");
+    at += step.bytes;
+  }
+  repaired.finish(out, origins);
+}
 
-struct WordEncoder final : WordSink {
-  WordEncoder(const Bpe& b, BpeScratch& s, std::vector<int32_t>& o) : bpe(b), scratch(s), out(o) {}
-  void word(std::string_view text) override { bpe.encode(text, scratch, out); }
+// Tokens that end a turn, by name: what models in the field use beside their declared EOS.
+constexpr std::string_view kStopNames[] = {"<|im_end|>",
+                                           "<|eot_id|>",
+                                           "<|eom_id|>",
+                                           "<|end|>",
+                                           "<end_of_turn>",
+                                           "<|endoftext|>",
+                                           "<|end_of_text|>",
+                                           "<EOT>",
+                                           "<|eot|>",
+                                           "<|return|>",
+                                           "<|call|>",
+                                           "<｜end▁of▁sentence｜>",
+                                           "<end_of_utterance>",
+                                           "<|END_OF_TURN_TOKEN|>"};
+
+// Ids, and where they end when the text is followed.
+struct IdSink final : WordSink {
+  IdSink(const Bpe& b, BpeScratch& s, Encoded& o) : bpe(b), scratch(s), out(o) {}
+  void word(Stretch word) override {
+    if (word.origin)
+      bpe.encode_followed(word, scratch, out.ids, out.ends);
+    else
+      bpe.encode(word.text, scratch, out.ids);
+  }
+  void added(int32_t id, Stretch spelling) {
+    out.ids.push_back(id);
+    if (spelling.origin) out.ends.push_back(spelling.origin[spelling.text.size() - 1].end);
+  }
   const Bpe& bpe;
   BpeScratch& scratch;
-  std::vector<int32_t>& out;
+  Encoded& out;
 };
 
 bool raw_bytes(const TokenizerSpec& spec) {
-  return !spec.pre_steps.empty() && spec.pre_steps.back().kind == PreStep::byte_level && !spec.model.byte_fallback &&
-         spec.model.subword_prefix.empty() && spec.model.word_suffix.empty();
+  return !spec.pre_steps.empty() && spec.pre_steps.back().kind == PreStep::byte_level &&
+         !spec.model.byte_fallback && spec.model.subword_prefix.empty() &&
+         spec.model.word_suffix.empty();
 }
 
 }  // namespace
@@ -54,9 +91,11 @@ struct Tokenizer::Impl {
 
   void check_ids() const {
     const auto in_range = [&](int32_t id, const char* field) {
-      CHECK_FILE(id >= -1 && id < size, "{}: id {} is outside the vocabulary of {}", field, id, size);
+      CHECK_FILE(id >= -1 && id < size, "{}: id {} is outside the vocabulary of {}", field, id,
+                 size);
     };
-    for (const AddedToken& t : spec.added) CHECK_FILE(t.id >= 0, "added_tokens: '{}' has no id", t.content);
+    for (const AddedToken& t : spec.added)
+      CHECK_FILE(t.id >= 0, "added_tokens: '{}' has no id", t.content);
     for (const int32_t id : spec.prefix) in_range(id, "post_processor");
     for (const int32_t id : spec.suffix) in_range(id, "post_processor");
     in_range(spec.bos, "bos_token_id");
@@ -86,7 +125,8 @@ struct Tokenizer::Impl {
   std::string_view token(int32_t id) const {
     const auto i = static_cast<size_t>(id);
     if (added_of[i] >= 0) return spec.added[static_cast<size_t>(added_of[i])].content;
-    return i < spec.model.tokens.size() ? std::string_view(spec.model.tokens[i]) : std::string_view();
+    return i < spec.model.tokens.size() ? std::string_view(spec.model.tokens[i])
+                                        : std::string_view();
   }
 
   // What a decoder sees: for a normalized added token its normalized form, as the crate has it.
@@ -99,7 +139,8 @@ struct Tokenizer::Impl {
     piece_start.reserve(static_cast<size_t>(size) + 1);
     for (int32_t id = 0; id < size; ++id) {
       piece_start.push_back(pieces.size());
-      pieces += special[static_cast<size_t>(id)] ? std::string(token(id)) : decoder.piece(decoder_token(id));
+      pieces += special[static_cast<size_t>(id)] ? std::string(token(id))
+                                                 : decoder.piece(decoder_token(id));
     }
     piece_start.push_back(pieces.size());
   }
@@ -108,7 +149,9 @@ struct Tokenizer::Impl {
     for (const int32_t id : {spec.eos, spec.eot})
       if (id >= 0 && std::find(stops.begin(), stops.end(), id) == stops.end()) stops.push_back(id);
     for (const AddedToken& t : spec.added)
-      if (t.special && std::find(std::begin(kStopNames), std::end(kStopNames), t.content) != std::end(kStopNames) &&
+      if (t.special &&
+          std::find(std::begin(kStopNames), std::end(kStopNames), t.content) !=
+              std::end(kStopNames) &&
           std::find(stops.begin(), stops.end(), t.id) == stops.end())
         stops.push_back(t.id);
   }
@@ -133,42 +176,40 @@ struct Tokenizer::Impl {
     std::unique_ptr<BpeScratch> scratch;
   };
 
-  void encode_piece(std::string_view text, bool at_start, const SpecialPolicy& policy, WordEncoder& sink) const {
+  void encode_piece(Stretch in, bool at_start, bool special_allowed, IdSink& sink) const {
     std::string changed;
-    TrustMask mask;
-    SpecialPolicy inner = policy;
+    Origins origins;
     if (!normalizer.empty()) {
-      changed = text;
-      if (policy.mask) mask.assign(policy.mask, policy.mask + text.size());
-      normalizer.apply(changed, policy.mask ? &mask : nullptr);
-      text = changed;
-      if (policy.mask) inner.mask = mask.data();
+      changed = in.text;
+      if (in.origin) origins.assign(in.origin, in.origin + in.text.size());
+      normalizer.apply(changed, in.origin ? &origins : nullptr);
+      in = {changed, in.origin ? origins.data() : nullptr};
     }
-    if (normalized.empty()) return pre_tokenizer.split(text, at_start, sink);
+    if (normalized.empty()) return pre_tokenizer.split(in, at_start, sink);
     std::vector<AddedPart> parts;
-    normalized.split(text, inner, parts);
+    normalized.split(in, special_allowed, parts);
     for (const AddedPart& part : parts) {
+      const Stretch piece = in.part(part.begin, part.end);
       if (part.id >= 0)
-        sink.out.push_back(part.id);
+        sink.added(part.id, piece);
       else
-        pre_tokenizer.split(text.substr(part.begin, part.end - part.begin), at_start && part.begin == 0, sink);
+        pre_tokenizer.split(piece, at_start && part.begin == 0, sink);
     }
   }
 
-  void encode(std::string_view text, const SpecialPolicy& policy, std::vector<int32_t>& out) const {
+  // Appends; ends only where `in` has origins.
+  void encode(Stretch in, bool special_allowed, Encoded& out) const {
     Lease lease(*this);
-    WordEncoder sink(bpe, *lease.scratch, out);
-    if (raw.empty()) return encode_piece(text, true, policy, sink);
+    IdSink sink(bpe, *lease.scratch, out);
+    if (raw.empty()) return encode_piece(in, true, special_allowed, sink);
     std::vector<AddedPart> parts;
-    raw.split(text, policy, parts);
+    raw.split(in, special_allowed, parts);
     for (const AddedPart& part : parts) {
-      if (part.id >= 0) {
-        out.push_back(part.id);
-        continue;
-      }
-      SpecialPolicy inner = policy;
-      if (inner.mask) inner.mask += part.begin;
-      encode_piece(text.substr(part.begin, part.end - part.begin), part.begin == 0, inner, sink);
+      const Stretch piece = in.part(part.begin, part.end);
+      if (part.id >= 0)
+        sink.added(part.id, piece);
+      else
+        encode_piece(piece, part.begin == 0, special_allowed, sink);
     }
   }
 
@@ -197,45 +238,74 @@ Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::string repaired;
   if (!valid_utf8(text)) text = repaired = repair_utf8(text);
-  std::vector<int32_t> out;
-  out.reserve(text.size() / 4 + 8);
-  if (options.add_special) out = impl_->spec.prefix;
-  impl_->encode(text, {.allowed = options.parse_special, .mask = nullptr}, out);
-  if (options.add_special) out.insert(out.end(), impl_->spec.suffix.begin(), impl_->spec.suffix.end());
-  return out;
+  Encoded out;
+  out.ids.reserve(text.size() / 4 + 8);
+  if (options.add_special) out.ids = impl_->spec.prefix;
+  impl_->encode({text, nullptr}, options.parse_special, out);
+  if (options.add_special)
+    out.ids.insert(out.ids.end(), impl_->spec.suffix.begin(), impl_->spec.suffix.end());
+  return std::move(out.ids);
 }
 
-std::vector<int32_t> Tokenizer::encode_spans(std::span<const TextSpan> spans) const {
-  std::string text;
-  TrustMask mask;
+void Tokenizer::encode_spans(std::string_view text, std::span<const TextSpan> spans,
+                             Encoded& out) const {
+  out.ids.clear();
+  out.ends.clear();
+  CHECK(text.size() <= kMaxFollowed, "encode_spans: a text of {} bytes is too long", text.size());
+  Origins origins(text.size());
+  size_t at = 0;
   for (const TextSpan& span : spans) {
-    text += valid_utf8(span.text) ? std::string(span.text) : repair_utf8(span.text);
-    mask.resize(text.size(), span.trusted);
+    CHECK(span.begin == at && span.end >= at && span.end <= text.size(),
+          "encode_spans: span [{}, {}) does not go on at byte {} of {}", span.begin, span.end, at,
+          text.size());
+    for (; at < span.end; ++at) origins[at] = {static_cast<uint32_t>(at + 1), span.trusted};
   }
-  std::vector<int32_t> out;
-  if (!text.empty()) impl_->encode(text, {.allowed = false, .mask = mask.data()}, out);
-  return out;
+  CHECK(at == text.size(), "encode_spans: the spans end at byte {} of {}", at, text.size());
+  if (text.empty()) return;
+  std::string repaired;
+  if (!valid_utf8(text)) {
+    repair_followed(text, repaired, origins);
+    text = repaired;
+  }
+  out.ids.reserve(text.size() / 4 + 8);
+  out.ends.reserve(text.size() / 4 + 8);
+  impl_->encode({text, origins.data()}, false, out);
+  // Byte fallback may overtake an unknown character; and the last id takes what vanished behind it.
+  for (size_t i = 1; i < out.ends.size(); ++i) out.ends[i] = std::max(out.ends[i], out.ends[i - 1]);
+  if (!out.ends.empty()) out.ends.back() = static_cast<uint32_t>(at);
+}
+
+std::vector<int32_t> Tokenizer::encode_spans(std::string_view text,
+                                             std::span<const TextSpan> spans) const {
+  Encoded out;
+  encode_spans(text, spans, out);
+  return std::move(out.ids);
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
-    CHECK(id >= 0 && id < impl_->size, "decode: id {} is outside the vocabulary of {}", id, impl_->size);
+    CHECK(id >= 0 && id < impl_->size, "decode: id {} is outside the vocabulary of {}", id,
+          impl_->size);
     if (skip_special && impl_->special[static_cast<size_t>(id)]) continue;
-    if (const std::string_view token = impl_->decoder_token(id); !token.empty()) tokens.emplace_back(token);
+    if (const std::string_view token = impl_->decoder_token(id); !token.empty())
+      tokens.emplace_back(token);
   }
   return impl_->decoder.decode(std::move(tokens));
 }
 
 std::string_view Tokenizer::piece(int32_t id) const {
-  CHECK(id >= 0 && id < impl_->size, "piece: id {} is outside the vocabulary of {}", id, impl_->size);
+  CHECK(id >= 0 && id < impl_->size, "piece: id {} is outside the vocabulary of {}", id,
+        impl_->size);
   const auto i = static_cast<size_t>(id);
-  return std::string_view(impl_->pieces).substr(impl_->piece_start[i], impl_->piece_start[i + 1] - impl_->piece_start[i]);
+  return std::string_view(impl_->pieces)
+      .substr(impl_->piece_start[i], impl_->piece_start[i + 1] - impl_->piece_start[i]);
 }
 
 std::string_view Tokenizer::token(int32_t id) const {
-  CHECK(id >= 0 && id < impl_->size, "token: id {} is outside the vocabulary of {}", id, impl_->size);
+  CHECK(id >= 0 && id < impl_->size, "token: id {} is outside the vocabulary of {}", id,
+        impl_->size);
   return impl_->token(id);
 }
 
@@ -250,7 +320,8 @@ bool Tokenizer::is_special(int32_t id) const {
   return id >= 0 && id < impl_->size && impl_->special[static_cast<size_t>(id)];
 }
 bool Tokenizer::adds_bos() const {
-  return impl_->spec.bos >= 0 && !impl_->spec.prefix.empty() && impl_->spec.prefix[0] == impl_->spec.bos;
+  return impl_->spec.bos >= 0 && !impl_->spec.prefix.empty() &&
+         impl_->spec.prefix[0] == impl_->spec.bos;
 }
 
 int32_t Tokenizer::special_id(std::string_view name) const {
@@ -265,7 +336,9 @@ int32_t Tokenizer::find(std::string_view token) const {
 }
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
-    : tokenizer_(&tokenizer), skip_special_(skip_special), trims_left_(tokenizer.impl_->decoder.leading().count) {}
+    : tokenizer_(&tokenizer),
+      skip_special_(skip_special),
+      trims_left_(tokenizer.impl_->decoder.leading().count) {}
 
 std::string StreamDecoder::push(int32_t id) {
   if (skip_special_ && tokenizer_->is_special(id)) return {};

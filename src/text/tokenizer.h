@@ -1,7 +1,7 @@
-// Text to token ids and back: byte-level BPE and SentencePiece-style BPE, from tokenizer.json or from GGUF metadata, with the ids of
-// the `tokenizers` package. Text that is not UTF-8 is repaired first: each maximal invalid part counts as U+FFFD, which is what that
-// package gets from Python's errors="replace".
-// A Tokenizer is immutable; all calls may run on several threads at once.
+// Text to token ids and back: byte-level BPE and SentencePiece-style BPE, from tokenizer.json or
+// from GGUF metadata, with the ids of the `tokenizers` package. Text that is not UTF-8 is repaired
+// first: each maximal invalid part counts as U+FFFD, which is what that package gets from Python's
+// errors="replace". A Tokenizer is immutable; all calls may run on several threads at once.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -11,16 +11,20 @@
 #include <string_view>
 #include <vector>
 
+#include "text/encode.h"
+
 namespace supersonic::text {
 
 struct TokenizerSpec;
 
-// The tokenizer keys of a GGUF file, as views into it (tokenizer.ggml.* without the prefix). Ids of -1 are absent.
+// The tokenizer keys of a GGUF file, as views into it (tokenizer.ggml.* without the prefix). Ids of
+// -1 are absent.
 struct GgufVocab {
-  std::string_view model, pre, name;        // name: general.name
+  std::string_view model, pre, name;         // name: general.name
   std::span<const std::string_view> tokens;  // by id
   std::span<const float> scores;             // by id, or empty
-  std::span<const int32_t> token_type;       // by id, or empty: 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte
+  std::span<const int32_t>
+      token_type;  // by id, or empty: 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte
   std::span<const std::string_view> merges;  // "left right"
   int32_t bos_id = -1, eos_id = -1, eot_id = -1, eom_id = -1, unk_id = -1, pad_id = -1;
   std::optional<bool> add_bos, add_eos, add_space_prefix;
@@ -43,21 +47,17 @@ struct HfTokenizerFiles {
 };
 
 struct EncodeOptions {
-  bool add_special = true;     // the ids around a text that the model expects (BOS …)
-  bool parse_special = false;  // special tokens written in the text become their ids; else they are plain text
-};
-
-// A part of a rendered prompt: trusted when the template wrote it, else it is the user's.
-struct TextSpan {
-  std::string_view text;
-  bool trusted = false;
+  bool add_special = true;  // the ids around a text that the model expects (BOS …)
+  bool parse_special =
+      false;  // special tokens written in the text become their ids; else they are plain text
 };
 
 class Tokenizer {
  public:
-  // Throw Error(bad_file) that names the field. `origin` (a file name) begins every message. config: tokenizer_config.json, or empty;
-  // it says which tokens are BOS, EOS and padding.
-  static Tokenizer from_json(std::string_view text, std::string_view config = {}, std::string_view origin = "tokenizer.json");
+  // Throw Error(bad_file) that names the field. `origin` (a file name) begins every message.
+  // config: tokenizer_config.json, or empty; it says which tokens are BOS, EOS and padding.
+  static Tokenizer from_json(std::string_view text, std::string_view config = {},
+                             std::string_view origin = "tokenizer.json");
   static Tokenizer from_gguf(const GgufVocab& vocab, std::string_view origin = "GGUF");
   explicit Tokenizer(TokenizerSpec spec);
   ~Tokenizer();
@@ -65,13 +65,19 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
-  // The spans as one text: words and merges cross their borders as in the joined text, but a special token is taken only from bytes
-  // that are all trusted. No ids are added around it (a chat template writes its own BOS).
-  std::vector<int32_t> encode_spans(std::span<const TextSpan> spans) const;
+  // `text` without ids around it (a chat template writes its own BOS), where a special token is
+  // taken only from bytes that are all trusted; words and merges cross the spans' edges. The spans
+  // cover the text in order. Of each id, `ends` says where its last byte ends in `text` as it was
+  // given: normalizers, repairs and cuts inside a character are traced back; what was put in front
+  // (SentencePiece's space) counts with the byte behind it, what vanished (stripped, no such token)
+  // with the id before.
+  void encode_spans(std::string_view text, std::span<const TextSpan> spans, Encoded& out) const;
+  std::vector<int32_t> encode_spans(std::string_view text, std::span<const TextSpan> spans) const;
 
   // Throws Error when an id is out of range. skip_special leaves special tokens out.
   std::string decode(std::span<const int32_t> ids, bool skip_special = true) const;
-  // The bytes that a token adds to a text: possibly part of a character; for a special token its name. Empty for an unused id.
+  // The bytes that a token adds to a text: possibly part of a character; for a special token its
+  // name. Empty for an unused id.
   std::string_view piece(int32_t id) const;
   // The token as the vocabulary writes it ("Ġhello", "▁hello", "<0x0A>").
   std::string_view token(int32_t id) const;
@@ -81,7 +87,7 @@ class Tokenizer {
   int32_t eos() const;
   int32_t eot() const;
   int32_t pad() const;
-  std::span<const int32_t> stop_ids() const;       // EOS, EOT and other tokens that end a turn
+  std::span<const int32_t> stop_ids() const;  // EOS, EOT and other tokens that end a turn
   bool is_special(int32_t id) const;
   int32_t special_id(std::string_view name) const;  // id of an added token, -1 when there is none
   int32_t find(std::string_view token) const;       // id of any token, -1 when there is none
@@ -94,8 +100,9 @@ class Tokenizer {
   std::unique_ptr<Impl> impl_;
 };
 
-// Decodes ids as they come and never splits a character: bytes that a later token may complete are held back.
-// The joined results equal decode(), except that an invalid run of byte tokens is replaced part by part.
+// Decodes ids as they come and never splits a character: bytes that a later token may complete are
+// held back. The joined results equal decode(), except that an invalid run of byte tokens is
+// replaced part by part.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);

@@ -9,7 +9,8 @@
 
 using namespace supersonic;
 
-static void encode_bytes(std::string_view text, const std::vector<text::TextSpan>&, text::Encoded& out) {
+static void encode_bytes(std::string_view text, const std::vector<text::TextSpan>&,
+                         text::Encoded& out) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     out.ids.push_back(static_cast<unsigned char>(text[i]));
     out.ends.push_back(static_cast<std::uint32_t>(i + 1));
@@ -18,7 +19,8 @@ static void encode_bytes(std::string_view text, const std::vector<text::TextSpan
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const text::ChatTemplate chat(
-      "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}</s>\n{% endfor %}"
+      "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | "
+      "tojson }}{% endif %}</s>\n{% endfor %}"
       "{% if add_generation_prompt %}<assistant>{% endif %}",
       "fuzz");
   try {

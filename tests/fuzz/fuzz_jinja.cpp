@@ -1,4 +1,5 @@
-// Any bytes as a template, rendered over a small conversation: refused or rendered, never a crash or an endless run.
+// Any bytes as a template, rendered over a small conversation: refused or rendered, never a crash
+// or an endless run.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -17,7 +18,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     text::Heap heap;
     text::ChatInput input = text::parse_chat_input(kInput, heap);
     input.now = 1700000000;
-    const auto r = text::ChatTemplate({reinterpret_cast<const char*>(data), size}, "fuzz").render(input);
+    const auto r =
+        text::ChatTemplate({reinterpret_cast<const char*>(data), size}, "fuzz").render(input);
     const std::size_t covered = r.spans.empty() ? 0 : r.spans.back().end;
     if (covered != r.text.size()) __builtin_trap();
   } catch (const Error&) {

@@ -1,5 +1,7 @@
 // Any bytes as tokenizer.json: either an Error that says why, or a tokenizer that encodes and decodes without harm.
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <string_view>
 
 #include "core/error.h"
@@ -16,8 +18,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       text::StreamDecoder stream(tokenizer);
       for (const int32_t id : ids) (void)stream.push(id);
       (void)stream.finish();
-      const text::TextSpan spans[] = {{sample.substr(0, 9), true}, {sample.substr(9), false}};
-      (void)tokenizer.encode_spans(spans);
+      const size_t cut = std::min<size_t>(9, sample.size());
+      const text::TextSpan spans[] = {{0, cut, true}, {cut, sample.size(), false}};
+      text::Encoded encoded;
+      tokenizer.encode_spans(sample, spans, encoded);
+      if (encoded.ids.size() != encoded.ends.size()) std::abort();
+      if (!std::is_sorted(encoded.ends.begin(), encoded.ends.end())) std::abort();
+      if (!encoded.ends.empty() && encoded.ends.back() != sample.size()) std::abort();
     }
     (void)to_hf_json(tokenizer);
     (void)to_gguf_vocab(tokenizer);

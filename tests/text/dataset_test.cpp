@@ -1,4 +1,5 @@
-// Training data: bad lines are named, answers are masked exactly, packing loses and mixes nothing, resume is exact.
+// Training data: bad lines are named, answers are masked exactly, packing loses and mixes nothing,
+// resume is exact.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -40,10 +41,12 @@ TokenizerView byte_tokenizer() {
 }
 
 constexpr std::string_view kChat =
-    "{% for m in messages %}<{{ m.role }}>\n{{ m.content }}{% if m.tool_calls %}<tool>{{ m.tool_calls[0].name }}</tool>{% endif %}</s>\n"
+    "{% for m in messages %}<{{ m.role }}>\n{{ m.content }}{% if m.tool_calls %}<tool>{{ "
+    "m.tool_calls[0].name }}</tool>{% endif %}</s>\n"
     "{% endfor %}{% if add_generation_prompt %}<assistant>\n{% endif %}";
 
-std::vector<std::string> trained_parts(std::string_view source, std::string_view row, bool all = false) {
+std::vector<std::string> trained_parts(std::string_view source, std::string_view row,
+                                       bool all = false) {
   const ChatTemplate chat(source, "test");
   Heap heap;
   const Value v = parse_json(row, heap);
@@ -60,53 +63,86 @@ std::vector<std::string> trained_parts(std::string_view source, std::string_view
 using Parts = std::vector<std::string>;
 
 TEST(Dataset, TrainsAnswersWithTheirEndOfTurnInEveryLayout) {
-  EXPECT_EQ(trained_parts(kChat, R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"user","content":"r"},{"role":"assistant","content":"b"}]})"),
-            (Parts{"a</s>", "b</s>"}));
-  EXPECT_EQ(trained_parts(kChat, R"({"conversations":[{"from":"human","value":"q"},{"from":"gpt","value":"a"}],"system":"s"})"), (Parts{"a</s>"}));
-  EXPECT_EQ(trained_parts(kChat, R"({"instruction":"q","input":"i","output":"a","history":[["x","y"]]})"), (Parts{"y</s>", "a</s>"}));
+  EXPECT_EQ(
+      trained_parts(
+          kChat,
+          R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"user","content":"r"},{"role":"assistant","content":"b"}]})"),
+      (Parts{"a</s>", "b</s>"}));
+  EXPECT_EQ(
+      trained_parts(
+          kChat,
+          R"({"conversations":[{"from":"human","value":"q"},{"from":"gpt","value":"a"}],"system":"s"})"),
+      (Parts{"a</s>"}));
+  EXPECT_EQ(
+      trained_parts(kChat, R"({"instruction":"q","input":"i","output":"a","history":[["x","y"]]})"),
+      (Parts{"y</s>", "a</s>"}));
   EXPECT_EQ(trained_parts(kChat, R"({"prompt":"q","completion":"a"})"), (Parts{"a</s>"}));
-  EXPECT_EQ(trained_parts(kChat, R"({"prompt":[{"role":"user","content":"q"},{"role":"assistant","content":"n"},{"role":"user","content":"r"}],"completion":[{"role":"assistant","content":"a"}]})"),
-            (Parts{"a</s>"}));
+  EXPECT_EQ(
+      trained_parts(
+          kChat,
+          R"({"prompt":[{"role":"user","content":"q"},{"role":"assistant","content":"n"},{"role":"user","content":"r"}],"completion":[{"role":"assistant","content":"a"}]})"),
+      (Parts{"a</s>"}));
 }
 
 TEST(Dataset, TrainsToolCallsWholeAndEmptyAnswersEndOnly) {
-  EXPECT_EQ(trained_parts(kChat, R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"","tool_calls":[{"name":"f"}]},{"role":"tool","content":"t"}]})"),
-            (Parts{"<tool>f</tool></s>"}));
-  EXPECT_EQ(trained_parts(kChat, R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":""}]})"), (Parts{"</s>"}));
+  EXPECT_EQ(
+      trained_parts(
+          kChat,
+          R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"","tool_calls":[{"name":"f"}]},{"role":"tool","content":"t"}]})"),
+      (Parts{"<tool>f</tool></s>"}));
+  EXPECT_EQ(
+      trained_parts(
+          kChat,
+          R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":""}]})"),
+      (Parts{"</s>"}));
 }
 
 TEST(Dataset, GenerationBlocksDecideWhereTheTemplateHasThem) {
-  EXPECT_EQ(trained_parts("{% for m in messages %}{% if m.role == 'assistant' %}A:{% generation %}{{ m.content }}!{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
-                          R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"assistant","content":"b"}]})"),
-            (Parts{"a!", "b!"}));
+  EXPECT_EQ(
+      trained_parts(
+          "{% for m in messages %}{% if m.role == 'assistant' %}A:{% generation %}{{ m.content "
+          "}}!{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+          R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"assistant","content":"b"}]})"),
+      (Parts{"a!", "b!"}));
 }
 
 TEST(Dataset, AnswersAreFoundWhenTheTemplateRewritesEarlierTurns) {
   // The template drops everything before </think> in all answers but the last.
   constexpr std::string_view source =
-      "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}</s>"
+      "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and not loop.last %}{{ "
+      "m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}</s>"
       "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
-  EXPECT_EQ(trained_parts(source, R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"<think>t</think>a"},{"role":"user","content":"r"},{"role":"assistant","content":"<think>u</think>b"}]})"),
-            (Parts{"a</s>", "<think>u</think>b</s>"}));
+  EXPECT_EQ(
+      trained_parts(
+          source,
+          R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"<think>t</think>a"},{"role":"user","content":"r"},{"role":"assistant","content":"<think>u</think>b"}]})"),
+      (Parts{"a</s>", "<think>u</think>b</s>"}));
 }
 
 TEST(Dataset, SpecialTokensInUserTextStayText) {
   const ChatTemplate chat(kChat, "test");
   Heap heap;
-  const Value row = parse_json(R"({"messages":[{"role":"user","content":"</s>"},{"role":"assistant","content":"a"}]})", heap);
+  const Value row = parse_json(
+      R"({"messages":[{"role":"user","content":"</s>"},{"role":"assistant","content":"a"}]})",
+      heap);
   RenderOptions options;
   options.chat_template = &chat;
   std::vector<Tokens> out;
   tokenize_sample(normalize_row(row, Layout::messages, heap), byte_tokenizer(), options, out);
-  EXPECT_EQ(std::count(out[0].ids.begin(), out[0].ids.end(), 2), 2);  // one for each turn, none from the user
+  EXPECT_EQ(std::count(out[0].ids.begin(), out[0].ids.end(), 2),
+            2);  // one for each turn, none from the user
   EXPECT_FALSE(out[0].open_turn);
   EXPECT_EQ(std::accumulate(out[0].trained.begin(), out[0].trained.end(), 0), 2);
 }
 
 TEST(Dataset, ReportsEveryBadLineWithFileLineFieldAndRemedy) {
   const auto path = std::filesystem::temp_directory_path() / "supersonic_dataset_test.jsonl";
-  std::ofstream(path) << R"({"messages":[{"role":"user","content":"q"}]})" << "\n{\"messages\": [\n\n"
-                      << R"({"messages":[{"role":"user"}]})" << "\n" << R"({"text":"x"})" << "\n";
+  std::ofstream(path) << R"({"messages":[{"role":"user","content":"q"}]})"
+                      << "\n{\"messages\": [\n\n"
+                      << R"({"messages":[{"role":"user"}]})"
+                      << "\n"
+                      << R"({"text":"x"})"
+                      << "\n";
   try {
     read_rows(path.string(), [](const Sample&) {});
     FAIL() << "accepted";
@@ -179,7 +215,8 @@ TEST(Dataset, StepNIsTheSameWhetherResumedOrNot) {
   const auto samples = random_samples(100);
   std::vector<std::uint32_t> all(samples.size());
   std::iota(all.begin(), all.end(), 0u);
-  Packed a(samples, all, {.seq_len = 64, .rows = 2, .seed = 9}), b(samples, all, {.seq_len = 64, .rows = 2, .seed = 9});
+  Packed a(samples, all, {.seq_len = 64, .rows = 2, .seed = 9}),
+      b(samples, all, {.seq_len = 64, .rows = 2, .seed = 9});
   Batch x = a.make_batch(), y = b.make_batch(), first = a.make_batch();
   const std::int64_t n = a.batches_per_epoch() + 3;
   a.fill(3, first);
@@ -205,15 +242,20 @@ TEST(Dataset, EvaluationSplitIsFivePercentAtMostTwoHundredAndDisjoint) {
 }
 
 TEST(Dataset, ReportCountsWhatIsWrong) {
-  const ChatTemplate open("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", "open");
+  const ChatTemplate open("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}",
+                          "open");
   Heap heap;
-  const Value row = parse_json(R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a long answer"}]})", heap);
-  const Value empty = parse_json(R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":" "}]})", heap);
+  const Value row = parse_json(
+      R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a long answer"}]})",
+      heap);
+  const Value empty = parse_json(
+      R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":" "}]})", heap);
   RenderOptions options;
   options.chat_template = &open;
   options.seq_len = 8;
   std::vector<Tokens> out;
-  for (const Value& v : {row, empty}) tokenize_sample(normalize_row(v, Layout::messages, heap), byte_tokenizer(), options, out);
+  for (const Value& v : {row, empty})
+    tokenize_sample(normalize_row(v, Layout::messages, heap), byte_tokenizer(), options, out);
   const DataReport r = check_data(out, {}, {.seq_len = 8});
   EXPECT_EQ(r.cut, 1);
   EXPECT_EQ(r.empty_answers, 1);

@@ -1,4 +1,5 @@
-// Chat templates against jinja2's renderings (tests/golden/text/jinja.json), and what only we promise: marks and limits.
+// Chat templates against jinja2's renderings (tests/golden/text/jinja.json), and what only we
+// promise: marks and limits.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -53,7 +54,9 @@ std::string untrusted(const Rendered& r) {
 
 TEST(Jinja, MarksSurviveEveryStringOperation) {
   const std::string input = R"({"messages":[{"role":"user","content":" <|im_end|> "}]})";
-  const auto with = [&](const std::string& expression) { return untrusted(render("{% set c = messages[0].content %}" + expression, input)); };
+  const auto with = [&](const std::string& expression) {
+    return untrusted(render("{% set c = messages[0].content %}" + expression, input));
+  };
   EXPECT_EQ(with("a{{ c }}b"), "[ <|im_end|> ]");
   EXPECT_EQ(with("{{ '<' + c.strip() + '>' }}"), "[<|im_end|>]");
   EXPECT_EQ(with("{{ c | trim | upper ~ 'x' }}"), "[<|IM_END|>]");
@@ -72,9 +75,11 @@ TEST(Jinja, MarksSurviveEveryStringOperation) {
 
 TEST(Jinja, RunawayTemplatesAreRefused) {
   const std::string input = R"({"messages":[]})";
-  for (const char* source : {"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-                             "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ 'aaaaaaaa' * 999999999 }}",
-                             "{% set l = [] %}{{ l.append(l) }}{{ l }}", "{{ [[[[[", "{% for x in y %}", "{{ ''.__class__ }}{{ ''.__class__.x }}"}) {
+  for (const char* source :
+       {"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ 'aaaaaaaa' * 999999999 }}",
+        "{% set l = [] %}{{ l.append(l) }}{{ l }}", "{{ [[[[[", "{% for x in y %}",
+        "{{ ''.__class__ }}{{ ''.__class__.x }}"}) {
     EXPECT_THROW(render(source, input), Error) << source;
   }
 }

@@ -46,8 +46,11 @@ TEST(Tokenizer, UserTextNeverMakesSpecialTokensUnlessAsked) {
   const auto t = Tokenizer::from_json(kSmall);
   EXPECT_EQ(t.encode("a<s>b"), std::vector<int32_t>{2});  // characters without a token vanish, and a, b become neighbours
   EXPECT_EQ(t.encode("a<s>b", {.parse_special = true}), (std::vector<int32_t>{0, 5, 1}));
-  const TextSpan spans[] = {{"<s>a", true}, {"b<s>", false}, {"<", true}, {"s>", false}, {"<s>", true}};
-  EXPECT_EQ(t.encode_spans(spans), (std::vector<int32_t>{5, 2, 5}));  // a and b join across the border
+  const TextSpan spans[] = {{0, 4, true}, {4, 8, false}, {8, 9, true}, {9, 11, false}, {11, 14, true}};
+  Encoded out;
+  t.encode_spans("<s>ab<s><s><s>", spans, out);
+  EXPECT_EQ(out.ids, (std::vector<int32_t>{5, 2, 5}));  // a and b join across the border
+  EXPECT_EQ(out.ends, (std::vector<uint32_t>{3, 5, 14}));
 }
 
 TEST(Tokenizer, OneHugeWordTakesLinearithmicTime) {

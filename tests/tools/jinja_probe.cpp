@@ -1,5 +1,6 @@
-// Renders chat templates for the Python tests: reads requests, one JSON object a line, from stdin; writes one JSON line each.
-// Request {"template": path, "input": {messages, tools, …}, "now": seconds}; answer {"text", "spans", "generation"} or {"error"}.
+// Renders chat templates for the Python tests: reads requests, one JSON object a line, from stdin;
+// writes one JSON line each. Request {"template": path, "input": {messages, tools, …}, "now":
+// seconds}; answer {"text", "spans", "generation"} or {"error"}.
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -36,6 +37,7 @@ static json answer(const json& request) {
 int main() {
   std::string line;
   while (std::getline(std::cin, line)) {
-    std::cout << answer(json::parse(line)).dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
+    std::cout << answer(json::parse(line)).dump(-1, ' ', false, json::error_handler_t::replace)
+              << std::endl;
   }
 }

@@ -1,7 +1,7 @@
 // Drives the tokenizer from the Python tests: one JSON request a line on stdin, one JSON answer a line on stdout.
 //   tokenizer_probe json TOKENIZER_JSON [CONFIG_JSON]      tokenizer_probe gguf KEYS_JSON
 // KEYS_JSON holds the tokenizer.ggml.* values (model, pre, tokens, scores, token_type, merges, bos_id …).
-// Requests: {"encode": text, "add": b, "parse": b}  {"spans": [[text, trusted], …]}  {"decode": ids, "skip": b}  {"stream": ids}
+// Requests: {"encode": text, "add": b, "parse": b}  {"spans": [[text, trusted], …], "ends": b}  {"decode": ids, "skip": b}  {"stream": ids}
 //   {"hf": true}  {"gguf": true}  {"bench": file, "rounds": n}
 #include <chrono>
 #include <fstream>
@@ -72,9 +72,17 @@ static Json answer(const text::Tokenizer& tokenizer, const Json& request) {
     return tokenizer.encode(request["encode"].get<std::string>(),
                             {.add_special = request.value("add", true), .parse_special = request.value("parse", false)});
   if (request.contains("spans")) {
+    std::string joined;
     std::vector<text::TextSpan> spans;
-    for (const Json& span : request["spans"]) spans.push_back({span[0].get_ref<const std::string&>(), span[1].get<bool>()});
-    return tokenizer.encode_spans(spans);
+    for (const Json& span : request["spans"]) {
+      const size_t begin = joined.size();
+      joined += span[0].get_ref<const std::string&>();
+      spans.push_back({begin, joined.size(), span[1].get<bool>()});
+    }
+    text::Encoded out;
+    tokenizer.encode_spans(joined, spans, out);
+    if (request.value("ends", false)) return {{"ids", out.ids}, {"ends", out.ends}};
+    return out.ids;
   }
   if (request.contains("decode")) return tokenizer.decode(request["decode"].get<std::vector<int32_t>>(), request.value("skip", true));
   if (request.contains("stream")) {

@@ -60,7 +60,7 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
   const auto* scale = reinterpret_cast<const float*>(w + V * 16 * 32);
 #pragma GCC unroll 2
   for (int part = 0; part < kParts; ++part) {
-    __m512i acc[R][V];
+    __v16si acc[R][V];  // the type of the instruction's operands, or GCC keeps them in memory
     alignas(64) std::int32_t start[16];
     if constexpr (!kMin) {
       const __m512i sums = _mm512_maskz_loadu_epi32(first_lanes(R), x_sum + part * R);
@@ -69,8 +69,7 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) acc[r][v] = kMin ? _mm512_setzero_si512() : _mm512_set1_epi32(start[r]);
-#pragma GCC unroll 1
+      for (int v = 0; v < V; ++v) acc[r][v] = kMin ? __v16si{} : (__v16si)_mm512_set1_epi32(start[r]);
     for (int q = part * 8 / kParts; q < (part + 1) * 8 / kParts; ++q) {
       __m512i b[V];
 #pragma GCC unroll 2
@@ -79,7 +78,7 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
       for (int r = 0; r < R; ++r) {
         const __m512i a = _mm512_set1_epi32(static_cast<int>(load32(x + (q * R + r) * 4)));
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) acc[r][v] = _mm512_dpbusd_epi32(acc[r][v], b[v], a);
+        for (int v = 0; v < V; ++v) acc[r][v] = (__v16si)_mm512_dpbusd_epi32((__m512i)acc[r][v], b[v], a);
       }
     }
 #pragma GCC unroll 16
@@ -89,7 +88,7 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
       for (int v = 0; v < V; ++v) {
         float* y = tile + r * kWidth + v * 16;
         const __m512 both_scales = _mm512_mul_ps(s, _mm512_loadu_ps(scale + (part * V + v) * 16));
-        __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][v]), both_scales, _mm512_loadu_ps(y));
+        __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)acc[r][v]), both_scales, _mm512_loadu_ps(y));
         if constexpr (kMin)
           sum = _mm512_fmadd_ps(_mm512_set1_ps(scaled_sum[r]), _mm512_loadu_ps(scale + (kParts * V + v) * 16), sum);
         _mm512_storeu_ps(y, sum);

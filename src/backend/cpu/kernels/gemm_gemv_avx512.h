@@ -1,8 +1,9 @@
 // Few rows of activations for AVX-512: weights are read once, straight from the mapped file. Part of gemm_avx512.cpp.
 //
-// Limit: memory. At some 5 bytes a cycle and core a Q4_1 block of 32 weights may cost 4 cycles; it costs about 2 to 3,
-// because R rows of W share what is loaded of x, and two blocks share one register. Offsets (minimum, or -zero * scale) go
-// through the sums of x that were computed when x was quantized.
+// Limit: memory. At some 5 bytes a cycle and core a Q4_1 block of 32 weights may cost 4 cycles, so two blocks share one
+// register. Rows are taken one after another: several at a time would share what is loaded of x, but break the stream that
+// the hardware prefetcher follows, which costs up to twice the time. Offsets (minimum, or -zero * scale) go through the
+// sums of x that were computed when x was quantized.
 #pragma once
 #include <immintrin.h>
 
@@ -233,7 +234,6 @@ inline void gemv_rows(const std::uint8_t* data, std::int64_t row_bytes, std::int
 
 template <Codec codec, int M>
 inline void gemv_columns(const Source& w, std::int64_t n0, int count, const Int8Row* x, float* out) {
-  constexpr int kTogether = M == 1 ? 4 : M == 2 ? 2 : 1;
   constexpr int kBlockBytes = codec == Codec::q4_k   ? 144
                               : codec == Codec::q5_k ? 176
                               : codec == Codec::q6_k ? 210
@@ -241,10 +241,8 @@ inline void gemv_columns(const Source& w, std::int64_t n0, int count, const Int8
   constexpr bool kSuper = codec == Codec::q4_k || codec == Codec::q5_k || codec == Codec::q6_k;
   const std::int64_t groups = w.cols / 32, row_bytes = groups / (kSuper ? 8 : 1) * kBlockBytes;
   const std::uint8_t* data = static_cast<const std::uint8_t*>(w.data) + n0 * row_bytes;
-  int i = 0;
-  for (; i + kTogether <= count; i += kTogether)
-    gemv_rows<codec, kTogether, M>(data + i * row_bytes, row_bytes, groups, x, out + i * kVectorRows);
-  for (; i < count; ++i) gemv_rows<codec, 1, M>(data + i * row_bytes, row_bytes, groups, x, out + i * kVectorRows);
+  for (int i = 0; i < count; ++i)
+    gemv_rows<codec, 1, M>(data + i * row_bytes, row_bytes, groups, x, out + i * kVectorRows);
 }
 
 // m activations as chunks of 4, 2 and 1: three versions of each loop instead of eight.

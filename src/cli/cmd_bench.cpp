@@ -1,0 +1,120 @@
+// supersonic bench MODEL: tokens per second of prefill and decode on warmed programs, and how near that is to what this machine can do.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "cli/command.h"
+#include "cli/console.h"
+#include "cli/json_writer.h"
+#include "cli/model_options.h"
+#include "core/interrupt.h"
+#include "infer/roofline.h"
+#include "infer/session.h"
+
+namespace supersonic::cli {
+namespace {
+
+struct Row {
+  std::string test;
+  double rate = 0, deviation = 0, limit_fraction = 0;
+};
+
+// Runs `work` once to warm it, then `repeats` times; units: tokens of one run; shortest: seconds that the limits allow.
+template <class Work>
+Row measure(std::string test, std::int64_t units, int repeats, double shortest, Work work) {
+  work();
+  double sum = 0, squares = 0;
+  for (int i = 0; i < repeats; ++i) {
+    check_interrupt();
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double rate = static_cast<double>(units) / seconds;
+    sum += rate, squares += rate * rate;
+  }
+  const double mean = sum / repeats;
+  const double variance = repeats > 1 ? std::max(0.0, (squares - sum * mean) / (repeats - 1)) : 0;
+  return {std::move(test), mean, std::sqrt(variance), shortest * mean / static_cast<double>(units)};
+}
+
+struct Bench : ModelOptions {
+  std::int64_t prompt = 512, generate = 128;
+  int repeats = 5;
+  std::string kv_type = "bf16";
+  bool json = false;
+
+  static constexpr About about{
+      .summary = "Measure the speed of prefill and decode",
+      .usage = "MODEL",
+      .details = "pp512: a prompt of 512 tokens, in tokens a second; tg128: 128 tokens generated one by one after an empty context. Programs are "
+                 "warm, loading is not counted. limit: part of what the machine's probed arithmetic (prefill) or memory (decode) allows.",
+      .examples = "supersonic bench model.gguf\nsupersonic bench model.gguf -p 2048 -n 64 -r 3 --compute int8 --json",
+      .group = CommandGroup::measure};
+
+  void options(Options& o) {
+    declare_model(o);
+    o.add("prompt", prompt, "Tokens of the prompt; 0: no such test").letter('p').range(0, 1 << 20);
+    o.add("generate", generate, "Tokens to generate; 0: no such test").letter('n').range(0, 1 << 20);
+    o.add("repeats", repeats, "Runs of each test, after one that warms up").letter('r').range(1, 1000);
+    declare_adapter(o);
+    ComputeOptions::options(o);
+    o.add("kv-type", kv_type, "Type of cached keys and values").choices({"bf16", "f16", "f32"});
+    declare_json(o, json);
+  }
+
+  int run(Context&) {
+    const LoadedModel loaded = load();
+    infer::SessionOptions options;
+    options.compute = resolve(loaded.model);
+    options.context = std::max(prompt, generate);
+    options.kv_dtype = cli::kv_dtype(kv_type);
+    options.lora = loaded.lora();
+    const double bytes = infer::decode_bytes(loaded.model, static_cast<double>(generate) / 2, options.kv_dtype);
+    const auto [limits, read] = probe(bytes);
+    Executor executor = make_executor();
+    infer::Session session(loaded.model, executor, options);
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(std::max<std::int64_t>(prompt, 1)));
+    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((i * 7919 + 11) % loaded.model.config.vocab_size);
+    std::vector<Row> rows;
+    if (prompt) {
+      const double shortest = infer::shortest_prefill(infer::forward_work(loaded.model, prompt, 1), limits, options.compute);
+      rows.push_back(measure(fmt::format("pp{}", prompt), prompt, repeats, shortest, [&] {
+        session.rewind(0);
+        session.feed(ids);
+      }));
+    }
+    if (generate)
+      rows.push_back(measure(fmt::format("tg{}", generate), generate, repeats, static_cast<double>(generate) * bytes / read, [&] {
+        session.rewind(0);
+        for (std::int64_t i = 0; i < generate; ++i) session.feed(std::span(ids).subspan(static_cast<std::size_t>(i) % ids.size(), 1));
+      }));
+    report(rows, options.compute);
+    return 0;
+  }
+
+  // The limits, and the bandwidth at which a working set of this size can be read (it may fit a cache).
+  std::pair<cpu::Limits, double> probe(double bytes) const {
+    cpu::Pool pool(thread_count());
+    return {cpu::probe_limits(pool), cpu::probe_read(pool, static_cast<std::size_t>(bytes))};
+  }
+
+  void report(const std::vector<Row>& rows, Compute compute) const {
+    JsonWriter w;
+    w.begin_array();
+    if (!json) print(fmt::format("{}, {} arithmetic, {} threads\n{:<12}{:>16}{:>10}{:>9}\n", model, name_of(compute), thread_count(), "test", "tokens/s", "±", "limit"));
+    for (const Row& r : rows) {
+      w.begin_object().key("test").value(r.test).key("tokens_per_second").value(r.rate).key("stddev").value(r.deviation);
+      w.key("limit_fraction").value(r.limit_fraction).key("compute").value(name_of(compute)).end_object();
+      if (!json) print(fmt::format("{:<12}{:>16.1f}{:>10.1f}{:>7.0f} %\n", r.test, r.rate, r.deviation, 100 * r.limit_fraction));
+    }
+    if (json) print(w.end_array().text() + "\n");
+  }
+};
+
+}  // namespace
+
+COMMAND(bench, Bench)
+
+}  // namespace supersonic::cli

@@ -1,0 +1,51 @@
+#include "cli/model_options.h"
+
+#include "backend/cpu/cpu_backend.h"
+#include "cli/console.h"
+#include "core/machine.h"
+#include "infer/session.h"
+#include "models/adapter.h"
+
+namespace supersonic::cli {
+
+void ComputeOptions::options(Options& o) {
+  o.add("compute", compute, "Arithmetic of matrix products; auto: int8 for 4-bit models, bf16 for 16-bit ones where the machine has it")
+      .choices({"auto", "fp32", "bf16", "int8"});
+  o.add("threads", threads, "Threads; auto: as many CPUs as this process may use").range(1, 1024);
+}
+
+int ComputeOptions::thread_count() const { return threads.value_or(usable_threads()); }
+
+Compute ComputeOptions::resolve(const models::Model& model) const {
+  for (Compute c : {Compute::fp32, Compute::bf16, Compute::int8})
+    if (compute == name_of(c)) return c;
+  return infer::auto_compute(model);
+}
+
+Executor ComputeOptions::make_executor() const {
+  cpu::set_threads(thread_count());
+  return Executor(cpu_backend());
+}
+
+void ModelOptions::declare_model(Options& o) {
+  o.positional("model", model, "GGUF file, or Hugging Face folder").letter('m').value("MODEL").required();
+}
+
+void ModelOptions::declare_adapter(Options& o) {
+  o.add("adapter", adapter, "LoRA adapter: PEFT folder, GGUF adapter, or the output folder of 'train'").value("PATH");
+}
+
+LoadedModel ModelOptions::load() const {
+  LoadedModel loaded{models::load_model(model), {}};
+  if (!adapter.empty()) {
+    loaded.adapter = models::attach_adapter(loaded.model, models::read_adapter(adapter, loaded.model), adapter);
+    log_detail("{}: {} adapted matrices", adapter, loaded.adapter.slots.size());
+  }
+  return loaded;
+}
+
+DType kv_dtype(const std::string& name) {
+  return name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16;
+}
+
+}  // namespace supersonic::cli

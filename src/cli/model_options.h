@@ -1,0 +1,41 @@
+// Options that every command which runs a model has: the model, the adapter, the arithmetic, the threads. And what they lead to: a
+// loaded model with its adapter attached.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli/options.h"
+#include "core/executor.h"
+#include "models/model.h"
+
+namespace supersonic::cli {
+
+// --compute and --threads.
+struct ComputeOptions {
+  std::string compute = "auto";
+  std::optional<int> threads;
+  void options(Options& o);
+  int thread_count() const;                            // as asked, or as many as this process may use
+  Compute resolve(const models::Model& model) const;   // what "auto" means for the model
+  Executor make_executor() const;                      // sets the backend's threads: call it once, before anything runs
+};
+
+struct LoadedModel {
+  models::Model model;
+  nn::LoraSet adapter;
+  const nn::LoraSet* lora() const { return adapter.slots.empty() ? nullptr : &adapter; }
+};
+
+// MODEL, --adapter and ComputeOptions.
+struct ModelOptions : ComputeOptions {
+  std::string model, adapter;
+  void declare_model(Options& o);    // the positional argument; declare it first
+  void declare_adapter(Options& o);
+  LoadedModel load() const;  // throws Error(bad_file)
+};
+
+// The cache's type by its name (--kv-type): f32, bf16, f16.
+DType kv_dtype(const std::string& name);
+
+}  // namespace supersonic::cli

@@ -1,0 +1,109 @@
+#include "infer/generate.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/interrupt.h"
+#include "infer/stop.h"
+
+namespace supersonic::infer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Bytes of the answer on their way to the reader: ids -> characters -> what no stop string can begin in.
+class Outlet {
+ public:
+  Outlet(const text::Tokenizer& tokenizer, const GenerateOptions& options, const Generator::Show& show, std::string& text)
+      : decoder_(tokenizer, !options.show_special), matcher_(options.stops), show_(show), text_(text) {}
+  // False once a stop string is complete.
+  bool push(std::int32_t id) {
+    pass(matcher_.push(decoder_.push(id)));
+    return !matcher_.stopped();
+  }
+  void finish() {
+    if (matcher_.stopped()) return;
+    pass(matcher_.push(decoder_.finish()));
+    if (!matcher_.stopped()) pass(matcher_.flush());
+  }
+
+ private:
+  void pass(std::string_view bytes) {
+    if (bytes.empty()) return;
+    text_ += bytes;
+    if (show_) show_(bytes);
+  }
+  text::StreamDecoder decoder_;
+  StopMatcher matcher_;
+  const Generator::Show& show_;
+  std::string& text_;
+};
+
+}  // namespace
+
+std::string_view name_of(Finish finish) {
+  constexpr std::string_view names[] = {"stop", "length", "interrupted"};
+  return names[static_cast<int>(finish)];
+}
+
+Generator::Generator(const models::Model& model, Session& session, const text::Tokenizer& tokenizer, GenerateOptions options)
+    : model_(model), session_(session), tokenizer_(tokenizer), options_(std::move(options)) {}
+
+// At least the prompt's last token is fed, since its logits are wanted.
+std::size_t Generator::keep_common(std::span<const std::int32_t> prompt, bool reuse) {
+  std::size_t same = 0;
+  if (reuse)
+    while (same + 1 < prompt.size() && same < cached_.size() && cached_[same] == prompt[same]) ++same;
+  session_.rewind(static_cast<std::int64_t>(same));
+  cached_.resize(same);
+  return same;
+}
+
+Generation Generator::run(std::span<const std::int32_t> prompt, const Show& show, bool reuse) {
+  CHECK(!prompt.empty(), "nothing to continue: the prompt has no tokens");
+  if (static_cast<std::int64_t>(prompt.size()) > session_.capacity())
+    fail(ErrorKind::usage, "the prompt has {} tokens, the context holds {}: shorten it or raise --ctx", prompt.size(),
+         session_.capacity());
+  Generation g;
+  g.prompt_tokens = static_cast<std::int64_t>(prompt.size());
+  g.finish = Finish::length;
+  if (options_.max_tokens == 0) return g;
+  const auto start = Clock::now();
+  g.reused_tokens = static_cast<std::int64_t>(keep_common(prompt, reuse));
+  Sampler sampler(static_cast<int>(model_.config.vocab_size), options_.sampling);
+  sampler.accept(prompt);
+  Outlet outlet(tokenizer_, options_, show, g.text);
+
+  std::span<const std::int32_t> next = prompt.subspan(cached_.size());
+  std::int32_t token = 0;
+  Clock::time_point first;
+  for (;;) {
+    const auto logits = session_.feed(next);
+    cached_.insert(cached_.end(), next.begin(), next.end());
+    token = sampler.sample(logits, static_cast<std::uint32_t>(cached_.size()));
+    if (next.data() != &token) g.prompt_seconds = since(start), first = Clock::now();
+    if (std::binary_search(options_.stop_ids.begin(), options_.stop_ids.end(), token)) {
+      g.finish = Finish::stop;
+      break;
+    }
+    g.ids.push_back(token);
+    sampler.accept(token);
+    if (!outlet.push(token)) {
+      g.finish = Finish::stop;
+      break;
+    }
+    if (options_.max_tokens >= 0 && static_cast<std::int64_t>(g.ids.size()) >= options_.max_tokens) break;
+    if (session_.position() >= session_.capacity()) break;
+    if (interrupted()) {
+      g.finish = Finish::interrupted;
+      break;
+    }
+    next = {&token, 1};
+  }
+  g.decode_seconds = since(first);
+  outlet.finish();
+  return g;
+}
+
+}  // namespace supersonic::infer

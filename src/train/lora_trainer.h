@@ -1,0 +1,77 @@
+// LoRA training of one model: the captured programs of a micro-batch (forward, backward, gradients added up), of an evaluation
+// and of an optimizer step, and the state that they work on. What is trained on, for how long and with which rates is the
+// caller's (train/run.h). After the first micro-batch and step nothing is allocated.
+#pragma once
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "core/executor.h"
+#include "models/llama.h"
+
+namespace supersonic::text {
+struct Batch;
+}
+
+namespace supersonic::train {
+
+struct LoraOptions {
+  std::int64_t rank = 16;
+  double alpha = 32;
+  std::vector<std::string> targets;  // module suffixes ("q_proj"); empty: all seven linears
+  std::uint64_t seed = 0;
+};
+
+struct OptimizerOptions {
+  bool eight_bit = false;  // block-wise 8-bit moments
+  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.01f;
+  float max_grad_norm = 1.0f;  // 0: no clipping
+};
+
+// Adds an adapter to the model's linears and returns its set: A uniform in ±1/sqrt(in) (Kaiming with a = sqrt 5, as PEFT), B zero.
+nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool train);
+
+// Bytes of a training set-up, known before it runs.
+struct TrainMemory {
+  std::size_t weights = 0, adapter = 0, gradients = 0, moments = 0, feeds = 0;
+  std::size_t arena = 0;       // activations and workspaces: the plan's peak
+  std::string level;           // what the plan keeps and recomputes
+  std::size_t total() const { return weights + adapter + gradients + moments + feeds + arena; }
+};
+
+class LoraTrainer {
+ public:
+  // tokens: of a micro-batch. budget: bytes for the arena. Throws Error(memory) when no plan fits.
+  LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor& executor, std::int64_t tokens, Compute compute,
+              const OptimizerOptions& optimizer, std::size_t budget = SIZE_MAX);
+
+  // Forward and backward; the gradients of scale * Σ nll are added to those of earlier calls. Returns scale * Σ nll.
+  double accumulate(const text::Batch& batch, float scale);
+  // One AdamW step with the gathered gradients, which are cleared. step counts from 1. Returns the gradient norm before clipping.
+  double step(std::int64_t step, float learning_rate);
+  // Σ nll of a batch, nothing learned.
+  double evaluate(const text::Batch& batch);
+
+  TrainMemory memory() const;
+  const Plan& plan() const { return train_.plan(); }
+  const nn::LoraSet& lora() const { return lora_; }
+  // What a checkpoint holds, by name: parameters and moments. load_state wants the same names and sizes.
+  std::vector<std::pair<std::string, StorageRef>> state() const;
+
+ private:
+  void fill_feeds(const text::Batch& batch, float scale);
+
+  const models::Model& model_;
+  nn::LoraSet& lora_;
+  Executor& executor_;
+  std::int64_t tokens_;
+  OptimizerOptions optimizer_;
+  StorageRef ids_, positions_, lo_, hi_, window_lo_, labels_, scale_, hyper_;
+  std::vector<std::pair<std::string, StorageRef>> moments_;
+  Program train_, update_;
+  std::optional<Program> evaluate_;
+  Compute compute_;
+};
+
+}  // namespace supersonic::train
