@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
+#include <algorithm>
 #include <optional>
 
 #include "cli/console.h"
@@ -11,7 +11,6 @@
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "infer/compare.h"
-#include "io/gguf.h"
 #include "io/staged_output.h"
 #include "models/adapter.h"
 #include "models/export.h"
@@ -70,13 +69,13 @@ void write_report(JsonWriter& w, const std::optional<Verified>& v) {
     return;
   }
   w.begin_object().key("relative_error").value(v->difference.relative_error).key("kl").value(v->difference.kl);
-  w.key("top1").value(v->difference.top1).key("tolerance").value(v->tolerance).key("tokens").value(v->tokens).end_object();
+  w.key("same_top").value(v->difference.same_top).key("tolerance").value(v->tolerance).key("tokens").value(v->tokens).end_object();
 }
 
 void report_check(const std::optional<Verified>& v) {
   if (!v) return print("  logits        not compared (--no-verify)\n");
   print(fmt::format("  logits        relative error {:.2g} (allowed {:.2g}), KL {:.2g} nats, same first choice {:.1f} %, over {} tokens\n",
-                    v->difference.relative_error, v->tolerance, v->difference.kl, 100 * v->difference.top1, v->tokens));
+                    v->difference.relative_error, v->tolerance, v->difference.kl, 100 * v->difference.same_top, v->tokens));
 }
 
 template <class F>
@@ -133,7 +132,7 @@ int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora, const
     check_interrupt();
     const models::Model result = models::load_model(out.staged());
     check_tokens(model.path, out.staged(), ids);
-    const auto d = infer::compare_logits(wanted, infer::prompt_logits(result, nullptr, ids), model.config.vocab_size);
+    const auto d = infer::difference(wanted, infer::prompt_logits(result, nullptr, ids), model.config.vocab_size);
     verified = check(d, tolerance_of(summary, lora ? std::vector<std::string>{} : type_names(model)), ids.size(), out.staged());
     check_interrupt();
     return summary;
@@ -178,7 +177,7 @@ int ExportJob::export_adapter(models::Model& base, const io::LoraAdapter& adapte
     check_interrupt();
     if (!verify) return;
     const nn::LoraSet written = models::attach_adapter(base, models::read_adapter(out.staged(), base), out.staged());
-    const auto d = infer::compare_logits(wanted, infer::prompt_logits(base, &written, ids), base.config.vocab_size);
+    const auto d = infer::difference(wanted, infer::prompt_logits(base, &written, ids), base.config.vocab_size);
     verified = check(d, tolerance(std::string(name_of(dtype))), ids.size(), out.staged());
   });
   out.commit();

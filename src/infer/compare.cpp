@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "infer/divergence.h"
 #include "infer/score.h"
 #include "text/model_text.h"
 #include "text/tokenizer.h"
@@ -15,20 +16,6 @@ constexpr const char* kProbe =
     "The quick brown fox jumps over the lazy dog. In 1930, 42 people wrote:\n"
     "def add(a, b):\n    return a + b  # Grüße, 世界\n"
     "Question: what is the capital of France? Answer:";
-
-double log_sum_exp(std::span<const float> x) {
-  const double top = *std::max_element(x.begin(), x.end());
-  double sum = 0;
-  for (const float v : x) sum += std::exp(v - top);
-  return top + std::log(sum);
-}
-
-double row_kl(std::span<const float> p, std::span<const float> q) {
-  const double zp = log_sum_exp(p), zq = log_sum_exp(q);
-  double kl = 0;
-  for (std::size_t i = 0; i < p.size(); ++i) kl += std::exp(p[i] - zp) * ((p[i] - zp) - (q[i] - zq));
-  return std::max(kl, 0.0);
-}
 
 }  // namespace
 
@@ -54,23 +41,23 @@ std::vector<float> prompt_logits(const models::Model& model, const nn::LoraSet* 
   return out;
 }
 
-LogitDifference compare_logits(std::span<const float> reference, std::span<const float> other, std::int64_t vocab) {
-  CHECK(reference.size() == other.size() && vocab > 0 && reference.size() % static_cast<std::size_t>(vocab) == 0,
+LogitDifference difference(std::span<const float> reference, std::span<const float> other, std::int64_t vocab) {
+  const auto width = static_cast<std::size_t>(vocab);
+  CHECK(reference.size() == other.size() && vocab > 0 && reference.size() % width == 0,
         "{} and {} logits of a vocabulary of {} cannot be compared", reference.size(), other.size(), vocab);
   LogitDifference d;
   double squares = 0, norm = 0;
-  const auto width = static_cast<std::size_t>(vocab);
-  const auto rows = reference.size() / width;
-  for (std::size_t i = 0; i < rows; ++i) {
-    const auto p = reference.subspan(i * width, width), q = other.subspan(i * width, width);
-    for (std::size_t j = 0; j < width; ++j) {
-      squares += (double{p[j]} - q[j]) * (double{p[j]} - q[j]);
-      norm += double{p[j]} * p[j];
-    }
-    d.kl += row_kl(p, q) / static_cast<double>(rows);
-    d.top1 += (std::max_element(p.begin(), p.end()) - p.begin() == std::max_element(q.begin(), q.end()) - q.begin()) / static_cast<double>(rows);
+  for (std::size_t i = 0; i < reference.size(); ++i) {
+    squares += (double{reference[i]} - other[i]) * (double{reference[i]} - other[i]);
+    norm += double{reference[i]} * reference[i];
   }
   d.relative_error = std::sqrt(squares / std::max(norm, 1e-300));
+  const auto rows = static_cast<double>(reference.size() / width);
+  for (std::size_t at = 0; at < reference.size(); at += width) {
+    const TokenDivergence t = compare_logits(other.subspan(at, width), reference.subspan(at, width), 0);
+    d.kl += t.kl / rows;
+    d.same_top += t.same_top / rows;
+  }
   return d;
 }
 

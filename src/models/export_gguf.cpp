@@ -7,6 +7,8 @@
 // exception: llama-quantize gives attn_v of 80-layer models q5_k, which is not written here.
 //
 // A GGUF source's metadata is copied as it stands, but for what describes the types; a folder's is made from its JSON files.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>

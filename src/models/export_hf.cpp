@@ -1,6 +1,8 @@
 // A model as a Hugging Face folder that transformers loads: config.json, generation_config.json, the tokenizer's files and
 // model.safetensors (in shards where large). From a folder, the JSON files are copied and only the dtype changes; from a GGUF
 // file they are written from its metadata. A tied output layer is stored once, as the embedding.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -29,7 +31,7 @@ const char* torch_name(DType dtype) {
   return dtype == DType::f32 ? "float32" : dtype == DType::f16 ? "float16" : "bfloat16";
 }
 
-void copy_file(const fs::path& from, const fs::path& to) {
+void copy_text(const fs::path& from, const fs::path& to) {
   const io::MappedFile file = io::MappedFile::open(from.string());
   io::OutputFile out(to.string());
   out.write(file.bytes());
@@ -88,11 +90,11 @@ struct FolderExport {
   void text_of_folder() const {
     const fs::path from = model.path;
     for (const char* name : kTextFiles)
-      if (fs::exists(from / name)) copy_file(from / name, folder / name);
+      if (fs::exists(from / name)) copy_text(from / name, folder / name);
     if (!fs::is_directory(from / "additional_chat_templates")) return;
     fs::create_directory(folder / "additional_chat_templates");
     for (const auto& entry : fs::directory_iterator(from / "additional_chat_templates"))
-      if (entry.is_regular_file()) copy_file(entry.path(), folder / "additional_chat_templates" / entry.path().filename());
+      if (entry.is_regular_file()) copy_text(entry.path(), folder / "additional_chat_templates" / entry.path().filename());
   }
 
   void config_of_folder() const {
