@@ -46,7 +46,8 @@ std::vector<std::int32_t> Prompter::chat(std::string_view json) const {
   text::ChatInput input = text::parse_chat_input(json, heap);
   input.bos_token = source_.bos_text(), input.eos_token = source_.eos_text();
   input.add_generation_prompt = true;
-  auto ids = tokenizer_.encode_spans(template_->render(input).spans);
+  const text::Rendered rendered = template_->render(input);
+  auto ids = tokenizer_.encode_spans(rendered.text, rendered.spans);
   if (ids.empty()) fail(ErrorKind::usage, "the chat template made nothing of the conversation");
   return ids;
 }

@@ -19,7 +19,56 @@ std::int64_t round_up_to_power(std::int64_t n) {
 
 StorageRef ints(std::int64_t n, const char* name) { return Storage::make({Shape{n}, DType::i32, nullptr}, name); }
 
+StepFeeds make_feeds(std::int64_t tokens) {
+  return {ints(tokens, "ids"), ints(tokens, "positions"), ints(tokens, "lo"), ints(tokens, "hi"), ints(tokens, "window_lo"),
+          ints(1, "at"), ints(1, "last")};
+}
+
+Policy policy_of(const SessionOptions& options) {
+  Policy policy;
+  policy.compute = options.compute;
+  return policy;
+}
+
+// One step over f.ids.size() tokens, attending the cache's first `context` rows.
+Tensors record_step(const models::Model& model, const SessionOptions& options, const StepFeeds& f, const models::KvCache& cache,
+                    std::int64_t context, bool want_logits) {
+  nn::Recorder recorder;
+  recorder.activation = options.compute == Compute::bf16 ? DType::bf16 : DType::f32;
+  recorder.lora = options.lora;
+  const models::Inputs in{from_storage(f.ids), from_storage(f.positions), from_storage(f.lo), from_storage(f.hi),
+                          from_storage(f.window_lo)};
+  const Tensor h = models::hidden(recorder, model, in, cache, from_storage(f.at), context);
+  if (!want_logits) return {};
+  return {models::logits(model, embedding(h, from_storage(f.last), h.dtype()))};
+}
+
+// The context that a caller gets; the cache itself has room for a whole step more, since padding rows of a step land behind the
+// last real one.
+std::int64_t capacity_of(const models::Model& model, const SessionOptions& options) {
+  const std::int64_t trained = model.config.max_position_embeddings;
+  return std::max(options.context > 0 ? options.context : std::min(kDefaultContext, trained), std::int64_t{16});
+}
+
 }  // namespace
+
+SessionMemory plan_session(const models::Model& model, Backend& backend, const SessionOptions& options) {
+  const std::int64_t rows = capacity_of(model, options) + options.chunk;
+  const Spec spec{{rows, model.config.num_key_value_heads, model.config.head_dim}, options.kv_dtype, nullptr};
+  models::KvCache cache;  // addresses are not needed
+  SessionMemory memory;
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    cache.k.push_back(Storage::external(spec, {}, "k cache"));
+    cache.v.push_back(Storage::external(spec, {}, "v cache"));
+    memory.cache += cache.k[i]->bytes + cache.v[i]->bytes;
+  }
+  for (const std::int64_t tokens : {std::int64_t{1}, options.chunk}) {
+    const StepFeeds feeds = make_feeds(tokens);
+    const auto plan = plan_only([&] { return record_step(model, options, feeds, cache, rows, true); }, backend, policy_of(options));
+    memory.arena = std::max(memory.arena, plan->peak());
+  }
+  return memory;
+}
 
 Compute auto_compute(const models::Model& model) {
   const Spec& w = model.layers.front().down.weight->spec;
@@ -29,10 +78,7 @@ Compute auto_compute(const models::Model& model) {
 
 Session::Session(const models::Model& model, Executor& executor, const SessionOptions& options)
     : model_(model), executor_(executor), options_(options) {
-  const std::int64_t trained = model.config.max_position_embeddings;
-  std::int64_t capacity = options.context > 0 ? options.context : std::min(kDefaultContext, trained);
-  capacity = std::max(capacity, std::int64_t{16});
-  // Padding rows of a step land behind the last real one, so the cache has room for a whole step more.
+  const std::int64_t capacity = capacity_of(model, options);
   cache_ = models::make_kv_cache(model, capacity + options_.chunk, options_.kv_dtype);
   cache_.capacity = capacity;
 }
@@ -51,24 +97,11 @@ void Session::rewind(std::int64_t position) {
 Session::Step& Session::step_for(std::int64_t tokens, std::int64_t context, bool want_logits) {
   auto& slot = steps_[{tokens, context, want_logits}];
   if (slot) return *slot;
-  slot = std::make_unique<Step>();
-  Feeds& f = slot->feeds;
-  f = {ints(tokens, "ids"), ints(tokens, "positions"), ints(tokens, "lo"), ints(tokens, "hi"), ints(tokens, "window_lo"),
-       ints(1, "at"), ints(1, "last")};
-  nn::Recorder recorder;
-  recorder.activation = options_.compute == Compute::bf16 ? DType::bf16 : DType::f32;
-  recorder.lora = options_.lora;
-  Policy policy;
-  policy.compute = options_.compute;
-  slot->program = Program::capture(
-      [&]() -> Tensors {
-        const models::Inputs in{from_storage(f.ids), from_storage(f.positions), from_storage(f.lo), from_storage(f.hi),
-                                from_storage(f.window_lo)};
-        const Tensor h = models::hidden(recorder, model_, in, cache_, from_storage(f.at), context);
-        if (!want_logits) return {};
-        return {models::logits(model_, embedding(h, from_storage(f.last), h.dtype()))};
-      },
-      executor_, policy);
+  auto step = std::make_unique<Step>();
+  step->feeds = make_feeds(tokens);
+  step->program = Program::capture([&] { return record_step(model_, options_, step->feeds, cache_, context, want_logits); },
+                                   executor_, policy_of(options_));
+  slot = std::move(step);
   return *slot;
 }
 
@@ -86,7 +119,7 @@ std::span<const float> Session::feed(std::span<const std::int32_t> ids) {
     context = std::min(context, cache_.k[0]->spec.shape[0]);
     const bool last = done + n == count;
     step = &step_for(tokens, context, last);
-    const Feeds& f = step->feeds;
+    const StepFeeds& f = step->feeds;
     for (std::int64_t i = 0; i < tokens; ++i) {
       const bool real = i < n;
       const std::int64_t at = position_ + i;

@@ -24,6 +24,18 @@ struct SessionOptions {
 // the machine multiplies bf16, fp32 otherwise.
 Compute auto_compute(const models::Model& model);
 
+// Memory of a session beside the weights, in bytes, known before anything runs.
+struct SessionMemory {
+  std::size_t cache = 0;  // keys and values
+  std::size_t arena = 0;  // the largest step's intermediate values: the plan's peak
+};
+SessionMemory plan_session(const models::Model& model, Backend& backend, const SessionOptions& options);
+
+// What varies from step to step.
+struct StepFeeds {
+  StorageRef ids, positions, lo, hi, window_lo, at, last;
+};
+
 class Session {
  public:
   Session(const models::Model& model, Executor& executor, const SessionOptions& options);
@@ -36,11 +48,8 @@ class Session {
   std::size_t cache_bytes() const;
 
  private:
-  struct Feeds {
-    StorageRef ids, positions, lo, hi, window_lo, at, last;
-  };
   struct Step {
-    Feeds feeds;
+    StepFeeds feeds;
     Program program;
   };
   Step& step_for(std::int64_t tokens, std::int64_t context, bool want_logits);
