@@ -52,12 +52,13 @@ LogitDifference difference(std::span<const float> reference, std::span<const flo
     norm += double{reference[i]} * reference[i];
   }
   d.relative_error = std::sqrt(squares / std::max(norm, 1e-300));
-  const auto rows = static_cast<double>(reference.size() / width);
   for (std::size_t at = 0; at < reference.size(); at += width) {
     const TokenDivergence t = compare_logits(other.subspan(at, width), reference.subspan(at, width), 0);
-    d.kl += t.kl / rows;
-    d.same_top += t.same_top / rows;
+    d.kl += t.kl;
+    d.same_top += t.same_top;
   }
+  const auto rows = static_cast<double>(std::max<std::size_t>(reference.size() / width, 1));
+  d.kl /= rows, d.same_top /= rows;
   return d;
 }
 

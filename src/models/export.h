@@ -25,8 +25,10 @@ struct ExportOptions {
 
 struct ExportSummary {
   std::uint64_t bytes = 0;  // of tensor data
-  std::size_t tensors = 0, copied = 0;            // copied: byte for byte
-  std::map<std::string, std::size_t> types;       // type name -> tensors
+  std::size_t tensors = 0;
+  std::map<std::string, std::size_t> types;    // type name -> tensors
+  std::map<std::string, std::size_t> encoded;  // those that were not copied byte for byte
+  std::size_t copied() const;
 };
 
 // Type names that a container can be asked for; "auto" is not among them.

@@ -189,11 +189,12 @@ struct GgufExport {
     TensorEncoder encoder(model, half_split ? io::QkLayout::half_split : io::QkLayout::interleaved);
     std::uint64_t done = 0;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      summary.copied += encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
+      const bool copied = encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
         out.append(name(tensors[i]), bytes);
         done += bytes.size();
         if (options.progress) options.progress(done, summary.bytes);
       });
+      if (!copied) ++summary.encoded[name_of(types[i])];
     }
     out.finish();
   }

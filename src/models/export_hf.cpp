@@ -107,8 +107,9 @@ struct FolderExport {
   void config_of_gguf(const io::GgufFile& file) const {
     io::ModelConfig c = model.config;
     c.dtype = torch_name(whole);
+    for (double* x : {&c.rms_norm_eps, &c.rope_theta, &c.rope_scaling.factor}) *x = std::stod(fmt::format("{}", static_cast<float>(*x)));
     if (const io::GgufTensor* t = file.find_tensor("rope_freqs.weight")) {
-      const std::vector<float> divisors = io::to_floats(t->data, t->dtype);
+      const std::vector<float> divisors = io::to_floats(t->data, t->dtype);  // the loader has checked shape and type
       if (std::any_of(divisors.begin(), divisors.end(), [](float d) { return d != 1; })) c.rope_scaling = scaling_of(divisors, c, model.path);
     }
     if (c.family == io::Family::llama && c.sliding_window > 0)  // transformers' Llama has no window; its Mistral is the same model with one
@@ -148,11 +149,13 @@ struct FolderExport {
     TensorEncoder encoder(model, io::QkLayout::half_split);
     std::uint64_t done = 0;
     for (const ModelTensor& t : tensors) {
-      summary.copied += encoder.encode(t, {type_for(t), nullptr}, [&](std::span<const std::byte> bytes) {
+      const TensorType type{type_for(t), nullptr};
+      const bool copied = encoder.encode(t, type, [&](std::span<const std::byte> bytes) {
         out.append(t.module + "." + t.part, bytes);
         done += bytes.size();
         if (options.progress) options.progress(done, summary.bytes);
       });
+      if (!copied && t.matrix()) ++summary.encoded[name_of(type)];
     }
     out.finish();
   }

@@ -98,6 +98,12 @@ std::size_t row_bytes(const TensorType& type, std::int64_t cols) {
   return type.format ? total_bytes(*type.format, 1, cols) : size_of(type.dtype) * static_cast<std::size_t>(cols);
 }
 
+std::size_t ExportSummary::copied() const {
+  std::size_t n = tensors;
+  for (const auto& [type, count] : encoded) n -= count;
+  return n;
+}
+
 std::vector<ModelTensor> model_tensors(const Model& model, const nn::LoraSet* lora) {
   std::vector<ModelTensor> out;
   const auto matrix = [&](const char* module, const StorageRef& s) {
