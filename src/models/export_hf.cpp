@@ -69,11 +69,12 @@ struct FolderExport {
 
   bool automatic() const { return options.type == "auto"; }
 
-  DType type_for(const ModelTensor& t) const {
-    if (!automatic() || !stored) return whole;
-    const io::SafeTensor* found = stored->find(t.module + "." + t.part);
-    return found && found->readable ? found->dtype : whole;
+  // In the source folder; the loader has it as fp32 where it is small.
+  std::optional<DType> stored_type(const ModelTensor& t) const {
+    const io::SafeTensor* found = stored ? stored->find(t.module + "." + t.part) : nullptr;
+    return found ? std::optional(found->dtype) : std::nullopt;
   }
+  DType type_for(const ModelTensor& t) const { return automatic() ? stored_type(t).value_or(whole) : whole; }
 
   void choose() {
     if (!model.from_gguf) stored = io::SafeTensors::open(model.path);
@@ -155,7 +156,7 @@ struct FolderExport {
         done += bytes.size();
         if (options.progress) options.progress(done, summary.bytes);
       });
-      if (!copied && t.matrix()) ++summary.encoded[name_of(type)];
+      if (!copied && (t.slot || stored_type(t) != type.dtype)) ++summary.encoded[name_of(type)];
     }
     out.finish();
   }
