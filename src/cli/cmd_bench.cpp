@@ -12,6 +12,8 @@
 #include "core/interrupt.h"
 #include "infer/roofline.h"
 #include "infer/session.h"
+#include "text/dataset_pack.h"
+#include "train/lora_trainer.h"
 
 namespace supersonic::cli {
 namespace {
@@ -41,15 +43,17 @@ Row measure(std::string test, std::int64_t units, int repeats, double shortest, 
 
 struct Bench : ModelOptions {
   std::int64_t prompt = 512, generate = 128;
+  std::int64_t batch = 4, seq_len = 256, rank = 16;
   int repeats = 5;
   std::string kv_type = "auto";
-  bool json = false;
+  bool train = false, json = false;
 
   static constexpr About about{
-      .summary = "Measure the speed of prefill and decode",
-      .usage = "MODEL",
+      .summary = "Measure the speed of prefill and decode, or of LoRA steps",
+      .usage = "MODEL [--train]",
       .details = "pp512: a prompt of 512 tokens, in tokens a second; tg128: 128 tokens generated one by one after an empty context. Programs are "
-                 "warm, loading is not counted. limit: part of what the machine's probed arithmetic (prefill) or memory (decode) allows.",
+                 "warm, loading is not counted. lora4x256 (--train): steps of 4 rows of 256 tokens. limit: part of what the machine's probed arithmetic (prefill, "
+                 "training) or memory (decode) allows.",
       .examples = "supersonic bench model.gguf\nsupersonic bench model.gguf -p 2048 -n 64 -r 3 --compute int8 --json",
       .group = CommandGroup::measure};
 
@@ -61,11 +65,22 @@ struct Bench : ModelOptions {
     declare_adapter(o);
     ComputeOptions::options(o);
     declare_kv_type(o, kv_type);
+    o.group("Training");
+    o.add("train", train, "Measure LoRA steps instead: forward, backward, AdamW");
+    o.add("batch", batch, "Rows of a step").range(1, 1 << 16);
+    o.add("seq-len", seq_len, "Tokens of a row").range(2, 1 << 20);
+    o.add("rank", rank, "Rank of the adapter, on all linear layers").range(1, 4096);
+    o.group("Output");
     declare_json(o, json);
   }
 
   int run(Context&) {
-    const LoadedModel loaded = load();
+    LoadedModel loaded = load();
+    train ? measure_training(loaded) : measure_inference(loaded);
+    return 0;
+  }
+
+  void measure_inference(const LoadedModel& loaded) const {
     infer::SessionOptions options;
     options.compute = resolve(loaded.model);
     options.context = std::max(prompt, generate);
@@ -75,11 +90,10 @@ struct Bench : ModelOptions {
     const auto [limits, read] = probe(bytes);
     Executor executor = make_executor();
     infer::Session session(loaded.model, executor, options);
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(std::max<std::int64_t>(prompt, 1)));
-    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((i * 7919 + 11) % loaded.model.config.vocab_size);
+    const auto ids = some_ids(std::max<std::int64_t>(prompt, 1), loaded.model.config.vocab_size);
     std::vector<Row> rows;
     if (prompt) {
-      const double shortest = infer::shortest_prefill(infer::forward_work(loaded.model, prompt, 1), limits, options.compute);
+      const double shortest = infer::shortest_time(infer::forward_work(loaded.model, prompt, 1), limits, options.compute);
       rows.push_back(measure(fmt::format("pp{}", prompt), prompt, repeats, shortest, [&] {
         session.rewind(0);
         session.feed(ids);
@@ -91,7 +105,46 @@ struct Bench : ModelOptions {
         for (std::int64_t i = 0; i < generate; ++i) session.feed(std::span(ids).subspan(static_cast<std::size_t>(i) % ids.size(), 1));
       }));
     report(rows, options.compute);
-    return 0;
+  }
+
+  void measure_training(LoadedModel& loaded) const {
+    const auto limits = probe(1 << 20).first;
+    Executor executor = make_executor();
+    train::LoraOptions adapter_options;
+    adapter_options.rank = rank;
+    nn::LoraSet lora = train::make_lora(loaded.model, adapter_options, true);
+    const Compute arithmetic = resolve_training(loaded.model);
+    const std::int64_t tokens = batch * seq_len;
+    train::LoraTrainer trainer(loaded.model, lora, executor, tokens, arithmetic, {});
+    const text::Batch data = some_batch(loaded.model.config.vocab_size);
+    const double shortest = infer::shortest_time(infer::lora_step_work(loaded.model, lora, batch, seq_len), limits, arithmetic);
+    std::int64_t step = 0;
+    report({measure(fmt::format("lora{}x{}", batch, seq_len), tokens, repeats, shortest, [&] {
+             trainer.accumulate(data, 1.0f / static_cast<float>(tokens));
+             trainer.step(++step, 1e-4f);
+           })},
+           arithmetic);
+  }
+
+  static std::vector<std::int32_t> some_ids(std::int64_t n, std::int64_t vocabulary) {
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(n));
+    for (std::int64_t i = 0; i < n; ++i) ids[i] = static_cast<std::int32_t>((i * 7919 + 11) % vocabulary);
+    return ids;
+  }
+
+  // Rows that do not see each other, every token learned.
+  text::Batch some_batch(std::int64_t vocabulary) const {
+    const std::int64_t tokens = batch * seq_len;
+    text::Batch b;
+    b.ids = some_ids(tokens, vocabulary);
+    b.labels.resize(tokens), b.positions.resize(tokens), b.lo.resize(tokens);
+    for (std::int64_t i = 0; i < tokens; ++i) {
+      b.positions[i] = static_cast<std::int32_t>(i % seq_len);
+      b.lo[i] = static_cast<std::int32_t>(i - i % seq_len);
+      b.labels[i] = (i + 1) % seq_len ? b.ids[i + 1] : text::kIgnore;
+    }
+    b.tokens = b.trained = tokens;
+    return b;
   }
 
   // The limits, and the bandwidth at which a working set of this size can be read (it may fit a cache).

@@ -38,7 +38,7 @@ struct Estimate {
 struct Fit : ModelOptions {
   bool train = false, json = false;
   std::int64_t context = 0, batch = 4, seq_len = 256, rank = 16;
-  std::string kv_type = "auto", optimizer = "adamw";
+  std::string kv_type = "auto", optim = "adamw";
   std::optional<Bytes> memory;
 
   static constexpr About about{
@@ -62,7 +62,7 @@ struct Fit : ModelOptions {
     o.add("batch", batch, "Rows of a micro-batch").range(1, 1 << 16);
     o.add("seq-len", seq_len, "Tokens of a row").range(1, 1 << 20);
     o.add("rank", rank, "Rank of the adapter, on all linear layers").range(1, 4096);
-    o.add("optimizer", optimizer, "AdamW's moments in 32 or in 8 bits").choices({"adamw", "adamw8bit"});
+    o.add("optim", optim, "Optimizer: its moments in 32 or in 8 bits").choices({"adamw", "adamw-8bit"});
     o.group("Output");
     declare_json(o, json);
   }
@@ -131,8 +131,8 @@ struct Fit : ModelOptions {
       lora = train::make_lora(loaded.model, o, true);
     }
     train::OptimizerOptions o;
-    o.eight_bit = optimizer == "adamw8bit";
-    return train::LoraTrainer(loaded.model, lora, executor, rows * length, resolve(loaded.model), o, arena).memory();
+    o.eight_bit = optim == "adamw-8bit";
+    return train::LoraTrainer(loaded.model, lora, executor, rows * length, resolve_training(loaded.model), o, arena).memory();
   }
 
   bool training_fits(LoadedModel& loaded, Executor& executor, std::int64_t rows, std::int64_t length, std::uint64_t arena) const {
@@ -164,7 +164,7 @@ struct Fit : ModelOptions {
     e.parts = {{"weights", "weights", m.weights, "frozen, mapped from the file"},
                {"adapter", "adapter", m.adapter, fmt::format("rank {}, fp32", rank)},
                {"gradients", "gradients", m.gradients, ""},
-               {"optimizer", "optimizer", m.moments, optimizer},
+               {"optimizer", "optimizer", m.moments, optim},
                {"working_memory", "working memory", m.arena + m.feeds, m.level},
                {"program", "program, tokenizer", base, ""}};
     return report(e, room, advice, {{"batch", batch}, {"seq_len", seq_len}});

@@ -65,6 +65,7 @@ struct Run : GenerateSettings {
       fail(ErrorKind::usage, "run: a prompt is missing: give it after the model, or pipe it in; 'supersonic chat' talks");
     std::string text = read_input("-", kMaxInput);
     while (!raw && !text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+    if (text.empty()) fail(ErrorKind::usage, "run: standard input has no prompt");
     return text;
   }
 

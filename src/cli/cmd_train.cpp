@@ -6,7 +6,6 @@
 #include <ctime>
 #include <filesystem>
 
-#include "backend/cpu/pool.h"
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/json_writer.h"
@@ -222,7 +221,7 @@ struct Train : ComputeOptions {
     const train::RunOptions options = plan_run(t);
     const Machine machine = inspect_machine();
     const std::size_t budget = memory ? memory->count : static_cast<std::size_t>(kMemoryShare * static_cast<double>(machine.available));
-    const Compute arithmetic = compute == "auto" ? train_compute() : resolve(m);
+    const Compute arithmetic = resolve_training(m);
     train::LoraTrainer trainer(m, lora, executor, t.seq_len * std::max<std::int64_t>(1, batch), arithmetic, optimizer_options(), budget);
     print_memory(trainer.memory());
     log_info("{} steps of {} x {} tokens, {} arithmetic, {} threads", options.schedule.steps, options.accumulate,
@@ -240,9 +239,6 @@ struct Train : ComputeOptions {
     if (r.interrupted) fail(ErrorKind::interrupted, "interrupted after step {}: the same command continues from there", r.state.step);
     return 0;
   }
-
-  // bf16 where the machine multiplies it; activations are then half the size, too.
-  static Compute train_compute() { return cpu::isa() == cpu::Isa::avx512 ? Compute::bf16 : Compute::fp32; }
 
   train::RunResult train_with_progress(train::LoraTrainer& trainer, train::TrainingData& t, const train::RunOptions& options) {
     Progress progress("training", "step", static_cast<std::uint64_t>(options.schedule.steps));

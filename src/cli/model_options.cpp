@@ -22,6 +22,11 @@ Compute ComputeOptions::resolve(const models::Model& model) const {
   return infer::auto_compute(model);
 }
 
+Compute ComputeOptions::resolve_training(const models::Model& model) const {
+  if (compute != "auto") return resolve(model);
+  return cpu::isa() == cpu::Isa::avx512 ? Compute::bf16 : Compute::fp32;
+}
+
 Executor ComputeOptions::make_executor() const {
   cpu::set_threads(thread_count());
   return Executor(cpu_backend());

@@ -18,6 +18,7 @@ struct ComputeOptions {
   void options(Options& o);
   int thread_count() const;                            // as asked, or as many as this process may use
   Compute resolve(const models::Model& model) const;   // what "auto" means for the model
+  Compute resolve_training(const models::Model& model) const;  // auto: bf16 where the machine multiplies it (activations are then half the size, too), else fp32
   Executor make_executor() const;                      // sets the backend's threads: call it once, before anything runs
 };
 

@@ -13,9 +13,18 @@ ForwardWork forward_work(const models::Model& model, std::int64_t tokens, std::i
   return w;
 }
 
-double shortest_prefill(const ForwardWork& work, const cpu::Limits& limits, Compute compute) {
+double shortest_time(const ForwardWork& work, const cpu::Limits& limits, Compute compute) {
   const double rate = compute == Compute::int8 ? limits.int8 : compute == Compute::bf16 ? limits.bf16 : limits.fp32;
   return work.products / rate + work.attention / (compute == Compute::fp32 ? limits.fp32 : limits.bf16);
+}
+
+ForwardWork lora_step_work(const models::Model& model, const nn::LoraSet& lora, std::int64_t rows, std::int64_t length) {
+  ForwardWork w = forward_work(model, length, length);
+  const auto n = static_cast<double>(rows);
+  w.products *= 2 * n;
+  for (const nn::LoraSlot& s : lora.slots) w.products += 6.0 * static_cast<double>(s.rank * (s.in + s.out)) * n * static_cast<double>(length);
+  w.attention *= 3 * n;  // backward: the scores' gradient, q's, k's and v's
+  return w;
 }
 
 double decode_bytes(const models::Model& model, double context, DType kv_dtype) {

@@ -13,7 +13,11 @@ struct ForwardWork {
   double attention = 0;  // scores and mixing, causal; bf16 or fp32
 };
 ForwardWork forward_work(const models::Model& model, std::int64_t tokens, std::int64_t scored);
-double shortest_prefill(const ForwardWork& work, const cpu::Limits& limits, Compute compute);  // seconds
+double shortest_time(const ForwardWork& work, const cpu::Limits& limits, Compute compute);  // seconds
+
+// Operations of a LoRA step over `rows` sequences of `length` tokens: forward, the gradient of the activations (the weights are frozen),
+// the loss over all rows, and the adapter's own products; nothing recomputed.
+ForwardWork lora_step_work(const models::Model& model, const nn::LoraSet& lora, std::int64_t rows, std::int64_t length);
 
 // Bytes that one decoded token reads: every weight once, and the keys and values of `context` tokens.
 double decode_bytes(const models::Model& model, double context, DType kv_dtype);
