@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "cli/console.h"
@@ -52,6 +53,21 @@ void check_tokens(const std::string& source, const std::string& result, std::spa
   const auto decoded = text::ModelText(source).tokenizer().decode(ids, false);
   CHECK(text::ModelText(result).tokenizer().decode(ids, false) == decoded,
         "{}: its tokenizer reads the source's token ids as another text; nothing was written", result);
+}
+
+// What a short text does not show: rotation and attention far away from its beginning.
+void check_positions(const models::Model& source, const models::Model& result) {
+  const auto wanted = source.inv_freq->values<const float>(), got = result.inv_freq->values<const float>();
+  bool same = wanted.size() == got.size() && std::abs(source.rope_magnitude - result.rope_magnitude) <= 1e-5f * source.rope_magnitude;
+  for (std::size_t i = 0; same && i < wanted.size(); ++i) same = std::abs(wanted[i] - got[i]) <= 1e-5f * wanted[i];
+  for (std::int64_t i = 0; same && i < source.config.num_hidden_layers; ++i) {
+    same = source.config.slides(i) == result.config.slides(i);
+    if (source.config.slides(i)) same = same && source.config.sliding_window == result.config.sliding_window;
+  }
+  CHECK(same,
+        "{}: this container cannot say how the model turns or limits far positions ({} scaling, window {}); nothing was written. Choose the "
+        "other container (--to), or --no-verify for short texts",
+        result.path, io::name_of(source.config.rope_scaling.kind), source.config.sliding_window);
 }
 
 Verified check(const infer::LogitDifference& d, double limit, std::size_t tokens, const std::string& path) {
@@ -122,6 +138,7 @@ int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora, const
     check_interrupt();
     const models::Model result = models::load_model(out.staged());
     check_tokens(model.path, out.staged(), ids);
+    check_positions(model, result);
     const auto d = infer::difference(wanted, infer::prompt_logits(result, nullptr, ids), model.config.vocab_size);
     verified = check(d, tolerance_of(summary), ids.size(), out.staged());
     check_interrupt();
