@@ -44,6 +44,15 @@ void run_copy(Backend& backend, const Step& s, const Pointers& p, Lane& lane) {
   }
 }
 
+// SUPERSONIC_SYNC: what a device reports late is put down to the step that caused it.
+void sync_after(Backend& backend, const Step& s) {
+  try {
+    backend.sync();
+  } catch (const Error& e) {
+    throw Error(fmt::format("{}: {}", s.label, e.what()), e.kind());
+  }
+}
+
 // A storage that receives a result.
 StorageRef result_storage(const Spec& spec) { return Storage::make(spec, "result"); }
 
@@ -123,7 +132,7 @@ void BoundPlan::run() {
       s.kernel->launch(s.problem, p, lane);
     }
     if (s.signal >= 0) backend.signal(lane, s.signal);
-    if (sync_each_) backend.sync();
+    if (sync_each_) sync_after(backend, s);
   }
   backend.sync();
 }
@@ -201,11 +210,13 @@ struct Recorded {
 StorageRef alias_of_storage(const Node& n) {
   std::vector<const Node*> views;
   const Node* at = &n;
-  for (; !at->storage[0] && at->op->traits.view; at = at->inputs[0].node()) {
+  int output = 0;
+  while (!at->storage[output] && at->op->traits.view) {
     views.push_back(at);
-    if (at->inputs[0].output() != 0) return {};
+    output = at->inputs[0].output();
+    at = views.back()->inputs[0].node();
   }
-  const StorageRef base = at->storage[0];
+  const StorageRef base = at->storage[output];
   if (views.empty() || !base || base->spec.format) return {};
   Operand operand{base->spec, contiguous_strides(base->spec.shape), true, nullptr};
   ViewLayout layout{0, operand.strides};
@@ -296,6 +307,7 @@ void eval(Executor& executor, const Policy& requested) {
     results.push_back(result_storage(t.spec()));
     operands.push_back(results.back());
   }
+  r.signature.add(std::uint64_t{r.leaves.size()} << 32 | results.size());
   if (!plan_cache) plan_cache = new std::unordered_map<Signature, CacheEntry, SignatureHash>;
   auto it = plan_cache->find(r.signature);
   std::shared_ptr<const Plan> plan;
@@ -308,6 +320,7 @@ void eval(Executor& executor, const Policy& requested) {
     CacheEntry entry;
     for (const auto& s : plan->storages()) {
       const auto at = std::find(operands.begin(), operands.end(), s) - operands.begin();
+      CHECK(at < static_cast<std::ptrdiff_t>(operands.size()), "eval: the plan reads '{}', which no recorded node names", s->name);
       entry.leaf_of_storage.push_back(static_cast<int>(at));
     }
     entry.plan = plan->with_storages([](int) { return StorageRef(); });  // a cached plan keeps no memory alive

@@ -238,7 +238,10 @@ void write_gguf_config(GgufWriter& out, const ModelConfig& c) {
   out.set_string(arch + ".rope.scaling.type", std::string(name_of(r.kind)));
   f32("rope.scaling.factor", r.factor);
   if (r.original_max_position) u32("rope.scaling.original_context_length", r.original_max_position);
-  if (r.kind == RopeScaling::Kind::yarn && r.attention_factor > 0)
+  if (r.kind != RopeScaling::Kind::yarn) return;
+  f32("rope.scaling.yarn_beta_fast", r.beta_fast);
+  f32("rope.scaling.yarn_beta_slow", r.beta_slow);
+  if (r.attention_factor > 0)
     f32("rope.scaling.attn_factor", r.attention_factor / (0.1 * std::log(r.factor) + 1));
 }
 

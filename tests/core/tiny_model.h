@@ -8,6 +8,7 @@
 #include "ops/accumulate.h"
 #include "ops/adamw.h"
 #include "ops/attention.h"
+#include "ops/batch_matmul.h"
 #include "ops/embedding.h"
 #include "ops/gemm.h"
 #include "ops/linear_xent.h"
@@ -31,7 +32,7 @@ inline std::vector<std::byte> bytes_in(const Storage& s) {
 }
 
 struct TinyModel {
-  static constexpr std::int64_t kTokens = 24, kDim = 32, kHeads = 2, kHidden = 64, kVocabulary = 50, kRank = 4;
+  static constexpr std::int64_t kTokens = 40, kDim = 32, kHeads = 2, kHidden = 64, kVocabulary = 50, kRank = 4;
   struct Layer {
     StorageRef norm1, norm2, q, k, v, o, gate, up, down;
     StorageRef a, b, grad_a, grad_b, m_a, v_a, m_b, v_b;  // flat, fp32

@@ -1,0 +1,182 @@
+// A model as a Hugging Face folder that transformers loads: config.json, generation_config.json, the tokenizer's files and
+// model.safetensors (in shards where large). From a folder, the JSON files are copied and only the dtype changes; from a GGUF
+// file they are written from its metadata. A tied output layer is stored once, as the embedding.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "io/float_convert.h"
+#include "io/gguf.h"
+#include "io/hf_config.h"
+#include "io/json.h"
+#include "io/mapped_file.h"
+#include "io/output_file.h"
+#include "io/safetensors.h"
+#include "models/export_tensors.h"
+#include "text/model_text.h"
+#include "text/tokenizer.h"
+
+namespace supersonic::models {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kTextFiles[] = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                      "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"};
+
+const char* torch_name(DType dtype) {
+  return dtype == DType::f32 ? "float32" : dtype == DType::f16 ? "float16" : "bfloat16";
+}
+
+void copy_text(const fs::path& from, const fs::path& to) {
+  const io::MappedFile file = io::MappedFile::open(from.string());
+  io::OutputFile out(to.string());
+  out.write(file.bytes());
+  out.commit();
+}
+
+// The scaling whose divisors these are. GGUF stores what Llama 3's rule gives, not its parameters: factor is the largest divisor,
+// low_freq_factor and high_freq_factor are 1 and 4 in every released model, and the original context is a power of two.
+io::RopeScaling scaling_of(const std::vector<float>& divisors, const io::ModelConfig& config, const std::string& source) {
+  io::ModelConfig trial = config;
+  io::RopeScaling& s = trial.rope_scaling;
+  s.kind = io::RopeScaling::Kind::llama3;
+  s.factor = *std::max_element(divisors.begin(), divisors.end());
+  s.low_freq_factor = 1, s.high_freq_factor = 4;
+  io::ModelConfig plain = config;
+  float magnitude = 1;
+  const std::vector<float> base = rope_frequencies(plain, magnitude);
+  for (std::int64_t original = 1; original <= std::int64_t{1} << 24; original *= 2) {
+    s.original_max_position = original;
+    const std::vector<float> scaled = rope_frequencies(trial, magnitude);
+    bool same = true;
+    for (std::size_t i = 0; i < base.size() && same; ++i) same = std::fabs(base[i] / scaled[i] - divisors[i]) <= 1e-4f * divisors[i];
+    if (same) return s;
+  }
+  fail(ErrorKind::failure, "{}: rope_freqs.weight follows no scaling that config.json can name; convert to GGUF instead", source);
+}
+
+struct FolderExport {
+  const Model& model;
+  const ExportOptions& options;
+  fs::path folder;
+  std::optional<io::SafeTensors> stored;  // of a folder: the types of its tensors
+  DType whole = DType::bf16;              // of a GGUF source: one type for all
+  ExportSummary summary = {};
+
+  bool automatic() const { return options.type == "auto"; }
+
+  // In the source folder; the loader has it as fp32 where it is small.
+  std::optional<DType> stored_type(const ModelTensor& t) const {
+    const io::SafeTensor* found = stored ? stored->find(t.module + "." + t.part) : nullptr;
+    return found ? std::optional(found->dtype) : std::nullopt;
+  }
+  DType type_for(const ModelTensor& t) const { return automatic() ? stored_type(t).value_or(whole) : whole; }
+
+  void choose() {
+    if (!model.from_gguf) stored = io::SafeTensors::open(model.path);
+    const Spec& weights = model.layers[0].q.weight->spec;
+    if (automatic() && !weights.format) whole = weights.dtype;
+    if (automatic()) return;
+    const auto asked = find_type(options.type);
+    if (!asked || asked->format)
+      fail(ErrorKind::usage, "--type {}: a Hugging Face folder can be written as {}{}", options.type, fmt::join(export_types(false), ", "),
+           asked ? "; give the output a name that ends in .gguf for a GGUF file" : "");
+    whole = asked->dtype;
+  }
+
+  void text_of_folder() const {
+    const fs::path from = model.path;
+    for (const char* name : kTextFiles)
+      if (fs::exists(from / name)) copy_text(from / name, folder / name);
+    if (!fs::is_directory(from / "additional_chat_templates")) return;
+    fs::create_directory(folder / "additional_chat_templates");
+    for (const auto& entry : fs::directory_iterator(from / "additional_chat_templates"))
+      if (entry.is_regular_file()) copy_text(entry.path(), folder / "additional_chat_templates" / entry.path().filename());
+  }
+
+  void config_of_folder() const {
+    const std::string path = (fs::path(model.path) / "config.json").string();
+    nlohmann::ordered_json config = nlohmann::ordered_json::parse(io::read_file(path, io::JsonLimits{}.max_bytes));
+    if (!automatic()) config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(whole);
+    io::write_file((folder / "config.json").string(), config.dump(2) + "\n");
+  }
+
+  void config_of_gguf(const io::GgufFile& file) const {
+    io::ModelConfig c = model.config;
+    c.dtype = torch_name(whole);
+    for (double* x : {&c.rms_norm_eps, &c.rope_theta, &c.rope_scaling.factor}) *x = std::stod(fmt::format("{}", static_cast<float>(*x)));
+    if (const io::GgufTensor* t = file.find_tensor("rope_freqs.weight")) {
+      const std::vector<float> divisors = io::to_floats(t->data, t->dtype);  // the loader has checked shape and type
+      if (std::any_of(divisors.begin(), divisors.end(), [](float d) { return d != 1; })) c.rope_scaling = scaling_of(divisors, c, model.path);
+    }
+    if (c.family == io::Family::llama && c.sliding_window > 0)  // transformers' Llama has no window; its Mistral is the same model with one
+      c.family = io::Family::mistral, c.architecture = "MistralForCausalLM";
+    io::write_file((folder / "config.json").string(), io::to_config_json(c));
+    nlohmann::ordered_json generation;
+    if (!c.bos_token_ids.empty()) generation["bos_token_id"] = c.bos_token_ids[0];
+    if (!c.eos_token_ids.empty()) generation["eos_token_id"] = c.eos_token_ids;
+    if (c.pad_token_id >= 0) generation["pad_token_id"] = c.pad_token_id;
+    io::write_file((folder / "generation_config.json").string(), generation.dump(2) + "\n");
+  }
+
+  void text_of_gguf(const io::GgufFile& file) const {
+    const text::ModelText text(file);
+    const auto files = text::to_hf_json(text.tokenizer(), file.get_string("tokenizer.chat_template", ""));
+    io::write_file((folder / "tokenizer.json").string(), files.tokenizer_json);
+    io::write_file((folder / "tokenizer_config.json").string(), files.tokenizer_config_json);
+    io::write_file((folder / "special_tokens_map.json").string(), files.special_tokens_map_json);
+    for (const std::string& name : text.template_names()) {
+      if (name == "default" || name.find('/') != name.npos) continue;
+      fs::create_directory(folder / "additional_chat_templates");
+      io::write_file((folder / "additional_chat_templates" / (name + ".jinja")).string(), file.get_string("tokenizer.chat_template." + name));
+    }
+  }
+
+  void weights() {
+    const auto tensors = model_tensors(model, options.lora);
+    io::SafeTensorsWriter out((folder / "model").string(), options.shard_bytes);
+    for (const ModelTensor& t : tensors) {
+      const TensorType type{type_for(t), nullptr};
+      out.declare(t.module + "." + t.part, t.data->spec.shape, type.dtype);
+      summary.bytes += row_bytes(type, t.cols) * static_cast<std::size_t>(t.rows);
+      ++summary.types[name_of(type)];
+    }
+    summary.tensors = tensors.size();
+    check_room(folder.string(), summary.bytes);
+    TensorEncoder encoder(model, io::QkLayout::half_split);
+    std::uint64_t done = 0;
+    for (const ModelTensor& t : tensors) {
+      const TensorType type{type_for(t), nullptr};
+      const bool copied = encoder.encode(t, type, [&](std::span<const std::byte> bytes) {
+        out.append(t.module + "." + t.part, bytes);
+        done += bytes.size();
+        if (options.progress) options.progress(done, summary.bytes);
+      });
+      if (!copied && (t.slot || stored_type(t) != type.dtype)) ++summary.encoded[name_of(type)];
+    }
+    out.finish();
+  }
+};
+
+}  // namespace
+
+ExportSummary write_hf_model(const Model& model, const std::string& folder, const ExportOptions& options) {
+  FolderExport job{.model = model, .options = options, .folder = folder, .stored = {}};
+  job.choose();
+  if (model.from_gguf) {
+    const io::GgufFile file = io::GgufFile::open(model.path);
+    job.config_of_gguf(file);
+    job.text_of_gguf(file);
+  } else {
+    job.config_of_folder();
+    job.text_of_folder();
+  }
+  job.weights();
+  return std::move(job.summary);
+}
+
+}  // namespace supersonic::models

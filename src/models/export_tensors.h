@@ -1,0 +1,61 @@
+// What both exporters share: the model's tensors as a list, the type that each gets, and the encoder that turns one into the
+// bytes of that type, in parallel over rows. Internal to src/models/export*.cpp.
+#pragma once
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/cpu/pool.h"
+#include "io/qk_layout.h"
+#include "models/export.h"
+
+namespace supersonic::models {
+
+struct TensorType {
+  DType dtype = DType::f32;
+  const Format* format = nullptr;  // with DType::quant
+  bool operator==(const TensorType&) const = default;
+};
+std::string name_of(const TensorType& type);
+std::optional<TensorType> find_type(std::string_view name);  // "f32", "q4_k", …; nothing when unknown or not writable
+std::size_t row_bytes(const TensorType& type, std::int64_t cols);
+
+// A tensor of the model: (rows, cols), or (rows) with cols 1.
+struct ModelTensor {
+  std::string module;         // Hugging Face's name
+  const char* part = "weight";
+  const Storage* data = nullptr;
+  std::int64_t rows = 0, cols = 1;
+  const nn::LoraSlot* slot = nullptr;  // the adapter that changes it
+  const float* lora = nullptr;         // that slot's storage
+  std::int64_t heads = 0;              // whose rows rotary embedding pairs; 0: rows have one order
+  bool matrix() const { return data->spec.shape.rank == 2; }
+  TensorType type() const { return {data->spec.dtype, data->spec.format}; }
+};
+// In the order of a file: embedding, layers, final norm, output layer unless it is the embedding.
+std::vector<ModelTensor> model_tensors(const Model& model, const nn::LoraSet* lora);
+
+class TensorEncoder {
+ public:
+  using Sink = std::function<void(std::span<const std::byte>)>;
+  // layout: of the q and k rows to be written.
+  TensorEncoder(const Model& model, io::QkLayout layout);
+  // Hands the tensor's bytes to `sink`, in order, in pieces of some megabytes. Returns true where they were copied unchanged.
+  bool encode(const ModelTensor& tensor, const TensorType& type, const Sink& sink);
+
+ private:
+  void encode_rows(const ModelTensor& t, const TensorType& type, std::int64_t first, std::int64_t count, std::byte* out);
+
+  io::QkLayout model_layout_, layout_;
+  std::int64_t head_dim_;
+  std::vector<std::int64_t> order_;  // of the current tensor; empty: unchanged
+  cpu::Pool pool_;
+};
+
+// Error(failure) where the file system of `path` has less room than that.
+void check_room(const std::string& path, std::uint64_t bytes);
+
+}  // namespace supersonic::models

@@ -1,0 +1,170 @@
+"""Others load what Supersonic writes: transformers a merged folder, peft an adapter, llama.cpp a merged GGUF file and a GGUF
+adapter, and compute what the base model with the adapter computes there; llama-quantize chooses the same types.
+The adapter is random and non-zero (tests/oracle/adapters.py)."""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+import adapters
+import tiny_models
+from conftest import CACHE
+
+pytestmark = pytest.mark.live
+
+RANK, ALPHA, TOKENS = 16, 32, 32
+STOPS = (0, 2)  # <|endoftext|>, <|im_end|>
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    return pytest.importorskip("smollm2")
+
+
+@pytest.fixture(scope="module")
+def lora(smollm2, tmp_path_factory):
+    """The PEFT folder of a random adapter for SmolLM2: all seven linears of its 30 layers."""
+    shapes = {"q_proj": (576, 576), "k_proj": (192, 576), "v_proj": (192, 576), "o_proj": (576, 576), "gate_proj": (1536, 576),
+              "up_proj": (1536, 576), "down_proj": (576, 1536)}
+    modules = {f"model.layers.{i}.{'mlp' if m[0] in 'gud' else 'self_attn'}.{m}": s for i in range(30) for m, s in shapes.items()}
+    folder = tmp_path_factory.mktemp("lora")
+    # Half of the recorded adapter's size: its text stays apart from noise, so that greedy choices have margins.
+    adapters.write(folder, adapters.make(modules, RANK, 2**-6, 2**-6), RANK, ALPHA)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def merged(supersonic, model, lora, tmp_path_factory):
+    """The f32 merges of the Q4_1 file with the adapter: folder and GGUF file; and the GGUF adapter."""
+    out = tmp_path_factory.mktemp("merged")
+    supersonic("merge", model, "--adapter", lora, "-o", out / "hf", "--type", "f32")
+    supersonic("merge", model, "--adapter", lora, "-o", out / "m.gguf", "--type", "f32")
+    supersonic("convert", lora, out / "adapter.gguf", "--base", model)
+    return out
+
+
+def logits(model, ids):
+    import torch
+
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].double().numpy()
+
+
+def relative(a, b):
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def test_transformers_loads_the_merged_folder_with_the_logits_of_peft(smollm2, merged, lora, golden):
+    import peft
+    import torch
+    import transformers
+
+    ours = transformers.AutoModelForCausalLM.from_pretrained(merged / "hf", dtype=torch.float32, attn_implementation="eager").eval()
+    theirs = peft.PeftModel.from_pretrained(smollm2.model(), lora).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(merged / "hf")
+    plain = smollm2.model()
+    for row in golden("smollm2/logits")[0]["prompts"][:4]:
+        wanted = logits(theirs, row["ids"])
+        assert relative(logits(ours, row["ids"]), wanted) <= 1e-5, row["name"]
+        assert relative(logits(plain, row["ids"]), wanted) > 1e-2  # the adapter does something
+    for row in golden("smollm2/tokens")[0]["texts"][:60]:
+        assert tokenizer.encode(row["text"], add_special_tokens=False) == row["ids_parse_special"], row["text"]
+    for row in golden("smollm2/tokens")[0]["chats"]:
+        rendered = tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=row["add_generation_prompt"])
+        assert rendered == row["rendered"]
+
+
+@pytest.mark.parametrize("name", tiny_models.MODELS)
+def test_peft_loads_our_adapter_with_equal_logits(supersonic, tiny_model, tmp_path, golden, name):
+    """Theirs -> GGUF -> PEFT folder of ours, which peft then loads; and the merge of it, which transformers loads."""
+    import peft
+    import torch
+    import transformers
+
+    base = tiny_model(name)
+    adapters.write(tmp_path / "theirs", adapters.of_tiny(name, 8), 8, 16, str(base))
+    supersonic("convert", tmp_path / "theirs", tmp_path / "a.gguf", "--base", base)
+    supersonic("convert", tmp_path / "a.gguf", tmp_path / "ours", "--base", base)
+    supersonic("merge", base, "--adapter", tmp_path / "ours", "-o", tmp_path / "merged", "--type", "f32")
+    supersonic("convert", base, tmp_path / "base.gguf", "--type", "f32")
+    supersonic("merge", tmp_path / "base.gguf", "--adapter", tmp_path / "a.gguf", "-o", tmp_path / "merged_gguf", "--type", "f32")
+    load = lambda folder: transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    theirs, ours = (peft.PeftModel.from_pretrained(load(base), tmp_path / f).eval() for f in ("theirs", "ours"))
+    assert ours.peft_config["default"].r == 8 and ours.peft_config["default"].lora_alpha == 16
+    for row in golden(f"tiny/{name}")[0]["sequences"]:
+        wanted = logits(theirs, row["ids"])
+        assert relative(logits(ours, row["ids"]), wanted) == 0
+        for folder in ("merged", "merged_gguf"):
+            assert relative(logits(load(tmp_path / folder), row["ids"]), wanted) <= 1e-5, folder
+        assert relative(logits(load(base), row["ids"]), wanted) > 1e-2
+
+
+def continued(supersonic, smollm2, model, prompts, rows, tie, *options):
+    """Our greedy text of each prompt is llama.cpp's; after a choice whose margin there is below `tie` it may be another one."""
+    free = 0
+    for prompt, (made, margins) in zip(prompts, rows):
+        end = next((k for k, t in enumerate(made) if t in STOPS), len(made))
+        sure = next((k for k, m in enumerate(margins) if m < tie), end)
+        free += sure < end
+        ours = supersonic("run", model, prompt, "--raw", "--temp", "0", "-n", TOKENS, *options).stdout.rstrip("\n")
+        wanted = smollm2.tokenizer().decode(made[: min(sure, end)])
+        if sure >= end:
+            assert ours == wanted.rstrip("\n"), prompt
+        else:
+            assert ours.startswith(wanted.rstrip("\n")), (prompt, sure)
+    return free
+
+
+def test_llama_cpp_continues_the_merged_file_as_we_do(supersonic, smollm2, merged):
+    import prompts
+
+    starts = [smollm2.encode(text, special=False) for text in prompts.CONTINUE]
+    rows = smollm2.llama_cpp_greedy(merged / "m.gguf", starts, TOKENS)
+    assert len(rows) == 20
+    free = continued(supersonic, smollm2, merged / "m.gguf", prompts.CONTINUE, rows, 0.005, "--compute", "fp32")
+    assert free <= 2  # llama.cpp keeps keys and values in 16 bits
+
+
+def test_llama_cpp_loads_our_adapter_beside_the_4_bit_file(supersonic, smollm2, model, lora, merged):
+    import prompts
+
+    starts = [smollm2.encode(text, special=False) for text in prompts.CONTINUE]
+    rows = smollm2.llama_cpp_greedy(model, starts, TOKENS, merged / "adapter.gguf")
+    plain = smollm2.llama_cpp_greedy(model, starts[:3], TOKENS)
+    assert any(a[0] != b[0] for a, b in zip(rows, plain))  # the adapter does something
+    continued(supersonic, smollm2, model, prompts.CONTINUE, rows, 0.15, "--adapter", lora)
+
+
+@pytest.mark.parametrize("name", ["llama3", "mistral", "qwen2"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "BF16", "F16"])
+def test_llama_quantize_chooses_the_same_types(supersonic, tiny_model, tmp_path, name, kind):
+    import gguf
+
+    supersonic("convert", tiny_model(name), tmp_path / "f32.gguf", "--type", "f32")
+    supersonic("convert", tmp_path / "f32.gguf", tmp_path / "ours.gguf", "--type", kind.lower())
+    tool = CACHE / "peers" / "build" / "bin" / "llama-quantize"
+    done = subprocess.run([tool, tmp_path / "f32.gguf", tmp_path / "theirs.gguf", kind, "1"], capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stderr[-2000:]
+    ours, theirs = gguf.GGUFReader(tmp_path / "ours.gguf"), gguf.GGUFReader(tmp_path / "theirs.gguf")
+    assert {t.name: t.tensor_type for t in ours.tensors} == {t.name: t.tensor_type for t in theirs.tensors}
+    assert ours.fields["general.file_type"].contents() == theirs.fields["general.file_type"].contents()
+    if kind in ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16"):  # the K encoders search; theirs search elsewhere
+        other = {t.name: t for t in theirs.tensors}
+        for t in ours.tensors:
+            if t.tensor_type != gguf.GGMLQuantizationType.Q6_K:
+                np.testing.assert_array_equal(t.data.view(np.uint8), other[t.name].data.view(np.uint8), err_msg=t.name)
+
+
+def test_llama_quantize_chooses_the_same_types_for_thirty_layers(supersonic, model, tmp_path):
+    """Rows of 576: the K types fall back; the mixture's rule over the layers shows."""
+    import gguf
+
+    supersonic("convert", model, tmp_path / "f32.gguf", "--type", "f32")
+    tool = CACHE / "peers" / "build" / "bin" / "llama-quantize"
+    for kind in ("Q4_K", "Q6_K", "Q4_0"):
+        supersonic("convert", tmp_path / "f32.gguf", tmp_path / "ours.gguf", "--type", kind.lower(), "--force", "--no-verify")
+        done = subprocess.run([tool, tmp_path / "f32.gguf", tmp_path / "theirs.gguf", kind, "2"], capture_output=True, text=True, errors="replace")
+        assert done.returncode == 0, done.stderr[-2000:]
+        ours, theirs = (gguf.GGUFReader(tmp_path / f) for f in ("ours.gguf", "theirs.gguf"))
+        assert {t.name: t.tensor_type for t in ours.tensors} == {t.name: t.tensor_type for t in theirs.tensors}
