@@ -1,4 +1,5 @@
-// supersonic chat MODEL: a conversation. Each turn renders the whole conversation and feeds only what the cache does not hold yet.
+// supersonic chat MODEL: a conversation. Each turn renders the whole conversation and feeds only
+// what the cache does not hold yet.
 #include <fmt/format.h>
 
 #include "cli/console.h"
@@ -26,12 +27,15 @@ constexpr std::string_view kHelp =
 
 struct Chat : GenerateSettings {
   std::string system;
-  static constexpr About about{
-      .summary = "Talk with a model",
-      .usage = "MODEL",
-      .details = "Reads a message a line and streams the answer; /help lists what else can be said. Works in a pipe, too.",
-      .examples = "supersonic chat model.gguf\nsupersonic chat model.gguf --adapter out/ --system \"Answer in one sentence.\"",
-      .group = CommandGroup::work};
+  static constexpr About about{.summary = "Talk with a model",
+                               .usage = "MODEL",
+                               .details =
+                                   "Reads a message a line and streams the answer; /help lists "
+                                   "what else can be said. Works in a pipe, too.",
+                               .examples =
+                                   "supersonic chat model.gguf\nsupersonic chat model.gguf "
+                                   "--adapter out/ --system \"Answer in one sentence.\"",
+                               .group = CommandGroup::work};
 
   void options(Options& o) {
     declare_model(o);
@@ -43,7 +47,10 @@ struct Chat : GenerateSettings {
 
 class Conversation {
  public:
-  Conversation(Engine& engine, const std::string& system, std::uint64_t seed) : engine_(engine), seed_(seed) { set_system(system); }
+  Conversation(Engine& engine, const std::string& system, std::uint64_t seed)
+      : engine_(engine), seed_(seed) {
+    set_system(system);
+  }
 
   // False when the person wants to leave.
   bool take(const std::string& line) {
@@ -57,16 +64,25 @@ class Conversation {
  private:
   bool command(const std::string& line) {
     const std::size_t blank = std::min(line.find(' '), line.size());
-    const std::string name = line.substr(0, blank), rest = blank < line.size() ? line.substr(blank + 1) : "";
+    const std::string name = line.substr(0, blank),
+                      rest = blank < line.size() ? line.substr(blank + 1) : "";
     if (name == "/exit" || name == "/quit" || name == "/bye") return false;
-    if (name == "/help") print(kHelp);
-    else if (name == "/system") set_system(rest);
-    else if (name == "/clear") clear();
-    else if (name == "/regen") regenerate();
-    else if (name == "/stats") stats();
-    else if (name == "/save") save(rest);
-    else if (name == "/load") load(rest);
-    else log_text(Level::warning, fmt::format("there is no {}; /help lists what there is", name));
+    if (name == "/help")
+      print(kHelp);
+    else if (name == "/system")
+      set_system(rest);
+    else if (name == "/clear")
+      clear();
+    else if (name == "/regen")
+      regenerate();
+    else if (name == "/stats")
+      stats();
+    else if (name == "/save")
+      save(rest);
+    else if (name == "/load")
+      load(rest);
+    else
+      log_text(Level::warning, fmt::format("there is no {}; /help lists what there is", name));
     return true;
   }
 
@@ -81,7 +97,8 @@ class Conversation {
 
   void regenerate() {
     if (!messages_.empty() && messages_.back().role == "assistant") messages_.pop_back();
-    if (messages_.empty() || messages_.back().role != "user") return log_text(Level::warning, "there is nothing to answer yet");
+    if (messages_.empty() || messages_.back().role != "user")
+      return log_text(Level::warning, "there is nothing to answer yet");
     engine_.options().sampling.seed = seed_ + ++regenerated_;
     answer();
     engine_.options().sampling.seed = seed_;
@@ -91,10 +108,13 @@ class Conversation {
   void answer() {
     try {
       const InterruptGuard guard("");
-      last_ = engine_.answer(engine_.prompter().chat(infer::messages_to_json(messages_)), [](std::string_view piece) {
-        print(piece);
-        flush_output();
-      }, true);
+      last_ = engine_.answer(
+          engine_.prompter().chat(infer::messages_to_json(messages_)),
+          [](std::string_view piece) {
+            print(piece);
+            flush_output();
+          },
+          true);
       messages_.push_back({"assistant", last_.text});
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::usage && e.kind() != ErrorKind::bad_file) throw;
@@ -105,12 +125,16 @@ class Conversation {
     flush_output();
     clear_interrupt();
     if (engine_.capacity() && engine_.held() >= engine_.capacity())
-      log_warning("the context of {} tokens is full: /clear forgets the conversation, --ctx makes room for more", engine_.capacity());
+      log_warning(
+          "the context of {} tokens is full: /clear forgets the conversation, --ctx makes room for "
+          "more",
+          engine_.capacity());
     log_detail("{}", timings_text(last_));
   }
 
   void stats() const {
-    print(fmt::format("{}; {} of {} tokens in the context\n", timings_text(last_), engine_.held(), engine_.capacity()));
+    print(fmt::format("{}; {} of {} tokens in the context\n", timings_text(last_), engine_.held(),
+                      engine_.capacity()));
   }
 
   void save(const std::string& path) const {
@@ -159,7 +183,9 @@ std::optional<std::string> read_message() {
 
 int Chat::run(Context& context) {
   Engine engine(*this, context.options);
-  if (!engine.prompter().has_template()) fail(ErrorKind::usage, "{}: has no chat template: 'supersonic run --raw' continues text", model);
+  if (!engine.prompter().has_template())
+    fail(ErrorKind::usage, "{}: has no chat template: 'supersonic run --raw' continues text",
+         model);
   if (input_is_terminal()) log_info("{}; /help lists what can be said, /exit leaves", model);
   Conversation conversation(engine, system, sampling.seed);
   while (const auto message = read_message())

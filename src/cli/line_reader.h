@@ -1,4 +1,5 @@
-// Lines from a person or a pipe: on a terminal with editing and history (libedit, where the build found it), otherwise as they come.
+// Lines from a person or a pipe: on a terminal with editing and history (libedit, where the build
+// found it), otherwise as they come.
 #pragma once
 #include <optional>
 #include <string>

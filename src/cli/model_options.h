@@ -1,5 +1,5 @@
-// Options that every command which runs a model has: the model, the adapter, the arithmetic, the threads. And what they lead to: a
-// loaded model with its adapter attached.
+// Options that every command which runs a model has: the model, the adapter, the arithmetic, the
+// threads. And what they lead to: a loaded model with its adapter attached.
 #pragma once
 #include <memory>
 #include <optional>
@@ -16,10 +16,12 @@ struct ComputeOptions {
   std::string compute = "auto";
   std::optional<int> threads;
   void options(Options& o);
-  int thread_count() const;                            // as asked, or as many as this process may use
-  Compute resolve(const models::Model& model) const;   // what "auto" means for the model
-  Compute resolve_training(const models::Model& model) const;  // auto: bf16 where the machine multiplies it (activations are then half the size, too), else fp32
-  Executor make_executor() const;                      // sets the backend's threads: call it once, before anything runs
+  int thread_count() const;  // as asked, or as many as this process may use
+  Compute resolve(const models::Model& model) const;  // what "auto" means for the model
+  Compute resolve_training(
+      const models::Model& model) const;  // auto: bf16 where the machine multiplies it (activations
+                                          // are then half the size, too), else fp32
+  Executor make_executor() const;  // sets the backend's threads: call it once, before anything runs
 };
 
 struct LoadedModel {
@@ -31,7 +33,7 @@ struct LoadedModel {
 // MODEL, --adapter and ComputeOptions.
 struct ModelOptions : ComputeOptions {
   std::string model, adapter;
-  void declare_model(Options& o);    // the positional argument; declare it first
+  void declare_model(Options& o);  // the positional argument; declare it first
   void declare_adapter(Options& o);
   LoadedModel load() const;  // throws Error(bad_file)
 };

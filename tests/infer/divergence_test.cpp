@@ -15,7 +15,8 @@ using Row = std::vector<float>;
 TEST(Divergence, OfTwoCoinsIsTheClosedForm) {
   const double p = 0.8, q = 0.3;
   const Row reference = {static_cast<float>(std::log(p)), static_cast<float>(std::log(1 - p))};
-  const Row logits = {static_cast<float>(std::log(q)) + 5, static_cast<float>(std::log(1 - q)) + 5};  // a shift changes nothing
+  const Row logits = {static_cast<float>(std::log(q)) + 5,
+                      static_cast<float>(std::log(1 - q)) + 5};  // a shift changes nothing
   const TokenDivergence d = compare_logits(logits, reference, 0);
   EXPECT_NEAR(d.kl, p * std::log(p / q) + (1 - p) * std::log((1 - p) / (1 - q)), 1e-6);
   EXPECT_NEAR(d.nll, -std::log(q), 1e-6);
@@ -50,7 +51,8 @@ TEST(Divergence, SummaryOfAKnownRow) {
   std::vector<TokenDivergence> all;
   for (int i = 100; i >= 0; --i) {
     TokenDivergence d;
-    d.kl = i, d.nll = 2, d.reference_nll = 1, d.probability_change = i % 2 ? 0.1 : -0.1, d.same_top = i < 25;
+    d.kl = i, d.nll = 2, d.reference_nll = 1, d.probability_change = i % 2 ? 0.1 : -0.1,
+    d.same_top = i < 25;
     all.push_back(d);
   }
   const DivergenceSummary s = summarise(all);

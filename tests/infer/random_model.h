@@ -8,7 +8,8 @@
 
 namespace supersonic::testing {
 
-inline StorageRef random_storage(const std::string& name, const Shape& shape, float scale, float offset = 0) {
+inline StorageRef random_storage(const std::string& name, const Shape& shape, float scale,
+                                 float offset = 0) {
   StorageRef s = Storage::make({shape, DType::f32, nullptr}, name);
   const auto values = recipe::uniform(name, static_cast<std::size_t>(shape.numel()), scale);
   for (std::int64_t i = 0; i < shape.numel(); ++i) s->as<float>()[i] = offset + values[i];
@@ -19,7 +20,8 @@ inline StorageRef random_storage(const std::string& name, const Shape& shape, fl
 inline models::Model random_model(std::int64_t window = 0) {
   models::Model m;
   auto& c = m.config;
-  c.hidden_size = 64, c.intermediate_size = 96, c.num_hidden_layers = 2, c.num_attention_heads = 4, c.num_key_value_heads = 2;
+  c.hidden_size = 64, c.intermediate_size = 96, c.num_hidden_layers = 2, c.num_attention_heads = 4,
+  c.num_key_value_heads = 2;
   c.head_dim = 16, c.vocab_size = 101, c.max_position_embeddings = 2048, c.sliding_window = window;
   const auto linear = [](const std::string& name, std::int64_t out, std::int64_t in) {
     nn::Linear l;
@@ -33,9 +35,11 @@ inline models::Model random_model(std::int64_t window = 0) {
     models::Layer l;
     l.attention_norm = random_storage(p + "input_layernorm", Shape{d}, 0.125f, 1);
     l.mlp_norm = random_storage(p + "post_attention_layernorm", Shape{d}, 0.125f, 1);
-    l.q = linear(p + "self_attn.q_proj", d, d), l.k = linear(p + "self_attn.k_proj", kv, d), l.v = linear(p + "self_attn.v_proj", kv, d);
+    l.q = linear(p + "self_attn.q_proj", d, d), l.k = linear(p + "self_attn.k_proj", kv, d),
+    l.v = linear(p + "self_attn.v_proj", kv, d);
     l.o = linear(p + "self_attn.o_proj", d, d);
-    l.gate = linear(p + "mlp.gate_proj", c.intermediate_size, d), l.up = linear(p + "mlp.up_proj", c.intermediate_size, d);
+    l.gate = linear(p + "mlp.gate_proj", c.intermediate_size, d),
+    l.up = linear(p + "mlp.up_proj", c.intermediate_size, d);
     l.down = linear(p + "mlp.down_proj", d, c.intermediate_size);
     m.layers.push_back(std::move(l));
   }
@@ -43,14 +47,16 @@ inline models::Model random_model(std::int64_t window = 0) {
   m.head = random_storage("lm_head", Shape{c.vocab_size, d}, 0.25f);
   m.final_norm = random_storage("model.norm", Shape{d}, 0.125f, 1);
   const auto f = models::rope_frequencies(c, m.rope_magnitude);
-  m.inv_freq = Storage::make({Shape{static_cast<std::int64_t>(f.size())}, DType::f32, nullptr}, "inv_freq");
+  m.inv_freq =
+      Storage::make({Shape{static_cast<std::int64_t>(f.size())}, DType::f32, nullptr}, "inv_freq");
   std::copy(f.begin(), f.end(), m.inv_freq->as<float>());
   return m;
 }
 
 inline std::vector<std::int32_t> random_ids(std::size_t n, std::int64_t vocabulary) {
   std::vector<std::int32_t> ids(n);
-  for (std::size_t i = 0; i < n; ++i) ids[i] = static_cast<std::int32_t>(recipe::below(recipe::seed_of("ids"), i, vocabulary));
+  for (std::size_t i = 0; i < n; ++i)
+    ids[i] = static_cast<std::int32_t>(recipe::below(recipe::seed_of("ids"), i, vocabulary));
   return ids;
 }
 

@@ -1,5 +1,5 @@
-// Sessions: however tokens are fed, the logits are those of one pass without a cache (Scorer), within what fp32 sums in another order
-// may differ by.
+// Sessions: however tokens are fed, the logits are those of one pass without a cache (Scorer),
+// within what fp32 sums in another order may differ by.
 #include "infer/session.h"
 
 #include <gtest/gtest.h>
@@ -30,7 +30,8 @@ struct Fixture {
   Ids ids(std::size_t n) const { return random_ids(n, model.config.vocab_size); }
   // The last row of one pass over all ids.
   std::vector<float> expected(const Ids& ids) {
-    infer::Scorer scorer(model, executor, Compute::fp32, static_cast<std::int64_t>(ids.size()), true);
+    infer::Scorer scorer(model, executor, Compute::fp32, static_cast<std::int64_t>(ids.size()),
+                         true);
     scorer.nll(ids, Ids(ids.size(), -1));
     const auto row = scorer.logits(static_cast<std::int64_t>(ids.size()) - 1);
     return {row.begin(), row.end()};
@@ -66,7 +67,11 @@ TEST(Session, ATokenAtATimeEqualsOnePassAcrossTheFirstContextBucket) {
   s.feed(std::span(ids).first(250));
   for (std::size_t i = 250; i < ids.size(); ++i) {
     const auto got = copy(s.feed({&ids[i], 1}));
-    EXPECT_LE(relative_difference(got, f.expected(Ids(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(i) + 1))), kFp32) << i;
+    EXPECT_LE(
+        relative_difference(
+            got, f.expected(Ids(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(i) + 1))),
+        kFp32)
+        << i;
   }
 }
 
@@ -76,7 +81,8 @@ TEST(Session, ASlidingWindowHidesOldTokens) {
   Session s = f.session(32);
   EXPECT_LE(relative_difference(s.feed(ids), f.expected(ids)), kFp32);
   Fixture full;
-  EXPECT_GT(relative_difference(full.expected(ids), f.expected(ids)), 1e-2) << "the window must matter for this test to say anything";
+  EXPECT_GT(relative_difference(full.expected(ids), f.expected(ids)), 1e-2)
+      << "the window must matter for this test to say anything";
 }
 
 TEST(Session, RewindForgets) {
@@ -141,7 +147,8 @@ TEST(Session, ThePlansPeakIsWhatTheSessionUses) {
   for (int i = 0; i < 10; ++i) s.feed({&ids[i], 1});
   EXPECT_EQ(planned.cache, s.cache_bytes());
   EXPECT_GE(planned.arena, f.executor.arena_bytes({}));
-  EXPECT_LE(static_cast<double>(planned.arena), 1.1 * static_cast<double>(f.executor.arena_bytes({})));
+  EXPECT_LE(static_cast<double>(planned.arena),
+            1.1 * static_cast<double>(f.executor.arena_bytes({})));
 }
 
 }  // namespace

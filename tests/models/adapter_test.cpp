@@ -1,4 +1,5 @@
-// Adapters fitted to a model: what reaches a linear is scale * B A in the model's own row order, and what was put in comes out again.
+// Adapters fitted to a model: what reaches a linear is scale * B A in the model's own row order,
+// and what was put in comes out again.
 #include "models/adapter.h"
 
 #include <gtest/gtest.h>
@@ -15,7 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-io::LoraModule module(const std::string& name, std::int64_t out, std::int64_t in, std::int64_t rank) {
+io::LoraModule module(const std::string& name, std::int64_t out, std::int64_t in,
+                      std::int64_t rank) {
   io::LoraModule m;
   m.name = name, m.rank = rank, m.in = in, m.out = out, m.alpha = 6;
   m.a = recipe::uniform(name + ".A", static_cast<std::size_t>(rank * in), 0.5f);
@@ -27,8 +29,10 @@ io::LoraModule module(const std::string& name, std::int64_t out, std::int64_t in
 io::LoraAdapter some_adapter() {
   io::LoraAdapter a;
   a.config.rank = 3, a.config.alpha = 6;
-  a.modules = {module("model.layers.0.mlp.down_proj", 64, 96, 3), module("model.layers.0.self_attn.q_proj", 64, 64, 3),
-               module("model.layers.1.self_attn.k_proj", 32, 64, 5), module("model.layers.1.self_attn.v_proj", 32, 64, 3)};
+  a.modules = {module("model.layers.0.mlp.down_proj", 64, 96, 3),
+               module("model.layers.0.self_attn.q_proj", 64, 64, 3),
+               module("model.layers.1.self_attn.k_proj", 32, 64, 5),
+               module("model.layers.1.self_attn.v_proj", 32, 64, 3)};
   return a;
 }
 
@@ -47,8 +51,10 @@ void merge(nn::Linear& l, const io::LoraModule& m, float scale) {
   for (std::int64_t i = 0; i < m.out; ++i)
     for (std::int64_t j = 0; j < m.in; ++j) {
       double sum = 0;
-      for (std::int64_t r = 0; r < m.rank; ++r) sum += static_cast<double>(m.b[i * m.rank + r]) * m.a[r * m.in + j];
-      w->as<float>()[i * m.in + j] = l.weight->as<float>()[i * m.in + j] + static_cast<float>(scale * sum);
+      for (std::int64_t r = 0; r < m.rank; ++r)
+        sum += static_cast<double>(m.b[i * m.rank + r]) * m.a[r * m.in + j];
+      w->as<float>()[i * m.in + j] =
+          l.weight->as<float>()[i * m.in + j] + static_cast<float>(scale * sum);
     }
   l.weight = w;
 }
@@ -64,7 +70,8 @@ void interleave(models::Model& model) {
   for (auto& layer : model.layers)
     for (nn::Linear* l : {&layer.q, &layer.k}) {
       std::vector<float> w(l->weight->values<float>().begin(), l->weight->values<float>().end());
-      io::to_qk_layout(w, l->weight->spec.shape[0] / model.config.head_dim, model.config.head_dim, io::QkLayout::interleaved);
+      io::to_qk_layout(w, l->weight->spec.shape[0] / model.config.head_dim, model.config.head_dim,
+                       io::QkLayout::interleaved);
       l->weight = Storage::make(l->weight->spec, l->name);
       std::copy(w.begin(), w.end(), l->weight->as<float>());
     }
@@ -74,14 +81,16 @@ void interleave(models::Model& model) {
 TEST(Adapter, AttachedEqualsMergedByHand) {
   const io::LoraAdapter adapter = some_adapter();
   models::Model merged = random_model();
-  for (const auto& m : adapter.modules) merge(linear_of(merged, m.name), m, static_cast<float>(6.0 / static_cast<double>(m.rank)));
+  for (const auto& m : adapter.modules)
+    merge(linear_of(merged, m.name), m, static_cast<float>(6.0 / static_cast<double>(m.rank)));
   const auto expected = last_logits(merged, nullptr);
   for (const bool interleaved : {false, true}) {
     models::Model model = random_model();
     if (interleaved) interleave(model);
     EXPECT_GT(relative_difference(last_logits(model, nullptr), expected), 1e-2);
     const nn::LoraSet set = models::attach_adapter(model, adapter, "test");
-    EXPECT_LE(relative_difference(last_logits(model, &set), expected), 2e-5) << (interleaved ? "interleaved" : "half-split");
+    EXPECT_LE(relative_difference(last_logits(model, &set), expected), 2e-5)
+        << (interleaved ? "interleaved" : "half-split");
   }
 }
 
@@ -135,11 +144,15 @@ TEST(Adapter, WhatDoesNotFitIsRefusedByName) {
     }
     return {};
   };
-  EXPECT_NE(refusal(module("model.layers.2.self_attn.q_proj", 64, 64, 3)).find("some/folder"), std::string::npos);
-  EXPECT_NE(refusal(module("model.layers.2.self_attn.q_proj", 64, 64, 3)).find("layers.2"), std::string::npos);
+  EXPECT_NE(refusal(module("model.layers.2.self_attn.q_proj", 64, 64, 3)).find("some/folder"),
+            std::string::npos);
+  EXPECT_NE(refusal(module("model.layers.2.self_attn.q_proj", 64, 64, 3)).find("layers.2"),
+            std::string::npos);
   EXPECT_NE(refusal(module("lm_head", 101, 64, 3)).find("lm_head"), std::string::npos);
-  EXPECT_NE(refusal(module("blk.0.nonsense.weight", 64, 64, 3)).find("nonsense"), std::string::npos);
-  EXPECT_NE(refusal(module("model.layers.0.self_attn.q_proj", 64, 32, 3)).find("64 x 32"), std::string::npos);
+  EXPECT_NE(refusal(module("blk.0.nonsense.weight", 64, 64, 3)).find("nonsense"),
+            std::string::npos);
+  EXPECT_NE(refusal(module("model.layers.0.self_attn.q_proj", 64, 32, 3)).find("64 x 32"),
+            std::string::npos);
   EXPECT_EQ(refusal(module("model.layers.0.self_attn.q_proj", 64, 64, 3)), "");
 }
 

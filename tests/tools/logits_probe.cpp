@@ -1,8 +1,10 @@
 // What the engine computes for given token ids, for the Python tests and for looking at a model.
-//   logits_probe MODEL fp32|bf16|int8 [--chunk N] [--generate N] [--adapter PATH] [--out FOLDER]  < requests  > answers
-// A request is a JSON list of ids, one a line; its answer is a JSON object, one a line. --generate N: "continuation", the N greedy ids
-// that follow (no token ends it), and "min_margin". --out: "all", a file with the logits of all positions from one pass (Scorer), and
-// "last", one with those of the last position from a session fed in chunks; f32, little-endian.
+//   logits_probe MODEL fp32|bf16|int8 [--chunk N] [--generate N] [--adapter PATH] [--out FOLDER]  <
+//   requests  > answers
+// A request is a JSON list of ids, one a line; its answer is a JSON object, one a line. --generate
+// N: "continuation", the N greedy ids that follow (no token ends it), and "min_margin". --out:
+// "all", a file with the logits of all positions from one pass (Scorer), and "last", one with those
+// of the last position from a session fed in chunks; f32, little-endian.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -30,7 +32,9 @@ struct Arguments {
 
 Arguments parse(int argc, char** argv) {
   Arguments a;
-  CHECK(argc >= 3, "usage: logits_probe MODEL fp32|bf16|int8 [--chunk N] [--generate N] [--adapter PATH] [--out FOLDER]");
+  CHECK(argc >= 3,
+        "usage: logits_probe MODEL fp32|bf16|int8 [--chunk N] [--generate N] [--adapter PATH] "
+        "[--out FOLDER]");
   a.model = argv[1], a.compute = argv[2];
   for (int i = 3; i + 1 < argc; i += 2) {
     const std::string key = argv[i];
@@ -71,7 +75,8 @@ std::string write_all(infer::Scorer& scorer, const Ids& ids, const std::string& 
   std::ofstream out(path, std::ios::binary);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const auto row = scorer.logits(static_cast<std::int64_t>(i));
-    out.write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size_bytes()));
+    out.write(reinterpret_cast<const char*>(row.data()),
+              static_cast<std::streamsize>(row.size_bytes()));
   }
   CHECK(out.flush(), "{}: cannot be written", path);
   return path;
@@ -81,7 +86,8 @@ std::string write_last(infer::Session& session, const Ids& ids, const std::strin
   session.rewind(0);
   const auto row = session.feed(ids);
   std::ofstream out(path, std::ios::binary);
-  out.write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size_bytes()));
+  out.write(reinterpret_cast<const char*>(row.data()),
+            static_cast<std::streamsize>(row.size_bytes()));
   CHECK(out.flush(), "{}: cannot be written", path);
   return path;
 }
@@ -89,7 +95,8 @@ std::string write_last(infer::Session& session, const Ids& ids, const std::strin
 int probe(const Arguments& a) {
   models::Model model = models::load_model(a.model);
   nn::LoraSet set;
-  if (!a.adapter.empty()) set = models::attach_adapter(model, models::read_adapter(a.adapter, model), a.adapter);
+  if (!a.adapter.empty())
+    set = models::attach_adapter(model, models::read_adapter(a.adapter, model), a.adapter);
   const nn::LoraSet* lora = a.adapter.empty() ? nullptr : &set;
   Executor executor(cpu_backend());
   infer::SessionOptions options;
@@ -106,7 +113,8 @@ int probe(const Arguments& a) {
   }
   std::unique_ptr<infer::Scorer> scorer;
   if (!a.out.empty())
-    scorer = std::make_unique<infer::Scorer>(model, executor, options.compute, static_cast<std::int64_t>(longest), true, lora);
+    scorer = std::make_unique<infer::Scorer>(model, executor, options.compute,
+                                             static_cast<std::int64_t>(longest), true, lora);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     nlohmann::json answer;
     if (a.generate) answer = generate(session, requests[i], a.generate);
