@@ -10,6 +10,7 @@
 #include "cli/progress.h"
 #include "core/error.h"
 #include "core/interrupt.h"
+#include "core/machine.h"
 
 namespace supersonic::cli {
 namespace {
@@ -114,6 +115,7 @@ struct Run : GenerateSettings {
           .value(g.decode_seconds)
           .key("tokens_per_second")
           .value(g.decode_rate());
+      w.key("peak_bytes").value(peak_resident_bytes());
       print(w.end_object().end_object().text());
     }
     print("\n");
