@@ -1,4 +1,5 @@
-// supersonic bench MODEL: tokens per second of prefill and decode on warmed programs, and how near that is to what this machine can do.
+// supersonic bench MODEL: tokens per second of prefill and decode on warmed programs, and how near
+// that is to what this machine can do.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,6 +13,8 @@
 #include "core/interrupt.h"
 #include "infer/roofline.h"
 #include "infer/session.h"
+#include "text/dataset_pack.h"
+#include "train/lora_trainer.h"
 
 namespace supersonic::cli {
 namespace {
@@ -21,7 +24,8 @@ struct Row {
   double rate = 0, deviation = 0, limit_fraction = 0;
 };
 
-// Runs `work` once to warm it, then `repeats` times; units: tokens of one run; shortest: seconds that the limits allow.
+// Runs `work` once to warm it, then `repeats` times; units: tokens of one run; shortest: seconds
+// that the limits allow.
 template <class Work>
 Row measure(std::string test, std::int64_t units, int repeats, double shortest, Work work) {
   work();
@@ -30,7 +34,8 @@ Row measure(std::string test, std::int64_t units, int repeats, double shortest, 
     check_interrupt();
     const auto start = std::chrono::steady_clock::now();
     work();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const double rate = static_cast<double>(units) / seconds;
     sum += rate, squares += rate * rate;
   }
@@ -41,60 +46,129 @@ Row measure(std::string test, std::int64_t units, int repeats, double shortest, 
 
 struct Bench : ModelOptions {
   std::int64_t prompt = 512, generate = 128;
+  std::int64_t batch = 4, seq_len = 256, rank = 16;
   int repeats = 5;
-  std::string kv_type = "bf16";
-  bool json = false;
+  std::string kv_type = "auto";
+  bool train = false, json = false;
 
   static constexpr About about{
-      .summary = "Measure the speed of prefill and decode",
-      .usage = "MODEL",
-      .details = "pp512: a prompt of 512 tokens, in tokens a second; tg128: 128 tokens generated one by one after an empty context. Programs are "
-                 "warm, loading is not counted. limit: part of what the machine's probed arithmetic (prefill) or memory (decode) allows.",
-      .examples = "supersonic bench model.gguf\nsupersonic bench model.gguf -p 2048 -n 64 -r 3 --compute int8 --json",
+      .summary = "Measure the speed of prefill and decode, or of LoRA steps",
+      .usage = "MODEL [--train]",
+      .details =
+          "pp512: a prompt of 512 tokens, in tokens a second; tg128: 128 tokens generated one by "
+          "one after an empty context. Programs are "
+          "warm, loading is not counted. lora4x256 (--train): steps of 4 rows of 256 tokens. "
+          "limit: part of what the machine's probed arithmetic (prefill, "
+          "training) or memory (decode) allows.",
+      .examples =
+          "supersonic bench model.gguf\nsupersonic bench model.gguf -p 2048 -n 64 -r 3 --compute "
+          "int8 --json",
       .group = CommandGroup::measure};
 
   void options(Options& o) {
     declare_model(o);
     o.add("prompt", prompt, "Tokens of the prompt; 0: no such test").letter('p').range(0, 1 << 20);
-    o.add("generate", generate, "Tokens to generate; 0: no such test").letter('n').range(0, 1 << 20);
-    o.add("repeats", repeats, "Runs of each test, after one that warms up").letter('r').range(1, 1000);
+    o.add("generate", generate, "Tokens to generate; 0: no such test")
+        .letter('n')
+        .range(0, 1 << 20);
+    o.add("repeats", repeats, "Runs of each test, after one that warms up")
+        .letter('r')
+        .range(1, 1000);
     declare_adapter(o);
     ComputeOptions::options(o);
-    o.add("kv-type", kv_type, "Type of cached keys and values").choices({"bf16", "f16", "f32"});
+    declare_kv_type(o, kv_type);
+    o.group("Training");
+    o.add("train", train, "Measure LoRA steps instead: forward, backward, AdamW");
+    o.add("batch", batch, "Rows of a step").range(1, 1 << 16);
+    o.add("seq-len", seq_len, "Tokens of a row").range(2, 1 << 20);
+    o.add("rank", rank, "Rank of the adapter, on all linear layers").range(1, 4096);
+    o.group("Output");
     declare_json(o, json);
   }
 
   int run(Context&) {
-    const LoadedModel loaded = load();
+    LoadedModel loaded = load();
+    train ? measure_training(loaded) : measure_inference(loaded);
+    return 0;
+  }
+
+  void measure_inference(const LoadedModel& loaded) const {
     infer::SessionOptions options;
     options.compute = resolve(loaded.model);
     options.context = std::max(prompt, generate);
-    options.kv_dtype = cli::kv_dtype(kv_type);
+    options.kv_dtype = cli::kv_dtype(kv_type, options.compute);
     options.lora = loaded.lora();
-    const double bytes = infer::decode_bytes(loaded.model, static_cast<double>(generate) / 2, options.kv_dtype);
+    const double bytes =
+        infer::decode_bytes(loaded.model, static_cast<double>(generate) / 2, options.kv_dtype);
     const auto [limits, read] = probe(bytes);
     Executor executor = make_executor();
     infer::Session session(loaded.model, executor, options);
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(std::max<std::int64_t>(prompt, 1)));
-    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((i * 7919 + 11) % loaded.model.config.vocab_size);
+    const auto ids = some_ids(std::max<std::int64_t>(prompt, 1), loaded.model.config.vocab_size);
     std::vector<Row> rows;
     if (prompt) {
-      const double shortest = infer::shortest_prefill(infer::forward_work(loaded.model, prompt, 1), limits, options.compute);
+      const double shortest = infer::shortest_time(infer::forward_work(loaded.model, prompt, 1),
+                                                   limits, options.compute);
       rows.push_back(measure(fmt::format("pp{}", prompt), prompt, repeats, shortest, [&] {
         session.rewind(0);
         session.feed(ids);
       }));
     }
     if (generate)
-      rows.push_back(measure(fmt::format("tg{}", generate), generate, repeats, static_cast<double>(generate) * bytes / read, [&] {
-        session.rewind(0);
-        for (std::int64_t i = 0; i < generate; ++i) session.feed(std::span(ids).subspan(static_cast<std::size_t>(i) % ids.size(), 1));
-      }));
+      rows.push_back(measure(fmt::format("tg{}", generate), generate, repeats,
+                             static_cast<double>(generate) * bytes / read, [&] {
+                               session.rewind(0);
+                               for (std::int64_t i = 0; i < generate; ++i)
+                                 session.feed(std::span(ids).subspan(
+                                     static_cast<std::size_t>(i) % ids.size(), 1));
+                             }));
     report(rows, options.compute);
-    return 0;
   }
 
-  // The limits, and the bandwidth at which a working set of this size can be read (it may fit a cache).
+  void measure_training(LoadedModel& loaded) const {
+    const auto limits = probe(1 << 20).first;
+    Executor executor = make_executor();
+    train::LoraOptions adapter_options;
+    adapter_options.rank = rank;
+    nn::LoraSet lora = train::make_lora(loaded.model, adapter_options, true);
+    const Compute arithmetic = resolve_training(loaded.model);
+    const std::int64_t tokens = batch * seq_len;
+    train::LoraTrainer trainer(loaded.model, lora, executor, tokens, arithmetic, {});
+    const text::Batch data = some_batch(loaded.model.config.vocab_size);
+    const double shortest = infer::shortest_time(
+        infer::lora_step_work(loaded.model, lora, batch, seq_len), limits, arithmetic);
+    std::int64_t step = 0;
+    report({measure(fmt::format("lora{}x{}", batch, seq_len), tokens, repeats, shortest,
+                    [&] {
+                      trainer.accumulate(data, 1.0f / static_cast<float>(tokens));
+                      trainer.step(++step, 1e-4f);
+                    })},
+           arithmetic);
+  }
+
+  static std::vector<std::int32_t> some_ids(std::int64_t n, std::int64_t vocabulary) {
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(n));
+    for (std::int64_t i = 0; i < n; ++i)
+      ids[i] = static_cast<std::int32_t>((i * 7919 + 11) % vocabulary);
+    return ids;
+  }
+
+  // Rows that do not see each other, every token learned.
+  text::Batch some_batch(std::int64_t vocabulary) const {
+    const std::int64_t tokens = batch * seq_len;
+    text::Batch b;
+    b.ids = some_ids(tokens, vocabulary);
+    b.labels.resize(tokens), b.positions.resize(tokens), b.lo.resize(tokens);
+    for (std::int64_t i = 0; i < tokens; ++i) {
+      b.positions[i] = static_cast<std::int32_t>(i % seq_len);
+      b.lo[i] = static_cast<std::int32_t>(i - i % seq_len);
+      b.labels[i] = (i + 1) % seq_len ? b.ids[i + 1] : text::kIgnore;
+    }
+    b.tokens = b.trained = tokens;
+    return b;
+  }
+
+  // The limits, and the bandwidth at which a working set of this size can be read (it may fit a
+  // cache).
   std::pair<cpu::Limits, double> probe(double bytes) const {
     cpu::Pool pool(thread_count());
     return {cpu::probe_limits(pool), cpu::probe_read(pool, static_cast<std::size_t>(bytes))};
@@ -103,11 +177,25 @@ struct Bench : ModelOptions {
   void report(const std::vector<Row>& rows, Compute compute) const {
     JsonWriter w;
     w.begin_array();
-    if (!json) print(fmt::format("{}, {} arithmetic, {} threads\n{:<12}{:>16}{:>10}{:>9}\n", model, name_of(compute), thread_count(), "test", "tokens/s", "±", "limit"));
+    if (!json)
+      print(fmt::format("{}, {} arithmetic, {} threads\n{:<12}{:>16}{:>10}{:>9}\n", model,
+                        name_of(compute), thread_count(), "test", "tokens/s", "±", "limit"));
     for (const Row& r : rows) {
-      w.begin_object().key("test").value(r.test).key("tokens_per_second").value(r.rate).key("stddev").value(r.deviation);
-      w.key("limit_fraction").value(r.limit_fraction).key("compute").value(name_of(compute)).end_object();
-      if (!json) print(fmt::format("{:<12}{:>16.1f}{:>10.1f}{:>7.0f} %\n", r.test, r.rate, r.deviation, 100 * r.limit_fraction));
+      w.begin_object()
+          .key("test")
+          .value(r.test)
+          .key("tokens_per_second")
+          .value(r.rate)
+          .key("stddev")
+          .value(r.deviation);
+      w.key("limit_fraction")
+          .value(r.limit_fraction)
+          .key("compute")
+          .value(name_of(compute))
+          .end_object();
+      if (!json)
+        print(fmt::format("{:<12}{:>16.1f}{:>10.1f}{:>7.0f} %\n", r.test, r.rate, r.deviation,
+                          100 * r.limit_fraction));
     }
     if (json) print(w.end_array().text() + "\n");
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/cpu/kernels/probe.h"
 #include "backend/cpu/pool.h"
 #include "cli/command.h"
 #include "cli/console.h"
@@ -70,12 +71,15 @@ struct Doctor {
     const std::uint64_t disk = free_disk_bytes("."),
                         temporary = free_disk_bytes(temporary_folder());
     const auto notes = advice(m, threads, disk);
-    return json ? print_json(m, threads, disk, temporary, notes)
-                : print_text(m, threads, disk, temporary, notes),
+    cpu::Pool pool(threads);
+    const cpu::Limits limits = cpu::probe_limits(pool);
+    return json ? print_json(m, threads, limits, disk, temporary, notes)
+                : print_text(m, threads, limits, disk, temporary, notes),
            0;
   }
 
-  static void print_json(const Machine& m, int threads, std::uint64_t disk, std::uint64_t temporary,
+  static void print_json(const Machine& m, int threads, const cpu::Limits& limits,
+                         std::uint64_t disk, std::uint64_t temporary,
                          const std::vector<std::string>& notes) {
     JsonWriter w;
     w.begin_object().key("version").value(SUPERSONIC_VERSION).key("os").value(m.os);
@@ -87,6 +91,12 @@ struct Doctor {
         .key("quota")
         .value(m.cpu_quota);
     w.key("threads").value(threads).end_object();
+    w.key("limits").begin_object().key("fp32_operations_per_second").value(limits.fp32);
+    w.key("bf16_operations_per_second")
+        .value(limits.bf16)
+        .key("int8_operations_per_second")
+        .value(limits.int8);
+    w.key("read_bytes_per_second").value(limits.read).end_object();
     w.key("memory")
         .begin_object()
         .key("total_bytes")
@@ -107,7 +117,8 @@ struct Doctor {
     print(w.text() + "\n");
   }
 
-  static void print_text(const Machine& m, int threads, std::uint64_t disk, std::uint64_t temporary,
+  static void print_text(const Machine& m, int threads, const cpu::Limits& limits,
+                         std::uint64_t disk, std::uint64_t temporary,
                          const std::vector<std::string>& notes) {
     print(fmt::format("supersonic {} on {}\n", SUPERSONIC_VERSION, m.os));
     print(fmt::format("  {:<12}{}\n", "processor", m.cpu));
@@ -117,6 +128,10 @@ struct Doctor {
       use += fmt::format(", {} allowed by affinity", m.allowed_cpus);
     if (m.cpu_quota > 0) use += fmt::format(", {:.1f} by the control group", m.cpu_quota);
     print(fmt::format("  {:<12}{}\n", "threads", use));
+    print(fmt::format(
+        "  {:<12}fp32 {:.0f}, bf16 {:.0f}, int8 {:.0f} Gop/s; {:.1f} GB/s read (probed now, all "
+        "threads)\n",
+        "limits", limits.fp32 / 1e9, limits.bf16 / 1e9, limits.int8 / 1e9, limits.read / 1e9));
     print(fmt::format("  {:<12}{} available of {}{}\n", "memory", gib(m.available), gib(m.memory),
                       m.memory_limit
                           ? fmt::format(", {} allowed by the control group", gib(m.memory_limit))

@@ -17,7 +17,8 @@ namespace {
 
 std::string size_text(std::uint64_t bytes) {
   const auto n = static_cast<double>(bytes);
-  return bytes >= std::uint64_t{1} << 30 ? fmt::format("{:.2f} GiB", n / (1 << 30)) : fmt::format("{:.1f} MiB", n / (1 << 20));
+  return bytes >= std::uint64_t{1} << 30 ? fmt::format("{:.2f} GiB", n / (1 << 30))
+                                         : fmt::format("{:.1f} MiB", n / (1 << 20));
 }
 
 struct Part {
@@ -38,31 +39,38 @@ struct Estimate {
 struct Fit : ModelOptions {
   bool train = false, json = false;
   std::int64_t context = 0, batch = 4, seq_len = 256, rank = 16;
-  std::string kv_type = "bf16", optimizer = "adamw";
+  std::string kv_type = "auto", optim = "adamw";
   std::optional<Bytes> memory;
 
   static constexpr About about{
       .summary = "Show what a model needs before it runs",
       .usage = "MODEL [--ctx N | --train]",
-      .details = "Plans a run, or a LoRA training step with --train, and prints what takes which memory. Nothing is computed and no weight is "
-                 "read. Ends with 3 when --memory, or else what this machine has free, is not enough.",
-      .examples = "supersonic fit model.gguf\nsupersonic fit model.gguf --ctx 32768 --memory 8GiB\nsupersonic fit model.gguf --train --batch 4 --seq-len 2048 --json",
+      .details =
+          "Plans a run, or a LoRA training step with --train, and prints what takes which memory. "
+          "Nothing is computed and no weight is "
+          "read. Ends with 3 when --memory, or else what this machine has free, is not enough.",
+      .examples =
+          "supersonic fit model.gguf\nsupersonic fit model.gguf --ctx 32768 --memory "
+          "8GiB\nsupersonic fit model.gguf --train --batch 4 --seq-len 2048 --json",
       .group = CommandGroup::measure};
 
   void options(Options& o) {
     declare_model(o);
-    o.add("memory", memory, "Bytes that may be used (8GiB, 900M); auto: what this machine has free");
+    o.add("memory", memory,
+          "Bytes that may be used (8GiB, 900M); auto: what this machine has free");
     declare_adapter(o);
     ComputeOptions::options(o);
     o.group("A run");
-    o.add("ctx", context, "Context in tokens; 0: 4,096, at most what the model was trained for").range(0, 1 << 24);
-    o.add("kv-type", kv_type, "Type of cached keys and values").choices({"bf16", "f16", "f32"});
+    o.add("ctx", context, "Context in tokens; 0: 4,096, at most what the model was trained for")
+        .range(0, 1 << 24);
+    declare_kv_type(o, kv_type);
     o.group("Training");
     o.add("train", train, "Plan a LoRA training step");
     o.add("batch", batch, "Rows of a micro-batch").range(1, 1 << 16);
     o.add("seq-len", seq_len, "Tokens of a row").range(1, 1 << 20);
     o.add("rank", rank, "Rank of the adapter, on all linear layers").range(1, 4096);
-    o.add("optimizer", optimizer, "AdamW's moments in 32 or in 8 bits").choices({"adamw", "adamw8bit"});
+    o.add("optim", optim, "Optimizer: its moments in 32 or in 8 bits")
+        .choices({"adamw", "adamw-8bit"});
     o.group("Output");
     declare_json(o, json);
   }
@@ -70,30 +78,38 @@ struct Fit : ModelOptions {
   int run(Context&) {
     LoadedModel loaded = load();
     { const text::Tokenizer tokenizer = text::ModelText(model).tokenizer(); }
-    const std::uint64_t base = peak_resident_bytes(), room = memory ? memory->count : inspect_machine().available;
+    const std::uint64_t base = peak_resident_bytes(),
+                        room = memory ? memory->count : inspect_machine().available;
     Executor executor = make_executor();
-    return train ? fit_training(loaded, executor, base, room) : fit_run(loaded, executor, base, room);
+    return train ? fit_training(loaded, executor, base, room)
+                 : fit_run(loaded, executor, base, room);
   }
 
   // --- a run ---
 
-  Estimate run_estimate(const LoadedModel& loaded, Executor& executor, std::uint64_t base, std::int64_t ctx) const {
+  Estimate run_estimate(const LoadedModel& loaded, Executor& executor, std::uint64_t base,
+                        std::int64_t ctx) const {
     infer::SessionOptions o;
     o.compute = resolve(loaded.model);
     o.context = ctx;
-    o.kv_dtype = cli::kv_dtype(kv_type);
+    o.kv_dtype = cli::kv_dtype(kv_type, o.compute);
     o.lora = loaded.lora();
     const infer::SessionMemory m = infer::plan_session(loaded.model, executor.backend(), o);
     Estimate e;
-    e.parts = {{"weights", "weights", loaded.model.weight_bytes(), "mapped from the file, read as they are"},
-               {"kv_cache", "keys and values", m.cache, fmt::format("{} for {} tokens", kv_type, ctx)},
-               {"working_memory", "working memory", m.arena, fmt::format("the plan's peak, {} arithmetic", name_of(o.compute))}};
-    if (loaded.lora()) e.parts.push_back({"adapter", "adapter", loaded.adapter.values->bytes, adapter});
+    e.parts = {{"weights", "weights", loaded.model.weight_bytes(),
+                "mapped from the file, read as they are"},
+               {"kv_cache", "keys and values", m.cache,
+                fmt::format("{} for {} tokens", name_of(o.kv_dtype), ctx)},
+               {"working_memory", "working memory", m.arena,
+                fmt::format("the plan's peak, {} arithmetic", name_of(o.compute))}};
+    if (loaded.lora())
+      e.parts.push_back({"adapter", "adapter", loaded.adapter.values->bytes, adapter});
     e.parts.push_back({"program", "program, tokenizer", base, ""});
     return e;
   }
 
-  int fit_run(const LoadedModel& loaded, Executor& executor, std::uint64_t base, std::uint64_t room) const {
+  int fit_run(const LoadedModel& loaded, Executor& executor, std::uint64_t base,
+              std::uint64_t room) const {
     const std::int64_t trained = loaded.model.config.max_position_embeddings;
     const std::int64_t ctx = context > 0 ? context : std::min<std::int64_t>(4096, trained);
     const Estimate e = run_estimate(loaded, executor, base, ctx);
@@ -102,28 +118,35 @@ struct Fit : ModelOptions {
     });
     std::vector<std::string> advice;
     if (longest && longest < ctx) advice.push_back(fmt::format("--ctx {} fits", longest));
-    if (!longest && kv_type == "f32") advice.push_back("--kv-type bf16 halves keys and values");
-    if (!longest) advice.push_back("no context fits: free memory, or choose a smaller or a 4-bit model");
+    if (!longest && kv_dtype(kv_type, resolve(loaded.model)) == DType::f32)
+      advice.push_back("--kv-type bf16 halves keys and values");
+    if (!longest)
+      advice.push_back("no context fits: free memory, or choose a smaller or a 4-bit model");
     return report(e, room, advice, {{"context", ctx}, {"largest_context", longest}});
   }
 
-  // The largest multiple of `step` up to `most` (or `most`) that is possible, since more needs more; 0: none.
+  // The largest multiple of `step` up to `most` (or `most`) that is possible, since more needs
+  // more; 0: none.
   template <class Possible>
   static std::int64_t largest(std::int64_t most, std::int64_t step, Possible possible) {
     if (possible(most)) return most;
     std::int64_t low = 0, high = most / step;
     while (low < high) {
       const std::int64_t middle = low + (high - low + 1) / 2;
-      if (possible(middle * step)) low = middle;
-      else high = middle - 1;
+      if (possible(middle * step))
+        low = middle;
+      else
+        high = middle - 1;
     }
     return low * step;
   }
 
   // --- training ---
 
-  // The step's plan within `room`, else without a limit: what it would take at least. Rows and length as given.
-  train::TrainMemory plan_training(LoadedModel& loaded, Executor& executor, std::int64_t rows, std::int64_t length, std::uint64_t arena) const {
+  // The step's plan within `room`, else without a limit: what it would take at least. Rows and
+  // length as given.
+  train::TrainMemory plan_training(LoadedModel& loaded, Executor& executor, std::int64_t rows,
+                                   std::int64_t length, std::uint64_t arena) const {
     nn::LoraSet& lora = loaded.adapter;
     if (lora.slots.empty() || !lora.gradients) {
       train::LoraOptions o;
@@ -131,11 +154,14 @@ struct Fit : ModelOptions {
       lora = train::make_lora(loaded.model, o, true);
     }
     train::OptimizerOptions o;
-    o.eight_bit = optimizer == "adamw8bit";
-    return train::LoraTrainer(loaded.model, lora, executor, rows * length, resolve(loaded.model), o, arena).memory();
+    o.eight_bit = optim == "adamw-8bit";
+    return train::LoraTrainer(loaded.model, lora, executor, rows * length,
+                              resolve_training(loaded.model), o, arena)
+        .memory();
   }
 
-  bool training_fits(LoadedModel& loaded, Executor& executor, std::int64_t rows, std::int64_t length, std::uint64_t arena) const {
+  bool training_fits(LoadedModel& loaded, Executor& executor, std::int64_t rows,
+                     std::int64_t length, std::uint64_t arena) const {
     try {
       plan_training(loaded, executor, rows, length, arena);
       return true;
@@ -145,7 +171,8 @@ struct Fit : ModelOptions {
     }
   }
 
-  int fit_training(LoadedModel& loaded, Executor& executor, std::uint64_t base, std::uint64_t room) const {
+  int fit_training(LoadedModel& loaded, Executor& executor, std::uint64_t base,
+                   std::uint64_t room) const {
     train::TrainMemory m = plan_training(loaded, executor, batch, seq_len, SIZE_MAX);
     const std::uint64_t fixed = m.total() - m.arena + base, arena = room > fixed ? room - fixed : 0;
     std::vector<std::string> advice;
@@ -153,18 +180,25 @@ struct Fit : ModelOptions {
       if (training_fits(loaded, executor, batch, seq_len, arena)) {
         m = plan_training(loaded, executor, batch, seq_len, arena);
       } else {
-        const std::int64_t rows = largest(batch, 1, [&](std::int64_t n) { return training_fits(loaded, executor, n, seq_len, arena); });
-        if (rows) advice.push_back(fmt::format("--batch {} fits; more accumulation keeps the effective batch", rows));
-        const std::int64_t length = rows ? 0 : largest(seq_len, 32, [&](std::int64_t n) { return training_fits(loaded, executor, 1, n, arena); });
+        const std::int64_t rows = largest(batch, 1, [&](std::int64_t n) {
+          return training_fits(loaded, executor, n, seq_len, arena);
+        });
+        if (rows)
+          advice.push_back(
+              fmt::format("--batch {} fits; more accumulation keeps the effective batch", rows));
+        const std::int64_t length = rows ? 0 : largest(seq_len, 32, [&](std::int64_t n) {
+          return training_fits(loaded, executor, 1, n, arena);
+        });
         if (length) advice.push_back(fmt::format("--batch 1 --seq-len {} fits", length));
-        if (!rows && !length) advice.push_back("no batch fits: free memory, or choose a smaller or a 4-bit model");
+        if (!rows && !length)
+          advice.push_back("no batch fits: free memory, or choose a smaller or a 4-bit model");
       }
     }
     Estimate e;
     e.parts = {{"weights", "weights", m.weights, "frozen, mapped from the file"},
                {"adapter", "adapter", m.adapter, fmt::format("rank {}, fp32", rank)},
                {"gradients", "gradients", m.gradients, ""},
-               {"optimizer", "optimizer", m.moments, optimizer},
+               {"optimizer", "optimizer", m.moments, optim},
                {"working_memory", "working memory", m.arena + m.feeds, m.level},
                {"program", "program, tokenizer", base, ""}};
     return report(e, room, advice, {{"batch", batch}, {"seq_len", seq_len}});
@@ -173,27 +207,41 @@ struct Fit : ModelOptions {
   // --- output ---
 
   using Numbers = std::vector<std::pair<const char*, std::int64_t>>;
-  int report(const Estimate& e, std::uint64_t room, const std::vector<std::string>& advice, const Numbers& numbers) const {
+  int report(const Estimate& e, std::uint64_t room, const std::vector<std::string>& advice,
+             const Numbers& numbers) const {
     const bool fits = e.total() <= room;
     json ? report_json(e, room, fits, advice, numbers) : report_text(e, room, fits, numbers);
     if (fits) return 0;
     flush_output();
-    if (!json) fail(ErrorKind::memory, "{} needs {}, {} {}: {}", model, size_text(e.total()), size_text(room), memory ? "are allowed" : "are free", fmt::join(advice, "; "));
+    if (!json)
+      fail(ErrorKind::memory, "{} needs {}, {} {}: {}", model, size_text(e.total()),
+           size_text(room), memory ? "are allowed" : "are free", fmt::join(advice, "; "));
     return static_cast<int>(ErrorKind::memory);
   }
 
   void report_text(const Estimate& e, std::uint64_t room, bool fits, const Numbers& numbers) const {
-    for (const Part& p : e.parts) print(fmt::format("{:<20}{:>12}{}{}\n", p.name, size_text(p.bytes), p.note.empty() ? "" : "   ", p.note));
-    print(fmt::format("{:<20}{:>12}   of {} {}\n", "together", size_text(e.total()), size_text(room), memory ? "allowed" : "free"));
+    for (const Part& p : e.parts)
+      print(fmt::format("{:<20}{:>12}{}{}\n", p.name, size_text(p.bytes),
+                        p.note.empty() ? "" : "   ", p.note));
+    print(fmt::format("{:<20}{:>12}   of {} {}\n", "together", size_text(e.total()),
+                      size_text(room), memory ? "allowed" : "free"));
     if (!fits) return;
     for (const auto& [key, value] : numbers)
-      if (std::string_view(key) == "largest_context") print(fmt::format("It fits; the context may have up to {} tokens.\n", value));
+      if (std::string_view(key) == "largest_context")
+        print(fmt::format("It fits; the context may have up to {} tokens.\n", value));
     if (train) print("It fits.\n");
   }
 
-  void report_json(const Estimate& e, std::uint64_t room, bool fits, const std::vector<std::string>& advice, const Numbers& numbers) const {
+  void report_json(const Estimate& e, std::uint64_t room, bool fits,
+                   const std::vector<std::string>& advice, const Numbers& numbers) const {
     JsonWriter w;
-    w.begin_object().key("fits").value(fits).key("needed_bytes").value(e.total()).key("available_bytes").value(room);
+    w.begin_object()
+        .key("fits")
+        .value(fits)
+        .key("needed_bytes")
+        .value(e.total())
+        .key("available_bytes")
+        .value(room);
     w.key("parts").begin_object();
     for (const Part& p : e.parts) w.key(p.key).value(p.bytes);
     w.end_object();

@@ -1,4 +1,5 @@
-// supersonic ppl MODEL -f FILE: perplexity of a text, by llama.cpp's convention or by the usual one of transformers' users.
+// supersonic ppl MODEL -f FILE: perplexity of a text, by llama.cpp's convention or by the usual one
+// of transformers' users.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -22,9 +23,13 @@ struct Ppl : ModelOptions {
   static constexpr About about{
       .summary = "Measure a model's perplexity on a text",
       .usage = "MODEL -f FILE",
-      .details = "The text is cut into chunks of --ctx tokens that do not see each other. llamacpp: the second half of each chunk is scored, "
-                 "as llama-perplexity does; hf: all but its first token.",
-      .examples = "supersonic ppl model.gguf -f wiki.txt\nsupersonic ppl model.gguf --adapter out/ -f held-out.txt --convention hf --ctx 2048 --json",
+      .details =
+          "The text is cut into chunks of --ctx tokens that do not see each other. llamacpp: the "
+          "second half of each chunk is scored, "
+          "as llama-perplexity does; hf: all but its first token.",
+      .examples =
+          "supersonic ppl model.gguf -f wiki.txt\nsupersonic ppl model.gguf --adapter out/ -f "
+          "held-out.txt --convention hf --ctx 2048 --json",
       .group = CommandGroup::measure};
 
   void options(Options& o) {
@@ -38,18 +43,22 @@ struct Ppl : ModelOptions {
   }
 
   int run(Context&) {
-    infer::Corpus corpus(model, read_input(file, infer::Corpus::kMaxBytes), {context, convention == "llamacpp"});
+    infer::Corpus corpus(model, read_input(file, infer::Corpus::kMaxBytes),
+                         {context, convention == "llamacpp"});
     const LoadedModel loaded = load();
     Executor executor = make_executor();
-    infer::Scorer scorer(loaded.model, executor, resolve(loaded.model), context, false, loaded.lora());
-    Progress progress("scoring", "tok", corpus.windows().size() * static_cast<std::size_t>(context));
+    infer::Scorer scorer(loaded.model, executor, resolve(loaded.model), context, false,
+                         loaded.lora());
+    Progress progress("scoring", "tok",
+                      corpus.windows().size() * static_cast<std::size_t>(context));
     double nll = 0;
     std::int64_t tokens = 0;
     for (std::size_t i = 0; i < corpus.windows().size(); ++i) {
       nll += scorer.nll(corpus.ids(i), corpus.labels(i));
       tokens += corpus.scored(i);
       check_interrupt();
-      progress.update((i + 1) * static_cast<std::size_t>(context), fmt::format("ppl {:.4f}", std::exp(nll / static_cast<double>(tokens))));
+      progress.update((i + 1) * static_cast<std::size_t>(context),
+                      fmt::format("ppl {:.4f}", std::exp(nll / static_cast<double>(tokens))));
     }
     progress.finish();
     report(nll / static_cast<double>(tokens), tokens);
@@ -57,9 +66,17 @@ struct Ppl : ModelOptions {
   }
 
   void report(double nll, std::int64_t tokens) const {
-    if (!json) return print(fmt::format("perplexity {:.4f} ({} tokens scored, {} convention, context {})\n", std::exp(nll), tokens, convention, context));
+    if (!json)
+      return print(fmt::format("perplexity {:.4f} ({} tokens scored, {} convention, context {})\n",
+                               std::exp(nll), tokens, convention, context));
     JsonWriter w;
-    w.begin_object().key("ppl").value(std::exp(nll)).key("nll").value(nll).key("tokens").value(tokens);
+    w.begin_object()
+        .key("ppl")
+        .value(std::exp(nll))
+        .key("nll")
+        .value(nll)
+        .key("tokens")
+        .value(tokens);
     print(w.key("convention").value(convention).end_object().text() + "\n");
   }
 };

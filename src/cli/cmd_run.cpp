@@ -18,7 +18,10 @@ constexpr std::size_t kMaxInput = std::size_t{64} << 20, kMaxPrompts = std::size
 
 void write_result(JsonWriter& w, const infer::Generation& g) {
   w.key("text").value(g.text).key("tokens").value(g.ids.size());
-  w.key("prompt_tokens").value(g.prompt_tokens).key("finish_reason").value(infer::name_of(g.finish));
+  w.key("prompt_tokens")
+      .value(g.prompt_tokens)
+      .key("finish_reason")
+      .value(infer::name_of(g.finish));
 }
 
 struct Run : GenerateSettings {
@@ -28,21 +31,29 @@ struct Run : GenerateSettings {
   static constexpr About about{
       .summary = "Answer a prompt",
       .usage = "MODEL [PROMPT | - | --prompts FILE]",
-      .details = "The prompt goes through the model's chat template; --raw continues it as bare text. Without a prompt, or with -, it is "
-                 "read from standard input. The answer is streamed to standard output. --prompts answers each line of a JSONL file, "
-                 "{\"messages\": [...]} or {\"prompt\": \"...\"}, with one line of JSON.",
-      .examples = "supersonic run model.gguf \"Why is the sky blue?\"\ncat notes.txt | supersonic run model.gguf --system \"Summarise.\"\n"
-                  "supersonic run model.gguf --raw --temp 0 -n 32 \"The capital of France is\"\n"
-                  "supersonic run model.gguf --adapter out/ --prompts questions.jsonl > answers.jsonl",
+      .details =
+          "The prompt goes through the model's chat template; --raw continues it as bare text. "
+          "Without a prompt, or with -, it is "
+          "read from standard input. The answer is streamed to standard output. --prompts answers "
+          "each line of a JSONL file, "
+          "{\"messages\": [...]} or {\"prompt\": \"...\"}, with one line of JSON.",
+      .examples =
+          "supersonic run model.gguf \"Why is the sky blue?\"\ncat notes.txt | supersonic run "
+          "model.gguf --system \"Summarise.\"\n"
+          "supersonic run model.gguf --raw --temp 0 -n 32 \"The capital of France is\"\n"
+          "supersonic run model.gguf --adapter out/ --prompts questions.jsonl > answers.jsonl",
       .group = CommandGroup::work};
 
   void options(Options& o) {
     declare_model(o);
-    o.positional("prompt", prompt, "The prompt; - reads standard input").letter('p').value("PROMPT");
+    o.positional("prompt", prompt, "The prompt; - reads standard input")
+        .letter('p')
+        .value("PROMPT");
     o.add("prompts", prompts, "Answer each line of a JSONL file").value("FILE");
     o.add("system", system, "System message").value("TEXT");
     o.add("raw", raw, "Continue the bare text, without the chat template");
-    o.add("parse-special", parse_special, "With --raw: special tokens that are spelt in the prompt become their ids");
+    o.add("parse-special", parse_special,
+          "With --raw: special tokens that are spelt in the prompt become their ids");
     GenerateSettings::options(o);
     o.group("Output");
     declare_json(o, json);
@@ -50,9 +61,13 @@ struct Run : GenerateSettings {
 
   int run(Context& context) {
     const bool many = context.options.given("prompts");
-    if (many && !prompt.empty()) fail(ErrorKind::usage, "run: give a prompt or --prompts, not both");
-    if (raw && !system.empty()) fail(ErrorKind::usage, "run: --system belongs to a chat, and --raw has none");
-    if (parse_special && !raw) fail(ErrorKind::usage, "run: --parse-special belongs to --raw: in a chat, what the person writes stays text");
+    if (many && !prompt.empty())
+      fail(ErrorKind::usage, "run: give a prompt or --prompts, not both");
+    if (raw && !system.empty())
+      fail(ErrorKind::usage, "run: --system belongs to a chat, and --raw has none");
+    if (parse_special && !raw)
+      fail(ErrorKind::usage,
+           "run: --parse-special belongs to --raw: in a chat, what the person writes stays text");
     const std::string text = many ? std::string() : prompt_text();
     Engine engine(*this, context.options);
     InterruptGuard guard("\n");
@@ -62,9 +77,12 @@ struct Run : GenerateSettings {
   std::string prompt_text() const {
     if (!prompt.empty() && prompt != "-") return prompt;
     if (prompt.empty() && isatty(STDIN_FILENO))
-      fail(ErrorKind::usage, "run: a prompt is missing: give it after the model, or pipe it in; 'supersonic chat' talks");
+      fail(ErrorKind::usage,
+           "run: a prompt is missing: give it after the model, or pipe it in; 'supersonic chat' "
+           "talks");
     std::string text = read_input("-", kMaxInput);
     while (!raw && !text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+    if (text.empty()) fail(ErrorKind::usage, "run: standard input has no prompt");
     return text;
   }
 
@@ -88,8 +106,14 @@ struct Run : GenerateSettings {
       w.begin_object();
       write_result(w, g);
       w.key("timings").begin_object().key("load_seconds").value(engine.load_seconds());
-      w.key("prompt_seconds").value(g.prompt_seconds).key("prompt_tokens_per_second").value(g.prompt_rate());
-      w.key("decode_seconds").value(g.decode_seconds).key("tokens_per_second").value(g.decode_rate());
+      w.key("prompt_seconds")
+          .value(g.prompt_seconds)
+          .key("prompt_tokens_per_second")
+          .value(g.prompt_rate());
+      w.key("decode_seconds")
+          .value(g.decode_seconds)
+          .key("tokens_per_second")
+          .value(g.decode_rate());
       print(w.end_object().end_object().text());
     }
     print("\n");
@@ -98,10 +122,13 @@ struct Run : GenerateSettings {
     return g.finish == infer::Finish::interrupted ? static_cast<int>(ErrorKind::interrupted) : 0;
   }
 
-  std::vector<std::int32_t> ids_of_line(const Engine& engine, const std::string& line, const std::string& where) const {
+  std::vector<std::int32_t> ids_of_line(const Engine& engine, const std::string& line,
+                                        const std::string& where) const {
     const auto row = nlohmann::json::parse(line, nullptr, false);
-    if (row.is_object() && row.contains("prompt") && row["prompt"].is_string()) return ids_of(engine, row["prompt"]);
-    CHECK_FILE(row.is_object() && row.contains("messages"), "{}: needs \"messages\" or \"prompt\" in a JSON object", where);
+    if (row.is_object() && row.contains("prompt") && row["prompt"].is_string())
+      return ids_of(engine, row["prompt"]);
+    CHECK_FILE(row.is_object() && row.contains("messages"),
+               "{}: needs \"messages\" or \"prompt\" in a JSON object", where);
     CHECK_FILE(!raw, "{}: --raw continues text: the line must have \"prompt\"", where);
     try {
       return engine.prompter().chat(line);

@@ -1,5 +1,5 @@
-// What run and chat share: the options of sampling and of the session, with the model's own defaults, and the objects that they
-// lead to, in the order in which they must live.
+// What run and chat share: the options of sampling and of the session, with the model's own
+// defaults, and the objects that they lead to, in the order in which they must live.
 #pragma once
 #include <chrono>
 #include <memory>
@@ -17,7 +17,7 @@ struct GenerateSettings : ModelOptions {
   infer::SamplerOptions sampling;
   std::int64_t max_tokens = -1, context = 0;
   std::vector<std::string> stops;
-  std::string kv_type = "bf16";
+  std::string kv_type = "auto";
   void options(Options& o);
   // The defaults of generation_config.json, below everything that was given.
   void model_defaults(Options& o, const text::ModelText& source);
@@ -28,10 +28,11 @@ class Engine {
  public:
   Engine(GenerateSettings& settings, Options& options);
   const infer::Prompter& prompter() const { return prompter_; }
-  // Makes the context: as long as asked, or 4,096 tokens, or what a prompt of this length and its answer need. Else the first answer
-  // does.
+  // Makes the context: as long as asked, or 4,096 tokens, or what a prompt of this length and its
+  // answer need. Else the first answer does.
   void reserve(std::int64_t prompt_tokens);
-  infer::Generation answer(std::span<const std::int32_t> prompt, const infer::Generator::Show& show = {}, bool reuse = false);
+  infer::Generation answer(std::span<const std::int32_t> prompt,
+                           const infer::Generator::Show& show = {}, bool reuse = false);
   infer::GenerateOptions& options() { return options_; }
   std::int64_t capacity() const { return session_ ? session_->capacity() : 0; }
   std::int64_t held() const { return session_ ? session_->position() : 0; }  // tokens in the cache

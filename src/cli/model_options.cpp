@@ -9,7 +9,9 @@
 namespace supersonic::cli {
 
 void ComputeOptions::options(Options& o) {
-  o.add("compute", compute, "Arithmetic of matrix products; auto: int8 for 4-bit models, bf16 for 16-bit ones where the machine has it")
+  o.add("compute", compute,
+        "Arithmetic of matrix products; auto: int8 for 4-bit models, bf16 for 16-bit ones where "
+        "the machine has it")
       .choices({"auto", "fp32", "bf16", "int8"});
   o.add("threads", threads, "Threads; auto: as many CPUs as this process may use").range(1, 1024);
 }
@@ -22,29 +24,46 @@ Compute ComputeOptions::resolve(const models::Model& model) const {
   return infer::auto_compute(model);
 }
 
+Compute ComputeOptions::resolve_training(const models::Model& model) const {
+  if (compute != "auto") return resolve(model);
+  return cpu::isa() == cpu::Isa::avx512 ? Compute::bf16 : Compute::fp32;
+}
+
 Executor ComputeOptions::make_executor() const {
   cpu::set_threads(thread_count());
   return Executor(cpu_backend());
 }
 
 void ModelOptions::declare_model(Options& o) {
-  o.positional("model", model, "GGUF file, or Hugging Face folder").letter('m').value("MODEL").required();
+  o.positional("model", model, "GGUF file, or Hugging Face folder")
+      .letter('m')
+      .value("MODEL")
+      .required();
 }
 
 void ModelOptions::declare_adapter(Options& o) {
-  o.add("adapter", adapter, "LoRA adapter: PEFT folder, GGUF adapter, or the output folder of 'train'").value("PATH");
+  o.add("adapter", adapter,
+        "LoRA adapter: PEFT folder, GGUF adapter, or the output folder of 'train'")
+      .value("PATH");
 }
 
 LoadedModel ModelOptions::load() const {
   LoadedModel loaded{models::load_model(model), {}};
   if (!adapter.empty()) {
-    loaded.adapter = models::attach_adapter(loaded.model, models::read_adapter(adapter, loaded.model), adapter);
+    loaded.adapter =
+        models::attach_adapter(loaded.model, models::read_adapter(adapter, loaded.model), adapter);
     log_detail("{}: {} adapted matrices", adapter, loaded.adapter.slots.size());
   }
   return loaded;
 }
 
-DType kv_dtype(const std::string& name) {
+void declare_kv_type(Options& o, std::string& name) {
+  o.add("kv-type", name, "Type of cached keys and values; auto: f32 with --compute fp32, else bf16")
+      .choices({"auto", "bf16", "f16", "f32"});
+}
+
+DType kv_dtype(const std::string& name, Compute compute) {
+  if (name == "auto") return compute == Compute::fp32 ? DType::f32 : DType::bf16;
   return name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16;
 }
 

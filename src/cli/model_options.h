@@ -1,5 +1,5 @@
-// Options that every command which runs a model has: the model, the adapter, the arithmetic, the threads. And what they lead to: a
-// loaded model with its adapter attached.
+// Options that every command which runs a model has: the model, the adapter, the arithmetic, the
+// threads. And what they lead to: a loaded model with its adapter attached.
 #pragma once
 #include <memory>
 #include <optional>
@@ -16,9 +16,12 @@ struct ComputeOptions {
   std::string compute = "auto";
   std::optional<int> threads;
   void options(Options& o);
-  int thread_count() const;                            // as asked, or as many as this process may use
-  Compute resolve(const models::Model& model) const;   // what "auto" means for the model
-  Executor make_executor() const;                      // sets the backend's threads: call it once, before anything runs
+  int thread_count() const;  // as asked, or as many as this process may use
+  Compute resolve(const models::Model& model) const;  // what "auto" means for the model
+  Compute resolve_training(
+      const models::Model& model) const;  // auto: bf16 where the machine multiplies it (activations
+                                          // are then half the size, too), else fp32
+  Executor make_executor() const;  // sets the backend's threads: call it once, before anything runs
 };
 
 struct LoadedModel {
@@ -30,12 +33,13 @@ struct LoadedModel {
 // MODEL, --adapter and ComputeOptions.
 struct ModelOptions : ComputeOptions {
   std::string model, adapter;
-  void declare_model(Options& o);    // the positional argument; declare it first
+  void declare_model(Options& o);  // the positional argument; declare it first
   void declare_adapter(Options& o);
   LoadedModel load() const;  // throws Error(bad_file)
 };
 
-// The cache's type by its name (--kv-type): f32, bf16, f16.
-DType kv_dtype(const std::string& name);
+// --kv-type: the type of cached keys and values. auto: f32 in fp32 arithmetic, else bf16.
+void declare_kv_type(Options& o, std::string& name);
+DType kv_dtype(const std::string& name, Compute compute);
 
 }  // namespace supersonic::cli

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "core/leaf.h"
 #include "core/primitives.h"
 #include "core/tape.h"
 
@@ -17,11 +18,16 @@ struct BackwardScope {
   ~BackwardScope() { --backward_depth; }
 };
 
-using Key = std::pair<Node*, int>;
+// What a gradient belongs to: an output of a node, or a storage, however many leaves name it.
+using Key = std::pair<const void*, int>;
 struct KeyHash {
-  std::size_t operator()(const Key& k) const { return std::hash<Node*>()(k.first) * 4 + static_cast<std::size_t>(k.second); }
+  std::size_t operator()(const Key& k) const { return std::hash<const void*>()(k.first) * 4 + static_cast<std::size_t>(k.second); }
 };
-Key key_of(const Tensor& t) { return {t.node(), t.output()}; }
+Key key_of(const Tensor& t) {
+  const Node* n = t.node();
+  if (n->op == &op<Leaf>() && n->storage[0]) return {n->storage[0].get(), 0};
+  return {n, t.output()};
+}
 
 // The nodes between the outputs and the differentiated values, in ascending sequence; `stops` are not looked behind.
 std::vector<Ref<Node>> reachable(std::span<const Tensor> outputs, const std::unordered_map<Key, int, KeyHash>& stops) {
@@ -32,7 +38,7 @@ std::vector<Ref<Node>> reachable(std::span<const Tensor> outputs, const std::uno
     const Tensor t = work.back();
     work.pop_back();
     Node* n = t.node();
-    if (stops.count(key_of(t)) || n->storage[t.output()] || !seen.insert(n).second) continue;
+    if (stops.count(key_of(t)) || !seen.insert(n).second) continue;
     found.emplace_back(n);
     for (int i = 0; i < n->num_inputs; ++i) work.push_back(n->inputs[i]);
   }
@@ -41,10 +47,11 @@ std::vector<Ref<Node>> reachable(std::span<const Tensor> outputs, const std::uno
 }
 
 struct Sweep {
-  std::unordered_map<Key, int, KeyHash> wrt;   // value -> index
+  std::unordered_map<Key, std::vector<int>, KeyHash> wrt;  // value -> indices, ascending
+  std::vector<Key> order;                                  // keys of wrt, as asked
   std::unordered_map<Key, int, KeyHash> uses;  // uses of a wrt value not yet differentiated
   std::unordered_map<Key, Tensor, KeyHash> grads;
-  std::unordered_set<Node*> needed;
+  std::unordered_set<const void*> needed;
   const std::function<void(int, const Tensor&)>& sink;
   Where where;
 
@@ -70,7 +77,7 @@ struct Sweep {
     for (std::size_t i = nodes.size(); i-- > 0;) {
       if (needed.count(nodes[i].get())) differentiate_node(nodes[i].get());
     }
-    for (auto& [key, index] : wrt) finish(key, index);
+    for (const Key& key : order) finish(key);
   }
 
   void differentiate_node(Node* n) {
@@ -78,10 +85,11 @@ struct Sweep {
     bool any = false;
     for (int o = 0; o < n->num_outputs; ++o) {
       out.emplace_back(Ref<Node>(n), o);
-      if (auto it = grads.find({n, o}); it != grads.end()) {
+      const Key key = key_of(out.back());
+      if (auto it = grads.find(key); it != grads.end()) {
         dy[o] = it->second;
         any = true;
-        if (!wrt.count({n, o})) grads.erase(it);
+        if (!wrt.count(key)) grads.erase(it);
       }
     }
     std::vector<bool> need(n->num_inputs);
@@ -100,28 +108,33 @@ struct Sweep {
     }
     for (const auto& t : in) {
       auto it = uses.find(key_of(t));
-      if (it != uses.end() && needs(t) && --it->second == 0) finish(key_of(t), wrt.at(key_of(t)));
+      if (it != uses.end() && needs(t) && --it->second == 0) finish(key_of(t));
     }
   }
 
-  void finish(const Key& key, int index) {
+  void finish(const Key& key) {
     auto it = grads.find(key);
     if (it == grads.end() || !it->second) return;
     const Tensor g = it->second;
     if (!needed.count(key.first)) grads.erase(it);  // an inner value's gradient is still swept further
     else it->second = g;
-    if (reported.insert(index).second) sink(index, g);
+    if (!reported.insert(key).second) return;
+    for (int index : wrt.at(key)) sink(index, g);
   }
-  std::unordered_set<int> reported;
+  std::unordered_set<Key, KeyHash> reported;
 };
 
 void sweep(std::span<const Tensor> outputs, std::span<const Tensor> cotangents, std::span<const Tensor> wrt,
            const std::unordered_map<Key, int, KeyHash>& stops, const std::function<void(int, const Tensor&)>& sink,
            Where where) {
   BackwardScope scope;
-  Sweep s{{}, {}, {}, {}, sink, where, {}};
-  for (std::size_t i = 0; i < wrt.size(); ++i)
-    if (wrt[i]) s.wrt[key_of(wrt[i])] = static_cast<int>(i);
+  Sweep s{{}, {}, {}, {}, {}, sink, where, {}};
+  for (std::size_t i = 0; i < wrt.size(); ++i) {
+    if (!wrt[i]) continue;
+    auto& indices = s.wrt[key_of(wrt[i])];
+    if (indices.empty()) s.order.push_back(key_of(wrt[i]));
+    indices.push_back(static_cast<int>(i));
+  }
   auto nodes = reachable(outputs, stops);
   for (std::size_t i = 0; i < outputs.size(); ++i)
     if (cotangents[i]) s.accumulate(outputs[i], cotangents[i]);

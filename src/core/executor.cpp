@@ -12,20 +12,56 @@ bool flag(const char* name) {
   const char* v = std::getenv(name);
   return v && *v && *v != '0';
 }
-bool eager_mode() {
-  static const bool on = flag("SUPERSONIC_EAGER");
-  return on;
-}
-
 Policy effective(Policy policy) {
   if (eager_mode()) policy.fuse = policy.prepare = policy.reuse = false;
   return policy;
+}
+
+// The format of a step's input where it is a quantized matrix.
+const Format* format_of(const Step& s, std::size_t input) {
+  return input < s.problem.in.size() ? s.problem.in[input].spec.format : nullptr;
+}
+
+// The planes of a quantized matrix that lie one after the other.
+Planes planes_at(void* data, const Spec& spec) {
+  Planes planes;
+  auto* at = static_cast<std::byte*>(data);
+  for (int p = 0; p < spec.format->planes; ++p) {
+    planes.data[p] = at;
+    at += spec.format->plane_bytes(*spec.format, p, spec.shape[0], spec.shape[1]);
+  }
+  return planes;
+}
+
+void run_copy(Backend& backend, const Step& s, const Pointers& p, Lane& lane) {
+  const Spec& spec = s.problem.in[0].spec;
+  const Place from = s.in[0].place, to = s.out[0].place;
+  if (!spec.format) return backend.copy(p.out[0], to, p.in[0], from, s.out[0].bytes, lane);
+  const Planes target = planes_at(p.out[0], spec);
+  for (int plane = 0; plane < spec.format->planes; ++plane) {
+    backend.copy(const_cast<void*>(target.data[plane]), to, p.planes[0]->data[plane], from,
+                 spec.format->plane_bytes(*spec.format, plane, spec.shape[0], spec.shape[1]), lane);
+  }
+}
+
+// SUPERSONIC_SYNC: what a device reports late is put down to the step that caused it.
+void sync_after(Backend& backend, const Step& s) {
+  try {
+    backend.sync();
+  } catch (const Error& e) {
+    throw Error(fmt::format("{}: {}", s.label, e.what()), e.kind());
+  }
 }
 
 // A storage that receives a result.
 StorageRef result_storage(const Spec& spec) { return Storage::make(spec, "result"); }
 
 }  // namespace
+
+bool eager_mode() {
+  static const bool on = flag("SUPERSONIC_EAGER");
+  return on;
+}
 
 std::byte* Executor::base(Place place, std::size_t bytes) {
   for (auto& e : arenas_) {
@@ -55,16 +91,25 @@ BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : pla
     return const_cast<std::byte*>(static_cast<const std::byte*>(plan_->storages()[at.index]->planes.data[0])) + at.offset;
   };
   pointers_.resize(plan_->steps().size());
+  std::size_t copied = 0;
+  for (const Step& s : plan_->steps())
+    for (std::size_t k = 0; k < s.in.size(); ++k) copied += s.in[k].kind == Location::arena && format_of(s, k);
+  planes_.reserve(copied);  // pointers into it stay
   for (std::size_t i = 0; i < pointers_.size(); ++i) {
     const Step& s = plan_->steps()[i];
     for (std::size_t k = 0; k < s.in.size(); ++k) {
       pointers_[i].in[k] = address(s.in[k]);
-      if (s.in[k].kind == Location::storage) pointers_[i].planes[k] = &plan_->storages()[s.in[k].index]->planes;
+      if (s.in[k].kind == Location::storage) {
+        pointers_[i].planes[k] = &plan_->storages()[s.in[k].index]->planes;
+      } else if (format_of(s, k)) {
+        planes_.push_back(planes_at(pointers_[i].in[k], s.problem.in[k].spec));
+        pointers_[i].planes[k] = &planes_.back();
+      }
     }
     for (std::size_t o = 0; o < s.out.size(); ++o) pointers_[i].out[o] = address(s.out[o]);
     pointers_[i].workspace = address(s.workspace);
   }
-  replay_ = executor.backend().capture(*plan_, executor);
+  if (!sync_each_) replay_ = executor.backend().capture(*plan_, executor);
 }
 
 void BoundPlan::run() {
@@ -80,14 +125,14 @@ void BoundPlan::run() {
     for (int w : s.waits) backend.wait(lane, w);
     const Pointers& p = pointers_[i];
     if (s.copy) {
-      backend.copy(p.out[0], s.out[0].place, p.in[0], s.in[0].place, s.out[0].bytes, lane);
+      run_copy(backend, s, p, lane);
     } else if (s.form) {
       s.form->make(s.problem.in[0], p.in[0], p.out[0], lane);
     } else {
       s.kernel->launch(s.problem, p, lane);
     }
     if (s.signal >= 0) backend.signal(lane, s.signal);
-    if (sync_each_) backend.sync();
+    if (sync_each_) sync_after(backend, s);
   }
   backend.sync();
 }
@@ -156,8 +201,38 @@ struct Recorded {
   std::vector<Ref<Node>> nodes;
   Tensors roots;
   std::vector<StorageRef> leaves;
+  std::vector<std::pair<Ref<Node>, StorageRef>> aliases;  // named views of storages
   Signature signature;
 };
+
+// Another storage over the bytes of a dense view of a storage; empty where the node is something else. A view stays one after
+// the evaluation: reads and effects through it reach the storage.
+StorageRef alias_of_storage(const Node& n) {
+  std::vector<const Node*> views;
+  const Node* at = &n;
+  int output = 0;
+  while (!at->storage[output] && at->op->traits.view) {
+    views.push_back(at);
+    output = at->inputs[0].output();
+    at = views.back()->inputs[0].node();
+  }
+  const StorageRef base = at->storage[output];
+  if (views.empty() || !base || base->spec.format) return {};
+  Operand operand{base->spec, contiguous_strides(base->spec.shape), true, nullptr};
+  ViewLayout layout{0, operand.strides};
+  for (std::size_t i = views.size(); i-- > 0;) {
+    ViewLayout to;
+    if (!views[i]->op->layout(views[i]->attrs, operand.spec, layout, views[i]->outputs[0], to)) return {};
+    operand = {views[i]->outputs[0], to.strides, true, nullptr};
+    layout = to;
+  }
+  if (!operand.contiguous()) return {};
+  Planes planes;
+  planes.data[0] = base->as<std::byte>() + static_cast<std::size_t>(layout.offset) * size_of(base->spec.dtype);
+  StorageRef alias = Storage::external(n.outputs[0], planes, base->name, [base] {});
+  alias->place = base->place;
+  return alias;
+}
 
 Recorded collect(Tape& tape) {
   Recorded r;
@@ -172,6 +247,7 @@ Recorded collect(Tape& tape) {
   std::unordered_map<const Storage*, std::uint64_t> leaf;
   for (const auto& n : r.nodes) {
     r.signature.add(reinterpret_cast<std::uintptr_t>(n->op));
+    r.signature.add(std::uint64_t{n->region} << 1 | static_cast<std::uint64_t>(n->backward));
     for (std::size_t w = 0; w < kMaxAttrBytes / 8; ++w) {
       std::uint64_t word;
       std::memcpy(&word, n->attrs.bytes + w * 8, 8);
@@ -184,16 +260,25 @@ Recorded collect(Tape& tape) {
         if (fresh) r.leaves.push_back(s);
         r.signature.add(it->second << 8 | 1);
         r.signature.add(s->spec);
+        r.signature.add(std::uint64_t{s->place.kind} << 8 | s->place.index);
       } else {
-        r.signature.add(number[t.node()] << 8 | static_cast<std::uint64_t>(t.output()) << 1);
+        const auto it = number.find(t.node());
+        CHECK(it != number.end(), "{}: input {} ({}, recorded at {}:{}) was not kept by the evaluation that ran it: hold its "
+              "handle, or record and read it in one stretch", n->op->name, i, t.node()->op->name, t.node()->where.file_name(),
+              t.node()->where.line());
+        r.signature.add(it->second << 8 | static_cast<std::uint64_t>(t.output()) << 1);
       }
     }
     number[n.get()] = number.size();
     for (int o = 0; o < n->num_outputs; ++o) r.signature.add(n->outputs[o]);
     const bool named = n->refs > inner[n.get()];
     r.signature.add(named);
-    if (named && !n->op->traits.effect)
+    if (!named || n->op->traits.effect) continue;
+    if (StorageRef alias = alias_of_storage(*n)) {
+      r.aliases.emplace_back(n, std::move(alias));
+    } else {
       for (int o = 0; o < n->num_outputs; ++o) r.roots.emplace_back(n, o);
+    }
   }
   return r;
 }
@@ -222,6 +307,7 @@ void eval(Executor& executor, const Policy& requested) {
     results.push_back(result_storage(t.spec()));
     operands.push_back(results.back());
   }
+  r.signature.add(std::uint64_t{r.leaves.size()} << 32 | results.size());
   if (!plan_cache) plan_cache = new std::unordered_map<Signature, CacheEntry, SignatureHash>;
   auto it = plan_cache->find(r.signature);
   std::shared_ptr<const Plan> plan;
@@ -234,6 +320,7 @@ void eval(Executor& executor, const Policy& requested) {
     CacheEntry entry;
     for (const auto& s : plan->storages()) {
       const auto at = std::find(operands.begin(), operands.end(), s) - operands.begin();
+      CHECK(at < static_cast<std::ptrdiff_t>(operands.size()), "eval: the plan reads '{}', which no recorded node names", s->name);
       entry.leaf_of_storage.push_back(static_cast<int>(at));
     }
     entry.plan = plan->with_storages([](int) { return StorageRef(); });  // a cached plan keeps no memory alive
@@ -241,6 +328,7 @@ void eval(Executor& executor, const Policy& requested) {
     (*plan_cache)[std::move(r.signature)] = std::move(entry);
   }
   BoundPlan(plan, executor).run();
+  for (auto& [node, alias] : r.aliases) node->storage[0] = std::move(alias);
   for (std::size_t i = 0; i < r.roots.size(); ++i) r.roots[i].node()->storage[r.roots[i].output()] = results[i];
 }
 

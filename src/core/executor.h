@@ -38,7 +38,7 @@ class BoundPlan {
   std::shared_ptr<const Plan> plan_;
   Executor* executor_ = nullptr;
   std::vector<Pointers> pointers_;
-  std::vector<Planes> shifted_;  // planes of quantized operands
+  std::vector<Planes> planes_;  // of quantized operands that were copied into an arena
   std::unique_ptr<Replay> replay_;
   bool sync_each_ = false;
 };
@@ -59,9 +59,11 @@ class Program {
 // Plans without running: what capture would need, in bytes of arena (fit).
 std::shared_ptr<const Plan> plan_only(const std::function<Tensors()>& fn, Backend& backend, const Policy& policy);
 
-// Runs everything recorded on this thread's tape whose result is still named, through the plan cache.
+// Runs everything recorded on this thread's tape whose result is still named, through the plan cache. A named dense view of
+// a storage stays an alias of it. With SUPERSONIC_EAGER=1 every recorded node outside of a capture is run like this at once.
 void eval(Executor& executor, const Policy& policy = {});
 void eval();                                          // on the CPU backend's default executor
+bool eager_mode();
 Storage& materialise(const Tensor& t);                // evaluates if needed
 template <class T>
 std::span<const T> read(const Tensor& t) {

@@ -114,12 +114,19 @@ struct Expander {
 Graph expand(Graph graph, Backend& backend, const Policy& policy) {
   Expander e{backend, policy, {}, 0};
   std::vector<std::vector<Value>> map(graph.nodes.size());
+  auto mapped = [&](Value v) {
+    const Value m = map[v.node][v.output];
+    CHECK(m, "{}: backend '{}' has no kernel for it, and its definition leaves out output {}, which is read [recorded at {}:{}]",
+          graph.nodes[v.node].op->name, backend.name(), v.output, graph.nodes[v.node].where.file_name(),
+          graph.nodes[v.node].where.line());
+    return m;
+  };
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
     GNode node = graph.nodes[i];
-    for (auto& v : node.in) v = map[v.node][v.output];
+    for (auto& v : node.in) v = mapped(v);
     map[i] = e.emit(std::move(node));
   }
-  for (const auto& r : graph.roots) e.out.roots.push_back({map[r.value.node][r.value.output], r.storage});
+  for (const auto& r : graph.roots) e.out.roots.push_back({mapped(r.value), r.storage});
   drop_dead(e.out);
   return std::move(e.out);
 }

@@ -63,7 +63,8 @@ struct Fuser {
     }
     std::sort(merged.begin(), merged.end());
     for (int c : from) groups[c].members.clear();
-    groups.push_back({merged, false});
+    // A chain holds its values in floating point: what is stored as whole numbers is read back from there.
+    groups.push_back({merged, !is_float(g.nodes[i].out[0].dtype)});
     for (int m : merged) group_of[m] = static_cast<int>(groups.size()) - 1;
   }
 

@@ -72,6 +72,7 @@ struct Importer {
   Graph graph;
   std::unordered_map<const Node*, int> index;                   // of whole nodes
   std::unordered_map<const Storage*, int> leaves;
+  std::unordered_map<std::uint32_t, std::uint32_t> regions;     // recorded number -> 1, 2, …
 
   Value leaf(const StorageRef& storage) {
     auto [it, fresh] = leaves.try_emplace(storage.get(), static_cast<int>(graph.nodes.size()));
@@ -100,10 +101,15 @@ struct Importer {
     g.attrs = n->attrs;
     g.origin = n;
     g.where = n->where;
-    g.region = n->region;
+    g.region = n->region ? regions.try_emplace(n->region, static_cast<std::uint32_t>(regions.size()) + 1).first->second : 0;
     g.backward = n->backward;
     for (int i = 0; i < n->num_inputs; ++i) g.in.push_back(value(n->inputs[i]));
     for (int i = 0; i < n->num_outputs; ++i) g.out.push_back(n->outputs[i]);
+    for (int i = 0; n->op->traits.effect && i < n->num_inputs; ++i) {
+      CHECK(!(n->op->traits.writes >> i & 1) || graph.is_leaf(graph.base(g.in[i]).node),
+            "{}: input {} is written, so it must be a storage or a view of one [recorded at {}:{}]", n->op->name, i,
+            n->where.file_name(), n->where.line());
+    }
     index[n] = static_cast<int>(graph.nodes.size());
     graph.nodes.push_back(std::move(g));
   }

@@ -90,12 +90,18 @@ struct RematChoice {
   bool cheap = true;
   std::uint32_t checkpoint_upto = 0;  // regions 1..n are recomputed in backward
 };
-std::uint32_t count_regions(const Graph& graph);
+std::uint32_t count_regions(const Graph& graph);  // regions are numbered 1, 2, … in the order of their first node
 Graph rematerialise(const Graph& graph, const RematChoice& choice);
 Graph expand(Graph graph, Backend& backend, const Policy& policy);
 Graph fold_matmuls(const Graph& graph);
 Graph fuse_chains(const Graph& graph, bool fuse);
 Graph select_kernels(const Graph& graph, Backend& backend, const Policy& policy);
+// How operands that lie in another place come to where kernels work (offload.cpp).
+struct CopyChoice {
+  int ahead = 1;            // how many regions early a copy may start
+  bool boundaries = false;  // activations wait in host memory for backward
+};
+Graph place_copies(Graph graph, Backend& backend, const CopyChoice& choice);
 
 // The problem that node i poses, operands contiguous unless `strides` says otherwise.
 Problem problem_of(const Graph& graph, int i, Backend& backend, const Policy& policy);

@@ -54,6 +54,7 @@ struct Kernel {
   const Form* (*form)(const Problem&, int input) = nullptr;  // null result: as it is
   void (*launch)(const Problem&, const Pointers&, struct Lane&) = nullptr;
   bool strided = false;  // takes any strides; else the planner makes operands contiguous
+  unsigned always = 0;   // bit o: output o is written even when nobody reads it, so it gets memory for the step
   int priority = 0;      // higher is tried first
 };
 

@@ -112,7 +112,7 @@ struct Placer {
     for (const auto& r : g.roots) {
       const Value b = layouts.of(g, r.value).base;
       last_use[b.node][b.output] = n;
-      const bool whole = b == r.value && !g.is_leaf(b.node);
+      const bool whole = b == r.value && !g.is_leaf(b.node) && g.nodes[b.node].place == r.storage->place;
       if (whole && !direct.count(b)) direct[b] = r.storage.get();
     }
     dying.resize(n + 1);
@@ -144,9 +144,9 @@ struct Placer {
       if (!(l.base == v) || g.is_leaf(v.node) || last_use[v.node][v.output] != i) return false;
       if (bytes_of(g.spec(v)) != bytes_of(n.out[o]) || !(g.spec(v).shape == n.out[o].shape)) return false;
       if (where.at(v).kind != Location::arena || !(where.at(v).place == n.place)) return false;
-      // The same value twice is fine: an element is read before it is written. Another view of it is not.
-      for (const auto& other : n.in)
-        if (!(other == v) && layouts.of(g, other).base == v) return false;
+      // In a chain the same value twice is fine: an element is read before it is written. Another view of it is not.
+      for (int j = 0; j < static_cast<int>(n.in.size()); ++j)
+        if (j != k && layouts.of(g, n.in[j]).base == v && !(n.chain && n.in[j] == v)) return false;
       return size_of(g.spec(v).dtype) == size_of(n.out[o].dtype);
     };
     if (n.chain) {
@@ -173,7 +173,13 @@ struct Placer {
       const Value v{i, o};
       if (last_use[i][o] < 0) {
         if (!n.form) step.problem.out[o].live = false;
+        const bool always = n.kernel && !n.form && (n.kernel->always >> o & 1);
         step.out.push_back({});
+        if (!always) continue;
+        const std::size_t bytes = rounded(bytes_of(n.out[o]));
+        step.out.back() = {Location::arena, n.place, -1, arena(n.place).take(bytes), bytes, next_value++};
+        where[v] = step.out.back();
+        dying[i].push_back(v);
         continue;
       }
       Location at;
@@ -236,7 +242,7 @@ struct Placer {
     step.chain = n.chain;
     step.lane = n.lane;
     if (n.problem) step.problem = *n.problem;
-    if (n.op && n.op->traits.effect && !n.chain && !n.form && !n.copy) step.writes = n.op->traits.writes;
+    if (g.is_effect(i) && !n.chain && !n.form && !n.copy) step.writes = n.op->traits.writes;
     step.label = fmt::format("{}{} ({}:{})", n.form ? n.form->name : n.chain ? "chain" : n.copy ? "copy" : n.op->name,
                              n.backward ? "'" : "", n.where.file_name(), n.where.line());
     for (const auto& v : n.in) step.in.push_back(locate(v));

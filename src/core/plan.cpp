@@ -1,21 +1,29 @@
 #include "core/plan.h"
 
 #include <algorithm>
+#include <map>
 
 namespace supersonic {
 namespace {
 
 struct Level {
   RematChoice remat;
+  CopyChoice copies;
   std::string name;
 };
 
-// The levels of the policy loop between `everything kept` and `every region recomputed`.
-Level level_at(int i, std::uint32_t regions, const Policy& policy) {
-  if (i == 0 && !policy.remat_cheap) return {{false, 0}, "everything kept"};
-  const auto n = static_cast<std::uint32_t>(policy.remat_cheap ? i : i - 1);
-  if (n == 0) return {{true, 0}, "norms, activations and casts recomputed"};
-  return {{true, n}, fmt::format("{} of {} regions recomputed", n, regions)};
+// The levels of the policy loop in order of cost: everything kept, cheap results recomputed, one region after another
+// recomputed; where kernels do not work in host memory, then region boundaries sent there, and copies not started early.
+std::vector<Level> levels_of(std::uint32_t regions, Backend& backend, const Policy& policy) {
+  std::vector<Level> levels;
+  if (!policy.remat_cheap) levels.push_back({{false, 0}, {}, "everything kept"});
+  levels.push_back({{true, 0}, {}, "norms, activations and casts recomputed"});
+  for (std::uint32_t n = 1; n <= regions; ++n)
+    levels.push_back({{true, n}, {}, fmt::format("{} of {} regions recomputed", n, regions)});
+  if (backend.compute_place() == Place{} || !policy.offload) return levels;
+  levels.push_back({{true, regions}, {1, true}, "all regions recomputed, boundaries in host memory"});
+  levels.push_back({{true, regions}, {0, true}, "all regions recomputed, boundaries in host memory, copies at the last moment"});
+  return levels;
 }
 
 std::shared_ptr<Plan> plan_level(const Graph& recorded, const Level& level, Backend& backend, const Policy& policy) {
@@ -24,10 +32,25 @@ std::shared_ptr<Plan> plan_level(const Graph& recorded, const Level& level, Back
   if (policy.fuse) g = fold_matmuls(g);
   g = fuse_chains(g, policy.fuse);
   g = select_kernels(g, backend, policy);
+  g = place_copies(std::move(g), backend, level.copies);
   return place(g, backend, policy);
 }
 
 std::string mebibytes(std::size_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20)); }
+
+// Says what takes the memory and the smallest change that fits.
+[[noreturn]] void refuse(const Plan& least, Backend& backend, std::size_t budget) {
+  const std::size_t need = least.peak(backend.compute_place());
+  std::string text = fmt::format("needs {} of working memory at the least ({}), {} more than the budget of {}. At the peak:",
+                                 mebibytes(need), least.level(), mebibytes(need - budget), mebibytes(budget));
+  const auto items = least.at_peak(backend.compute_place());
+  for (std::size_t i = 0; i < std::min<std::size_t>(items.size(), 5); ++i)
+    text += fmt::format("\n  {:>12}  {}{}", mebibytes(items[i].bytes), items[i].label,
+                        items[i].count > 1 ? fmt::format(" x {}", items[i].count) : "");
+  text += fmt::format("\nUse a batch or sequence about {} % as long, or raise --memory by {}.", budget * 100 / need,
+                      mebibytes(need - budget));
+  throw Error(text, ErrorKind::memory);
+}
 
 }  // namespace
 
@@ -35,26 +58,31 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
                                         std::span<const StorageRef> results, Backend& backend, const Policy& policy) {
   const Graph recorded = import_nodes(nodes, roots, results);
   const std::uint32_t regions = count_regions(recorded);
-  const int levels = static_cast<int>(regions) + (policy.remat_cheap ? 1 : 2);
+  const auto levels = levels_of(regions, backend, policy);
   auto build = [&](int i) {
-    const Level level = level_at(i, regions, policy);
-    auto plan = plan_level(recorded, level, backend, policy);
-    plan->level_ = level.name;
+    auto plan = plan_level(recorded, levels[i], backend, policy);
+    plan->level_ = levels[i].name;
     return plan;
   };
   auto fits = [&](const Plan& plan) { return plan.peak(backend.compute_place()) <= policy.budget; };
-  if (policy.checkpoint_regions >= 0)
-    return build(std::min(levels - 1, policy.checkpoint_regions + (policy.remat_cheap ? 0 : 1)));
+  if (policy.checkpoint_regions >= 0) {
+    const int n = std::min(static_cast<int>(regions), policy.checkpoint_regions) + (policy.remat_cheap ? 0 : 1);
+    auto plan = build(n);
+    if (!fits(*plan)) refuse(*plan, backend, policy.budget);
+    return plan;
+  }
   auto best = build(0);
   if (fits(*best)) return best;
-  auto least = build(levels - 1);
-  if (!fits(*least)) {
-    const std::size_t need = std::min(least->peak(backend.compute_place()), best->peak(backend.compute_place()));
-    fail(ErrorKind::memory, "needs {} of working memory at the least, {} more than the budget of {}: use a smaller batch or "
-         "a shorter sequence, or raise --memory", mebibytes(need), mebibytes(need - policy.budget), mebibytes(policy.budget));
+  int low = 0, high = static_cast<int>(levels.size()) - 1;  // low does not fit, high does
+  auto chosen = build(high), least = chosen;
+  while (!fits(*chosen) && --high > 0) {  // the last level may need more than one before it
+    chosen = build(high);
+    if (chosen->peak(backend.compute_place()) < least->peak(backend.compute_place())) least = chosen;
   }
-  int low = 0, high = levels - 1;  // low does not fit, high does
-  auto chosen = least;
+  if (high <= 0) {
+    if (best->peak(backend.compute_place()) < least->peak(backend.compute_place())) least = best;
+    refuse(*least, backend, policy.budget);
+  }
   while (high - low > 1) {
     const int middle = (low + high) / 2;
     auto plan = build(middle);
@@ -66,6 +94,57 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
     }
   }
   return chosen;
+}
+
+std::vector<PeakItem> Plan::at_peak(Place place) const {
+  struct Live {
+    int first, last;
+    std::size_t bytes;
+  };
+  std::map<int, Live> values;  // by value number
+  for (int i = 0; i < static_cast<int>(steps_.size()); ++i) {
+    const Step& s = steps_[i];
+    auto here = [&](const Location& at) { return at.kind == Location::arena && at.place == place && at.value >= 0; };
+    for (const auto& at : s.in) {
+      if (!here(at)) continue;
+      const bool taken = std::any_of(s.out.begin(), s.out.end(), [&](const Location& o) { return here(o) && o.offset == at.offset; });
+      values.at(at.value).last = std::max(values.at(at.value).last, taken ? i - 1 : i);
+    }
+    for (const auto& at : s.out)
+      if (here(at)) values[at.value] = {i, i, at.bytes};
+  }
+  std::vector<std::int64_t> change(steps_.size() + 1);
+  auto workspace = [&](const Step& s) {
+    return s.workspace.kind == Location::arena && s.workspace.place == place ? s.workspace.bytes : 0;
+  };
+  for (const auto& [id, v] : values) {
+    change[v.first] += static_cast<std::int64_t>(v.bytes);
+    change[v.last + 1] -= static_cast<std::int64_t>(v.bytes);
+  }
+  std::int64_t live = 0, most = -1;
+  int peak = 0;
+  for (int i = 0; i < static_cast<int>(steps_.size()); ++i) {
+    live += change[i];
+    const std::int64_t all = live + static_cast<std::int64_t>(workspace(steps_[i]));
+    if (all > most) {
+      most = all;
+      peak = i;
+    }
+  }
+  std::map<std::string, PeakItem> items;
+  auto add = [&](const std::string& label, std::size_t bytes) {
+    PeakItem& item = items[label];
+    item.label = label;
+    item.bytes += bytes;
+    ++item.count;
+  };
+  for (const auto& [id, v] : values)
+    if (v.first <= peak && peak <= v.last) add(steps_[v.first].label, v.bytes);
+  if (!steps_.empty() && workspace(steps_[peak])) add("workspace of " + steps_[peak].label, workspace(steps_[peak]));
+  std::vector<PeakItem> sorted;
+  for (auto& [label, item] : items) sorted.push_back(item);
+  std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+  return sorted;
 }
 
 std::size_t Plan::peak(Place place) const {

@@ -37,6 +37,13 @@ struct Step {
   std::shared_ptr<ChainProgram> chain;
 };
 
+// What holds memory at a plan's peak: the results of one operation at one line of the program.
+struct PeakItem {
+  std::string label;
+  std::size_t bytes = 0;
+  int count = 0;
+};
+
 class Plan {
  public:
   // Plans the nodes (in record order) so that each root's value ends in its storage. Throws Error(memory) with advice when no
@@ -45,6 +52,8 @@ class Plan {
                                            std::span<const StorageRef> results, Backend& backend, const Policy& policy);
 
   std::size_t peak(Place place = {}) const;   // arena bytes
+  // What lives in the arena at the step that needs most of it, largest first; their sum is the peak less what placement wastes.
+  std::vector<PeakItem> at_peak(Place place = {}) const;
   std::span<const Step> steps() const { return steps_; }
   std::span<const StorageRef> storages() const { return storages_; }
   int events() const { return events_; }
@@ -57,6 +66,7 @@ class Plan {
 
  private:
   friend struct Placer;
+  friend struct PlanSurgery;  // tests corrupt a copy, to see that verify() notices
   std::vector<Step> steps_;
   std::vector<StorageRef> storages_;
   std::vector<std::pair<Place, std::size_t>> arenas_;

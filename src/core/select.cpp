@@ -33,6 +33,8 @@ struct Selector {
     copy.in = {v};
     copy.out = {spec(v)};
     copy.where = reader.where;
+    copy.region = reader.region;
+    copy.backward = reader.backward;
     copy.op = reader.op;
     const Value made{add_with_kernel(std::move(copy)), 0};
     contiguous_copies[v] = made;
@@ -45,6 +47,8 @@ struct Selector {
     GNode node;
     node.op = reader.op;
     node.where = reader.where;
+    node.region = reader.region;
+    node.backward = reader.backward;
     node.form = form;
     node.in = {v};
     node.out = {Spec{Shape{static_cast<std::int64_t>(form->bytes(spec(v)))}, DType::u8, nullptr}};

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "core/autograd.h"
+#include "core/executor.h"
 #include "core/leaf.h"
 
 namespace supersonic {
@@ -69,6 +70,7 @@ void Tape::append(Ref<Node> node) { nodes_.push_back(std::move(node)); }
 
 TapeScope::TapeScope() : outer_(&Tape::current()) {
   tape_.seq_ = outer_->seq_;
+  tape_.captured_ = true;
   current_tape = &tape_;
 }
 
@@ -114,6 +116,7 @@ Tensors record(const Op& op, const Attrs& attrs, Args in, Where where) {
   tape.append(node);
   Tensors out;
   for (int i = 0; i < node->num_outputs; ++i) out.emplace_back(node, i);
+  if (!tape.captured() && !op.traits.view && eager_mode()) eval();
   return out;
 }
 

@@ -13,6 +13,7 @@ class Tape {
   std::uint64_t next_seq() { return ++seq_; }
   std::uint32_t region() const { return region_; }
   std::uint32_t open_region();
+  bool captured() const { return captured_; }  // of a TapeScope
   void set_region(std::uint32_t id) { region_ = id; }
   void append(Ref<Node> node);
 
@@ -21,6 +22,7 @@ class Tape {
   std::vector<Ref<Node>> nodes_;
   std::uint64_t seq_ = 0;
   std::uint32_t region_ = 0, regions_ = 0;
+  bool captured_ = false;
 };
 
 // Records into a tape of its own while it lives: a capture, or a definition being expanded.

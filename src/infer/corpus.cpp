@@ -8,14 +8,16 @@
 
 namespace supersonic::infer {
 
-Corpus::Corpus(const std::string& model, std::string_view text, PerplexityOptions options) : options_(options) {
+Corpus::Corpus(const std::string& model, std::string_view text, PerplexityOptions options)
+    : options_(options) {
   const text::Tokenizer tokenizer = text::ModelText(model).tokenizer();
   tokens_ = tokenizer.encode(text);
   if (options_.llamacpp && tokenizer.adds_bos()) options_.bos = tokenizer.bos();
   windows_ = perplexity_windows(static_cast<std::int64_t>(tokens_.size()), options_);
   if (windows_.empty())
-    fail(ErrorKind::usage, "the text has {} tokens, a chunk {}: give a longer text or a smaller --ctx", tokens_.size(),
-         options_.context);
+    fail(ErrorKind::usage,
+         "the text has {} tokens, a chunk {}: give a longer text or a smaller --ctx",
+         tokens_.size(), options_.context);
 }
 
 std::span<const std::int32_t> Corpus::ids(std::size_t window) {

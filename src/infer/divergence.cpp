@@ -17,7 +17,8 @@ struct Normaliser {
 
 Normaliser normalise(std::span<const float> logits) {
   Normaliser n;
-  n.argmax = static_cast<std::size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  n.argmax =
+      static_cast<std::size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   n.top = logits[n.argmax];
   double sum = 0;
   for (const float x : logits) sum += std::exp(x - n.top);
@@ -35,9 +36,12 @@ double percentile(const std::vector<TokenDivergence>& sorted, double part) {
 
 }  // namespace
 
-TokenDivergence compare_logits(std::span<const float> logits, std::span<const float> reference, std::int32_t token) {
-  CHECK(logits.size() == reference.size(), "vocabularies of {} and {} tokens cannot be compared", logits.size(), reference.size());
-  CHECK(token >= 0 && static_cast<std::size_t>(token) < logits.size(), "token {} is not in a vocabulary of {}", token, logits.size());
+TokenDivergence compare_logits(std::span<const float> logits, std::span<const float> reference,
+                               std::int32_t token) {
+  CHECK(logits.size() == reference.size(), "vocabularies of {} and {} tokens cannot be compared",
+        logits.size(), reference.size());
+  CHECK(token >= 0 && static_cast<std::size_t>(token) < logits.size(),
+        "token {} is not in a vocabulary of {}", token, logits.size());
   const Normaliser q = normalise(logits), p = normalise(reference);
   TokenDivergence d;
   for (std::size_t i = 0; i < logits.size(); ++i) {
@@ -66,7 +70,8 @@ DivergenceSummary summarise(std::vector<TokenDivergence>& all) {
     nll += d.nll, reference_nll += d.reference_nll;
   }
   s.tokens = static_cast<std::int64_t>(all.size());
-  s.median = percentile(all, 0.5), s.p90 = percentile(all, 0.9), s.p99 = percentile(all, 0.99), s.p999 = percentile(all, 0.999);
+  s.median = percentile(all, 0.5), s.p90 = percentile(all, 0.9), s.p99 = percentile(all, 0.99),
+  s.p999 = percentile(all, 0.999);
   s.max = all.back().kl;
   s.rms_probability_change = std::sqrt(squares / n);
   s.ppl = std::exp(nll / n), s.reference_ppl = std::exp(reference_nll / n);

@@ -1,5 +1,5 @@
-// How far one model's next-token distribution is from another's: Kullback-Leibler divergence and what goes with it, token by token,
-// as llama-perplexity --kl-divergence reports it.
+// How far one model's next-token distribution is from another's: Kullback-Leibler divergence and
+// what goes with it, token by token, as llama-perplexity --kl-divergence reports it.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -14,7 +14,8 @@ struct TokenDivergence {
   bool same_top = false;
 };
 // Logits (vocab) f32 of both models, and the token that came.
-TokenDivergence compare_logits(std::span<const float> logits, std::span<const float> reference, std::int32_t token);
+TokenDivergence compare_logits(std::span<const float> logits, std::span<const float> reference,
+                               std::int32_t token);
 
 struct DivergenceSummary {
   std::int64_t tokens = 0;

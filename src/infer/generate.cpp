@@ -10,13 +10,20 @@ namespace supersonic::infer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
-// Bytes of the answer on their way to the reader: ids -> characters -> what no stop string can begin in.
+// Bytes of the answer on their way to the reader: ids -> characters -> what no stop string can
+// begin in.
 class Outlet {
  public:
-  Outlet(const text::Tokenizer& tokenizer, const GenerateOptions& options, const Generator::Show& show, std::string& text)
-      : decoder_(tokenizer, !options.show_special), matcher_(options.stops), show_(show), text_(text) {}
+  Outlet(const text::Tokenizer& tokenizer, const GenerateOptions& options,
+         const Generator::Show& show, std::string& text)
+      : decoder_(tokenizer, !options.show_special),
+        matcher_(options.stops),
+        show_(show),
+        text_(text) {}
   // False once a stop string is complete.
   bool push(std::int32_t id) {
     pass(matcher_.push(decoder_.push(id)));
@@ -47,14 +54,16 @@ std::string_view name_of(Finish finish) {
   return names[static_cast<int>(finish)];
 }
 
-Generator::Generator(const models::Model& model, Session& session, const text::Tokenizer& tokenizer, GenerateOptions options)
+Generator::Generator(const models::Model& model, Session& session, const text::Tokenizer& tokenizer,
+                     GenerateOptions options)
     : model_(model), session_(session), tokenizer_(tokenizer), options_(std::move(options)) {}
 
 // At least the prompt's last token is fed, since its logits are wanted.
 std::size_t Generator::keep_common(std::span<const std::int32_t> prompt, bool reuse) {
   std::size_t same = 0;
   if (reuse)
-    while (same + 1 < prompt.size() && same < cached_.size() && cached_[same] == prompt[same]) ++same;
+    while (same + 1 < prompt.size() && same < cached_.size() && cached_[same] == prompt[same])
+      ++same;
   session_.rewind(static_cast<std::int64_t>(same));
   cached_.resize(same);
   return same;
@@ -63,7 +72,8 @@ std::size_t Generator::keep_common(std::span<const std::int32_t> prompt, bool re
 Generation Generator::run(std::span<const std::int32_t> prompt, const Show& show, bool reuse) {
   CHECK(!prompt.empty(), "nothing to continue: the prompt has no tokens");
   if (static_cast<std::int64_t>(prompt.size()) > session_.capacity())
-    fail(ErrorKind::usage, "the prompt has {} tokens, the context holds {}: shorten it or raise --ctx", prompt.size(),
+    fail(ErrorKind::usage,
+         "the prompt has {} tokens, the context holds {}: shorten it or raise --ctx", prompt.size(),
          session_.capacity());
   Generation g;
   g.prompt_tokens = static_cast<std::int64_t>(prompt.size());
@@ -93,7 +103,8 @@ Generation Generator::run(std::span<const std::int32_t> prompt, const Show& show
       g.finish = Finish::stop;
       break;
     }
-    if (options_.max_tokens >= 0 && static_cast<std::int64_t>(g.ids.size()) >= options_.max_tokens) break;
+    if (options_.max_tokens >= 0 && static_cast<std::int64_t>(g.ids.size()) >= options_.max_tokens)
+      break;
     if (session_.position() >= session_.capacity()) break;
     if (interrupted()) {
       g.finish = Finish::interrupted;

@@ -18,11 +18,15 @@ std::string messages_to_json(const std::vector<Message>& messages) {
 std::vector<Message> messages_from_json(std::string_view json, const std::string& source) {
   const Json all = Json::parse(json, nullptr, false);
   const Json* list = all.is_object() && all.contains("messages") ? &all["messages"] : &all;
-  CHECK_FILE(list->is_array(), "{}: is not a conversation: a JSON list of {{\"role\", \"content\"}} was expected", source);
+  CHECK_FILE(list->is_array(),
+             "{}: is not a conversation: a JSON list of {{\"role\", \"content\"}} was expected",
+             source);
   std::vector<Message> out;
   for (const Json& m : *list) {
-    CHECK_FILE(m.is_object() && m.contains("role") && m.contains("content") && m["role"].is_string() && m["content"].is_string(),
-               "{}: message {} has no \"role\" and \"content\" of plain text", source, out.size() + 1);
+    CHECK_FILE(m.is_object() && m.contains("role") && m.contains("content") &&
+                   m["role"].is_string() && m["content"].is_string(),
+               "{}: message {} has no \"role\" and \"content\" of plain text", source,
+               out.size() + 1);
     out.push_back({m["role"], m["content"]});
   }
   return out;
@@ -41,7 +45,9 @@ std::vector<std::int32_t> Prompter::raw(std::string_view text, bool parse_specia
 
 std::vector<std::int32_t> Prompter::chat(std::string_view json) const {
   if (!template_)
-    fail(ErrorKind::usage, "{}: has no chat template: use --raw, and write the prompt as this model expects it", source_.path());
+    fail(ErrorKind::usage,
+         "{}: has no chat template: use --raw, and write the prompt as this model expects it",
+         source_.path());
   text::Heap heap;
   text::ChatInput input = text::parse_chat_input(json, heap);
   input.bos_token = source_.bos_text(), input.eos_token = source_.eos_text();

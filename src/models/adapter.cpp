@@ -15,7 +15,8 @@ using io::QkLayout;
 
 constexpr std::string_view kWeight = ".weight";
 
-// What a module's name in a file says: the module as Hugging Face calls it, and how its q or k rows are ordered there.
+// What a module's name in a file says: the module as Hugging Face calls it, and how its q or k rows
+// are ordered there.
 struct Named {
   std::string module;
   QkLayout layout = QkLayout::half_split;
@@ -38,7 +39,9 @@ std::int64_t rotated_heads(const Model& model, const std::string& module) {
   return 0;
 }
 
-QkLayout layout_of(const Model& model) { return model.interleaved_rope ? QkLayout::interleaved : QkLayout::half_split; }
+QkLayout layout_of(const Model& model) {
+  return model.interleaved_rope ? QkLayout::interleaved : QkLayout::half_split;
+}
 
 nn::Linear* find_linear(Model& model, const std::string& module) {
   for (nn::Linear* l : model.linears())
@@ -46,36 +49,44 @@ nn::Linear* find_linear(Model& model, const std::string& module) {
   return nullptr;
 }
 
-nn::Linear& match(Model& model, const io::LoraModule& m, const std::string& module, const std::string& source) {
+nn::Linear& match(Model& model, const io::LoraModule& m, const std::string& module,
+                  const std::string& source) {
   nn::Linear* l = find_linear(model, module);
   CHECK_FILE(l,
-             "{}: the adapter changes '{}', which this model has not or which cannot be adapted here: q_proj, k_proj, v_proj, o_proj, "
+             "{}: the adapter changes '{}', which this model has not or which cannot be adapted "
+             "here: q_proj, k_proj, v_proj, o_proj, "
              "gate_proj, up_proj and down_proj of {} layers can",
              source, m.name.substr(0, 200), model.layers.size());
   const Shape& w = l->weight->spec.shape;
   CHECK_FILE(m.out == w[0] && m.in == w[1],
-             "{}: module '{}' adapts a matrix of {} x {}, the model's is {} x {}: the adapter belongs to another model", source,
-             m.name.substr(0, 200), m.out, m.in, w[0], w[1]);
+             "{}: module '{}' adapts a matrix of {} x {}, the model's is {} x {}: the adapter "
+             "belongs to another model",
+             source, m.name.substr(0, 200), m.out, m.in, w[0], w[1]);
   CHECK_FILE(l->lora < 0, "{}: module '{}' is there twice", source, module);
   return *l;
 }
 
-void reorder(std::vector<float>& b, const Model& model, const std::string& module, QkLayout from, QkLayout to) {
+void reorder(std::vector<float>& b, const Model& model, const std::string& module, QkLayout from,
+             QkLayout to) {
   const std::int64_t heads = rotated_heads(model, module);
   if (heads && from != to) io::to_qk_layout(b, heads, model.config.head_dim, to);
 }
 
-std::string architecture_of(const Model& model) { return model.config.family == io::Family::qwen2 ? "qwen2" : "llama"; }
+std::string architecture_of(const Model& model) {
+  return model.config.family == io::Family::qwen2 ? "qwen2" : "llama";
+}
 
 }  // namespace
 
-nn::LoraSet attach_adapter(Model& model, const io::LoraAdapter& adapter, const std::string& source, bool train) {
+nn::LoraSet attach_adapter(Model& model, const io::LoraAdapter& adapter, const std::string& source,
+                           bool train) {
   for (nn::Linear* l : model.linears()) l->lora = -1;
   nn::LoraSet set;
   for (const io::LoraModule& m : adapter.modules) {
     const std::string module = named(model, m.name).module;
     nn::Linear& l = match(model, m, module, source);
-    l.lora = set.add(module, m.rank, m.in, m.out, static_cast<float>(io::lora_scale(adapter.config, m)));
+    l.lora =
+        set.add(module, m.rank, m.in, m.out, static_cast<float>(io::lora_scale(adapter.config, m)));
   }
   CHECK_FILE(!set.slots.empty(), "{}: the adapter is empty", source);
   set.allocate(train);
@@ -90,7 +101,8 @@ nn::LoraSet attach_adapter(Model& model, const io::LoraAdapter& adapter, const s
   return set;
 }
 
-io::LoraAdapter extract_adapter(const Model& model, const nn::LoraSet& set, const io::LoraConfig& config) {
+io::LoraAdapter extract_adapter(const Model& model, const nn::LoraSet& set,
+                                const io::LoraConfig& config) {
   io::LoraAdapter out;
   out.config = config;
   for (std::size_t i = 0; i < set.slots.size(); ++i) {
@@ -106,7 +118,8 @@ io::LoraAdapter extract_adapter(const Model& model, const nn::LoraSet& set, cons
     reorder(m.b, model, m.name, layout_of(model), QkLayout::half_split);
     out.modules.push_back(std::move(m));
   }
-  std::sort(out.modules.begin(), out.modules.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::sort(out.modules.begin(), out.modules.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
   if (out.config.rank == 0 && !out.modules.empty()) {
     out.config.rank = out.modules.front().rank;
     out.config.alpha = out.modules.front().alpha;
@@ -115,16 +128,21 @@ io::LoraAdapter extract_adapter(const Model& model, const nn::LoraSet& set, cons
 }
 
 io::LoraAdapter read_adapter(const std::string& path, const Model& model) {
-  CHECK_FILE(fs::exists(path), "{}: no such adapter: give a PEFT folder, a GGUF adapter or the output folder of a training run", path);
+  CHECK_FILE(fs::exists(path),
+             "{}: no such adapter: give a PEFT folder, a GGUF adapter or the output folder of a "
+             "training run",
+             path);
   if (fs::is_directory(path)) {
     for (const fs::path& folder : {fs::path(path), fs::path(path) / "adapter"})
       if (fs::exists(folder / "adapter_config.json")) return io::read_peft_adapter(folder.string());
-    fail(ErrorKind::bad_file, "{}: holds no adapter_config.json, nor does its subfolder 'adapter'", path);
+    fail(ErrorKind::bad_file, "{}: holds no adapter_config.json, nor does its subfolder 'adapter'",
+         path);
   }
   const io::GgufFile file = io::GgufFile::open(path);
   CHECK_FILE(io::is_gguf_adapter(file), "{}: is a model, not an adapter", path);
   io::GgufAdapter read = io::read_gguf_adapter(file);
-  CHECK_FILE(read.architecture == architecture_of(model), "{}: is an adapter of architecture '{}', the model is of '{}'", path,
+  CHECK_FILE(read.architecture == architecture_of(model),
+             "{}: is an adapter of architecture '{}', the model is of '{}'", path,
              read.architecture, architecture_of(model));
   return std::move(read.adapter);
 }

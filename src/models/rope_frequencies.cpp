@@ -41,7 +41,9 @@ std::vector<float> rope_frequencies(const io::ModelConfig& c, float& magnitude) 
     magnitude = static_cast<float>(s.attention_factor > 0 ? s.attention_factor : 0.1 * std::log(s.factor) + 1);
   }
   for (std::int64_t i = 0; i < half; ++i) {
-    double f = 1.0 / std::pow(c.rope_theta, 2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim));
+    // In fp32, as the models were trained: at position p a frequency's last bit is p bits of the angle's.
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(c.head_dim);
+    double f = 1.0f / std::pow(static_cast<float>(c.rope_theta), exponent);
     if (s.kind == Kind::linear) f /= s.factor;
     if (s.kind == Kind::llama3) f = llama3(f, s, original);
     if (s.kind == Kind::yarn) {

@@ -18,7 +18,7 @@ void Embedding::infer(Infer& i) {
 }
 
 Tensors Embedding::define(const Embedding& a, Args in) {
-  const DType dtype = static_cast<DType>(a.dtype), wide = dtype == DType::f64 ? DType::f64 : DType::f32;
+  const DType dtype = static_cast<DType>(a.dtype), wide = dtype == DType::f64 || in[0].dtype() == DType::f64 ? DType::f64 : DType::f32;
   const std::int64_t v = in[0].dim(0), t = in[1].dim(0);
   const Tensor one_hot = equal(reshape(iota(v, wide), {1, v}), cast(reshape(in[1], {t, 1}), wide));
   return {cast(batch_matmul(one_hot, dequantize(in[0], wide)), dtype)};

@@ -93,28 +93,51 @@ Bpe::Bpe(const BpeSpec& spec, bool raw_bytes) : spec_(spec), raw_bytes_(raw_byte
       if (!unmap_bytes(spec_.tokens[id], raw_tokens_[id])) raw_tokens_[id].clear();
     raw_index_.build(raw_tokens_);
   }
-  fill_widths();
+  study_merges();
 }
 
-void Bpe::fill_widths() {
+void Bpe::study_merges() {
   widths_.assign(spec_.tokens.size(), 0);
+  // A token covers what it spells, unless an unknown, a byte token or an affix is part of it.
   if (!spec_.subword_prefix.empty() || !spec_.word_suffix.empty()) return;
+  std::vector<uint8_t> odd(widths_.size(), 0);
+  for (const int32_t id : fallback_ids_)
+    if (id >= 0) odd[static_cast<size_t>(id)] = 1;
+  if (unk_ >= 0) odd[static_cast<size_t>(unk_)] = 1;
+  for (const MergeRule& m : spec_.merges)
+    if (odd[static_cast<size_t>(m.left)] || odd[static_cast<size_t>(m.right)]) return;
+  const bool no_gaps = std::all_of(std::begin(fallback_ids_), std::end(fallback_ids_),
+                                   [](int32_t id) { return id >= 0; });
+  if (no_gaps && !raw_bytes_ && !spec_.ignore_merges) cuts_.build(spec_);
   std::string bytes;
   for (size_t id = 0; id < widths_.size(); ++id) {
     bytes.clear();
-    if (!raw_bytes_)
+    if (odd[id])
+      widths_[id] = static_cast<int32_t>(id) != unk_;
+    else if (!raw_bytes_)
       widths_[id] = static_cast<uint32_t>(spec_.tokens[id].size());
     else if (unmap_bytes(spec_.tokens[id], bytes))
       widths_[id] = static_cast<uint32_t>(bytes.size());
   }
-  for (const int32_t id : fallback_ids_)
-    if (id >= 0) widths_[static_cast<size_t>(id)] = 1;
-  if (unk_ >= 0) widths_[static_cast<size_t>(unk_)] = 0;
 }
 
 void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
-  if (word.size() > sizeof(BpeScratch::CachedWord::bytes))
-    return encode_uncached(word, scratch, out);
+  constexpr size_t kCached = sizeof(BpeScratch::CachedWord::bytes);
+  if (word.size() <= kCached) return encode_cached(word, scratch, out);
+  if (cuts_.empty()) return encode_uncached(word, scratch, out);
+  for (size_t at = 0; at < word.size();) {
+    const size_t end = cuts_.part_end(word, at);
+    const std::string_view part = word.substr(at, end - at);
+    if (part.size() <= kCached)
+      encode_cached(part, scratch, out);
+    else
+      encode_uncached(part, scratch, out);
+    at = end;
+  }
+}
+
+void Bpe::encode_cached(std::string_view word, BpeScratch& scratch,
+                        std::vector<int32_t>& out) const {
   if (scratch.cache.empty()) scratch.cache.resize(kCacheSlots);
   BpeScratch::CachedWord& slot = scratch.cache[hash_bytes(word) >> 30 & (kCacheSlots - 1)];
   if (slot.size != word.size() || std::memcmp(slot.bytes, word.data(), word.size()) != 0) {

@@ -9,6 +9,7 @@
 
 #include "text/origin.h"
 #include "text/tokenizer_spec.h"
+#include "text/word_cuts.h"
 
 namespace supersonic::text {
 
@@ -84,8 +85,9 @@ class Bpe {
   int32_t find(std::string_view token) const { return index_.find(token); }
 
  private:
+  void encode_cached(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
   void encode_uncached(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
-  void fill_widths();
+  void study_merges();
   void start(std::string_view word, BpeScratch& scratch) const;
   void start_bytes(std::string_view word, BpeScratch& scratch) const;
   void start_characters(std::string_view word, BpeScratch& scratch) const;
@@ -100,8 +102,8 @@ class Bpe {
   int32_t byte_ids_[256];      // raw byte -> id of its mapped character
   int32_t fallback_ids_[256];  // byte -> id of <0xXX>
   int32_t unk_ = -1;
-  std::vector<uint32_t>
-      widths_;  // by id: bytes of a word that it covers; 0 where that depends on the word
+  std::vector<uint32_t> widths_;  // by id: bytes of a word that it covers; 0: depends on the word
+  WordCuts cuts_;                 // empty where a cut might change the ids
 };
 
 }  // namespace supersonic::text

@@ -33,6 +33,8 @@ class ModelText {
   // The template called `name`, else null; models with one template call it "default".
   std::unique_ptr<ChatTemplate> chat_template(std::string_view name = "default") const;
   std::vector<std::string> template_names() const;
+  // The text of that template; empty when there is none.
+  std::string_view template_source(std::string_view name = "default") const;
 
   // What the template's bos_token and eos_token stand for; empty when the model has none.
   std::string bos_text() const { return special_text(true); }
@@ -49,7 +51,6 @@ class ModelText {
 
  private:
   std::string special_text(bool bos) const;
-  std::string_view template_source(std::string_view name) const;
 
   std::string path_;
   std::unique_ptr<io::GgufFile> owned_;

@@ -59,6 +59,39 @@ size_t segment_end(std::string_view text, size_t begin) {
   return static_cast<size_t>(p - text.data());
 }
 
+// Where [begin, end) can be cut so that its parts' forms make up the whole's form; `end` where no
+// cut was found.
+size_t find_cut(std::string_view text, size_t begin, size_t end, std::string_view form,
+                int options) {
+  constexpr size_t kLongest =
+      64;  // bytes; a longer run of marks is left whole, since each cut is tried
+  if (end - begin > kLongest) return end;
+  for (size_t cut = begin;;) {
+    cut += utf8_length(static_cast<unsigned char>(text[cut]));
+    if (cut >= end) return end;
+    const std::string left = unicode_form(text.substr(begin, cut - begin), options);
+    if (!form.starts_with(left)) continue;
+    if (form.substr(left.size()) == unicode_form(text.substr(cut, end - cut), options)) return cut;
+  }
+}
+
+// [begin, end) becomes `form`, in parts as small as can be.
+void rewrite_segment(std::string_view text, size_t begin, size_t end, std::string form, int options,
+                     Rewriter& out) {
+  while (begin < end) {
+    const size_t cut = find_cut(text, begin, end, form, options);
+    const std::string_view part = text.substr(begin, cut - begin);
+    const std::string rest = cut < end ? unicode_form(text.substr(cut, end - cut), options) : "";
+    form.resize(form.size() - rest.size());
+    if (form == part)
+      out.copy(begin, cut);
+    else
+      out.replace(begin, cut, form);
+    form = rest;
+    begin = cut;
+  }
+}
+
 void rewrite_stretch(std::string_view text, size_t begin, size_t end, int options, Rewriter& out) {
   const std::string_view part = text.substr(begin, end - begin);
   const std::string form = unicode_form(part, options);
@@ -76,10 +109,7 @@ void rewrite_stretch(std::string_view text, size_t begin, size_t end, int option
   }
   if (!same || joined != form.size()) return out.replace(begin, end, form);
   for (size_t at = begin; const auto& [stop, piece] : segments) {
-    if (piece == text.substr(at, stop - at))
-      out.copy(at, stop);
-    else
-      out.replace(at, stop, piece);
+    rewrite_segment(text, at, stop, piece, options, out);
     at = stop;
   }
 }

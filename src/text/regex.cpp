@@ -5,15 +5,12 @@
 #include <pcre2.h>
 
 #include "core/error.h"
+#include "text/regex_classes.h"
 #include "text/unicode.h"
 
 namespace supersonic::text {
 namespace {
 
-// White_Space: PCRE2's own \s also takes U+180E.
-constexpr const char* kSpaceItems =
-    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
-constexpr const char* kWordItems = "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}";
 constexpr uint32_t kMatchLimit = 50'000'000, kDepthLimit = 1'000'000, kHeapLimitKiB = 256 * 1024;
 
 class Translator {
@@ -54,10 +51,12 @@ class Translator {
     }
   }
 
-  // {m,n}+ repeats the interval in Ruby's syntax; PCRE2 would read a possessive interval. {,n} starts at 0.
+  // {m,n}+ repeats the interval in Ruby's syntax; PCRE2 would read a possessive interval. {,n}
+  // starts at 0.
   bool interval() {
     size_t j = i_ + 1;
-    while (j < in_.size() && (std::isdigit(static_cast<unsigned char>(in_[j])) || in_[j] == ',')) ++j;
+    while (j < in_.size() && (std::isdigit(static_cast<unsigned char>(in_[j])) || in_[j] == ','))
+      ++j;
     if (j >= in_.size() || in_[j] != '}' || j == i_ + 1) return false;
     std::string body(in_.substr(i_ + 1, j - i_ - 1));
     if (body[0] == ',') body = "0" + body;
@@ -71,48 +70,58 @@ class Translator {
     return true;
   }
 
+  // \p{..} and \P{..}: a category by its short name, from our table; what else there is (scripts)
+  // is PCRE2's.
+  bool property(bool in_class) {
+    const size_t end = in_.find('}', i_);
+    CHECK_FILE(end != in_.npos, "{}: the regular expression has an open \\{}{{", where_,
+               in_[i_ + 1]);
+    std::string_view name = in_.substr(i_ + 3, end - i_ - 3);
+    bool negate = in_[i_ + 1] == 'P';
+    if (name.starts_with('^')) negate = !negate, name.remove_prefix(1);
+    const uint32_t mask = category_by_name(name);
+    if (!mask) return false;
+    out_ += in_class ? category_items(mask, negate)
+                     : (negate ? "[^" : "[") + category_items(mask, false) + "]";
+    i_ = end + 1;
+    return true;
+  }
+
+  void copy_escape() {  // as it stands, with the braces that may follow
+    const auto c = static_cast<unsigned char>(in_[i_ + 1]);
+    size_t n = 1 + utf8_length(c);
+    if ((c == 'p' || c == 'P' || c == 'x') && in_.substr(i_ + 2, 1) == "{")
+      n = in_.find('}', i_) + 1 - i_;
+    out_.append(in_.substr(i_, n));
+    i_ += std::min(n, in_.size() - i_);
+  }
+
   void escape(bool in_class) {
     CHECK_FILE(i_ + 1 < in_.size(), "{}: the regular expression ends in a backslash", where_);
     const char c = in_[i_ + 1];
-    const auto set = [&](const std::string& items, bool negate) {
-      CHECK_FILE(!(in_class && negate), "{}: \\{} inside a character class is not supported", where_, c);
-      out_ += in_class ? items : (negate ? "[^" : "[") + items + "]";
+    if ((c == 'p' || c == 'P') && in_.substr(i_ + 2, 1) == "{") {
+      if (!property(in_class)) copy_escape();
+      return;
+    }
+    // Outside a class a negated set is a negated class; inside, its complement is written out.
+    const bool upper = c < 'a', negate = upper && in_class;
+    const auto set = [&](const std::string& items) {
+      out_ += in_class ? items : (upper ? "[^" : "[") + items + "]";
       i_ += 2;
     };
-    if (c == 's') return set(kSpaceItems, false);
-    if (c == 'w') return set(kWordItems, false);
-    if (c == 'h') return set("0-9a-fA-F", false);
-    if (c == 'S' && in_class) return not_space_in_class();
-    if (c == 'S') return set(kSpaceItems, true);
-    if (c == 'W') return set(kWordItems, true);
-    if (c == 'H') return set("0-9a-fA-F", true);
+    if (c == 's' || c == 'S') return set(category_items(kSpace, negate));
+    if (c == 'w' || c == 'W') return set(word_items(negate));
+    if (c == 'd' || c == 'D') return set(category_items(category_mask(Nd), negate));
+    if (c == 'h' || c == 'H') return set(negate ? "\\x{0}-/:-@G-`g-\\x{10ffff}" : "0-9a-fA-F");
     if ((c == 'b' || c == 'B') && !in_class) {
-      const std::string word = std::string("[") + kWordItems + "]", at_edge = "(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + ")";
-      out_ += c == 'b' ? "(?:" + at_edge + ")" : "(?!" + at_edge + ")";
+      const std::string word = "[" + word_items(false) + "]";
+      const std::string edge =
+          "(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + ")";
+      out_ += (c == 'b' ? "(?:" : "(?!") + edge + ")";
       i_ += 2;
       return;
     }
-    if ((c == 'p' || c == 'P') && in_.substr(i_ + 2, 1) == "{") {
-      const size_t end = in_.find('}', i_);
-      CHECK_FILE(end != in_.npos, "{}: the regular expression has an open \\{}{{", where_, c);
-      out_.append(in_.substr(i_, end + 1 - i_));
-      i_ = end + 1;
-      return;
-    }
-    if (c == 'd' || c == 'D') {
-      out_ += c == 'd' ? "\\p{Nd}" : "\\P{Nd}";
-      i_ += 2;
-      return;
-    }
-    const size_t n = 1 + utf8_length(static_cast<unsigned char>(c));
-    out_.append(in_.substr(i_, n));
-    i_ += n;
-  }
-
-  void not_space_in_class() {  // the complement of kSpaceItems, as ranges
-    out_ += "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"
-            "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}";
-    i_ += 2;
+    copy_escape();
   }
 
   void char_class() {
@@ -127,11 +136,13 @@ class Translator {
       } else if (in_[i_] == '[') {
         if (in_.substr(i_, 2) == "[:") {
           const size_t end = in_.find(":]", i_ + 2);  // a POSIX class is the same in both
-          CHECK_FILE(end != in_.npos, "{}: the regular expression has an open character class", where_);
+          CHECK_FILE(end != in_.npos, "{}: the regular expression has an open character class",
+                     where_);
           out_.append(in_.substr(i_, end + 2 - i_));
           i_ = end + 2;
         } else {
-          // A nested set cannot be written in PCRE2; a bracket that stands for itself is escaped in every pattern in use.
+          // A nested set cannot be written in PCRE2; a bracket that stands for itself is escaped in
+          // every pattern in use.
           fail(ErrorKind::bad_file, "{}: a set inside a character class is not supported", where_);
         }
       } else {
@@ -152,7 +163,9 @@ class Translator {
 
 }  // namespace
 
-std::string to_pcre2(std::string_view pattern, std::string_view where) { return Translator(pattern, where).run(); }
+std::string to_pcre2(std::string_view pattern, std::string_view where) {
+  return Translator(pattern, where).run();
+}
 
 struct Regex::Impl {
   pcre2_code* code = nullptr;
@@ -165,19 +178,21 @@ struct Regex::Impl {
 };
 
 Regex::Regex(std::string_view pattern, std::string_view where) : impl_(std::make_unique<Impl>()) {
-  CHECK_FILE(pattern.size() <= 65536, "{}: a regular expression of {} bytes is too long", where, pattern.size());
+  CHECK_FILE(pattern.size() <= 65536, "{}: a regular expression of {} bytes is too long", where,
+             pattern.size());
   CHECK_FILE(valid_utf8(pattern), "{}: the regular expression is not UTF-8", where);
   impl_->where = where;
   const std::string text = to_pcre2(pattern, where);
   int error = 0;
   PCRE2_SIZE offset = 0;
   impl_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr);
+                              PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+                              &error, &offset, nullptr);
   if (!impl_->code) {
     PCRE2_UCHAR message[160];
     pcre2_get_error_message(error, message, sizeof message);
-    fail(ErrorKind::bad_file, "{}: the regular expression is not valid at byte {}: {}", where, offset,
-         reinterpret_cast<const char*>(message));
+    fail(ErrorKind::bad_file, "{}: the regular expression is not valid at byte {}: {}", where,
+         offset, reinterpret_cast<const char*>(message));
   }
   pcre2_jit_compile(impl_->code, PCRE2_JIT_COMPLETE);  // where there is no JIT the interpreter runs
   impl_->context = pcre2_match_context_create(nullptr);
@@ -198,14 +213,19 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
   bool matched_before = false;
   size_t from = 0, last_end = 0;
   while (from <= text.size()) {
-    int rc = pcre2_match(impl_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, data.get(), impl_->context);
+    int rc = pcre2_match(impl_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, data.get(),
+                         impl_->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)  // the interpreter keeps its state on the heap
-      rc = pcre2_match(impl_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data.get(), impl_->context);
+      rc = pcre2_match(impl_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                       data.get(), impl_->context);
     if (rc == PCRE2_ERROR_NOMATCH) return;
-    CHECK_FILE(rc >= 0, "{}: the regular expression takes too many steps on this text (PCRE2 error {})", impl_->where, rc);
+    CHECK_FILE(rc >= 0,
+               "{}: the regular expression takes too many steps on this text (PCRE2 error {})",
+               impl_->where, rc);
     const PCRE2_SIZE* span = pcre2_get_ovector_pointer(data.get());
     const size_t begin = span[0], end = span[1];
-    CHECK_FILE(begin <= end, "{}: the regular expression moves its start behind its end", impl_->where);
+    CHECK_FILE(begin <= end, "{}: the regular expression moves its start behind its end",
+               impl_->where);
     if (begin == end && matched_before && last_end == end) {
       if (from >= text.size()) return;
       from += utf8_length(static_cast<unsigned char>(text[from]));

@@ -1,20 +1,24 @@
 """Our tokenizer against the `tokenizers` package, live: small vocabularies trained here for each pipeline shape, and real ones
 where SUPERSONIC_TOKENIZER_DATA names a folder of tokenizer.json files (*.json) and of GGUF keys (keys/*.json).
 
-    SUPERSONIC_BIN=build/release/bin pytest tests/py/test_tokenizer.py      SUPERSONIC_FUZZ_STRINGS=20000 for the long run
+The program tokenizer_probe is looked for in build/release/bin, or where SUPERSONIC_PROBE_DIR says; SUPERSONIC_FUZZ_STRINGS=20000
+makes the long run.
 """
 import glob
 import json
 import os
+import pathlib
 import random
 import subprocess
+import unicodedata
 
 import pytest
 
 tokenizers = pytest.importorskip("tokenizers")
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 
-PROBE = os.path.join(os.environ.get("SUPERSONIC_BIN", "build/release/bin"), "tokenizer_probe")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROBE = pathlib.Path(os.environ.get("SUPERSONIC_PROBE_DIR", ROOT / "build/release/bin")) / "tokenizer_probe"
 STRINGS = int(os.environ.get("SUPERSONIC_FUZZ_STRINGS", "1500"))
 DATA = os.environ.get("SUPERSONIC_TOKENIZER_DATA", "")
 SPECIALS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<unk>", "<|endoftext|>"]
@@ -231,6 +235,50 @@ def test_streamed_text_equals_decoded_text(tmp_path):
         streamed = ask(["json", str(path)], [{"stream": i} for i in ids])
         bad = [(i, a, oracle.decode(i)) for i, a in zip(ids, streamed) if a != oracle.decode(i)]
         assert not bad, f"{name}: {len(bad)} differ, first: {bad[0]!r}"
+
+
+def byte_ends(oracle, text):
+    """One past each id's last byte, from the package's offsets, which count characters and include the cut one."""
+    at = [0]
+    for c in text:
+        at.append(at[-1] + len(c.encode()))
+    ends = [at[end] for _, end in oracle.encode(text, add_special_tokens=False).offsets]
+    return [max(ends[: i + 1]) for i in range(len(ends))]
+
+
+def whole_characters(text, ends):
+    data = text.encode()
+    return [next(e for e in range(end, len(data) + 1) if e == len(data) or data[e] & 0xC0 != 0x80) for end in ends]
+
+
+def after_marks(text, end):
+    """The end of the combining marks that go on at byte `end`: where normalization reorders them, no single one is the source."""
+    at = len(text.encode()[:end].decode())
+    while at < len(text) and unicodedata.combining(text[at]):
+        at += 1
+    return len(text[:at].encode())
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_each_id_ends_where_the_package_says(name, tmp_path):
+    oracle = PIPELINES[name]()
+    oracle.post_processor = None  # ByteLevel's and templates' would move offsets
+    path = tmp_path / "tokenizer.json"
+    oracle.save(str(path))
+    strings = [t for t in texts("ends" + name, 400) if t]
+    requests = [{"spans": [[t, True]], "ends": True} for t in strings]
+    bad = []
+    for text, got in zip(strings, ask(["json", str(path)], requests)):
+        ids, ends = got["ids"], got["ends"]
+        wanted = byte_ends(oracle, text)
+        assert len(ids) == len(ends) and ends == sorted(ends)
+        if ids:
+            assert ends[-1] == len(text.encode())
+            wanted[-1] = ends[-1]  # the last one also takes what vanished behind it
+        got_whole = whole_characters(text, ends)
+        if len(ids) != len(wanted) or any(not e <= mine <= after_marks(text, e) for mine, e in zip(got_whole, wanted)):
+            bad.append((text, list(zip(map(oracle.id_to_token, ids), got_whole, wanted))))
+    assert not bad, f"{len(bad)} of {len(strings)} differ, first: {bad[0]!r}"
 
 
 @pytest.mark.parametrize("path", sorted(glob.glob(os.path.join(DATA, "*.json"))) if DATA else [])

@@ -53,6 +53,39 @@ TEST(Tokenizer, UserTextNeverMakesSpecialTokensUnlessAsked) {
   EXPECT_EQ(out.ends, (std::vector<uint32_t>{3, 5, 14}));
 }
 
+std::vector<uint32_t> ends(const Tokenizer& t, std::string_view text) {
+  const TextSpan all[] = {{0, text.size(), true}};
+  Encoded out;
+  t.encode_spans(text, all, out);
+  return out.ends;
+}
+
+// SentencePiece in small: a space in front, byte fallback, unknown characters fused.
+const std::string kPieces = R"({"added_tokens":[{"id":8,"content":"<s>","special":true,"normalized":false}],
+  "normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"\u2581"},
+    {"type":"Replace","pattern":{"String":" "},"content":"\u2581"}]},
+  "model":{"type":"BPE","unk_token":"?","fuse_unk":true,"byte_fallback":true,
+    "vocab":{"?":0,"\u2581":1,"a":2,"\u2581a":3,"\u00e9":4,"<0xC3>":5,"<0xA8>":6,"aa":7},
+    "merges":["\u2581 a","a a"]}})";
+
+TEST(Tokenizer, EndsAreThoseOfTheGivenText) {
+  using Ends = std::vector<uint32_t>;
+  const auto t = Tokenizer::from_json(kPieces);
+  EXPECT_EQ(ends(t, "a a"), (Ends{1, 3}));                  // the space in front joins the first letter
+  EXPECT_EQ(ends(t, "\xC3\xA9 a"), (Ends{1, 2, 4}));        // alone, it counts with the byte behind it
+  EXPECT_EQ(ends(t, "a\xC3\xA8"), (Ends{1, 2, 3}));         // byte tokens cut a character
+  EXPECT_EQ(ends(t, "a\xF0\x9F\x98\x80zz a"), (Ends{1, 7, 9}));  // fused unknowns
+  EXPECT_EQ(ends(t, "a\xF0\x9F zz"), (Ends{1, 3, 4, 6}));  // repaired: U+FFFD stands for what it replaces
+  EXPECT_EQ(ends(t, "<s>a<s>"), (Ends{3, 4, 7}));
+  EXPECT_EQ(ends(t, ""), Ends{});
+  const auto composed = Tokenizer::from_json(with(kPieces, R"({"type":"Prepend","prepend":"\u2581"})", R"({"type":"NFC"})"));
+  EXPECT_EQ(ends(composed, "aae\xCC\x81\xC3\xA9"), (Ends{2, 5, 7}));
+  EXPECT_EQ(ends(composed, "aazz"), (Ends{2, 4}));
+  const TextSpan gap[] = {{0, 1, true}, {2, 3, true}};
+  Encoded out;
+  EXPECT_THROW(t.encode_spans("abc", gap, out), Error);
+}
+
 TEST(Tokenizer, OneHugeWordTakesLinearithmicTime) {
   const auto t = Tokenizer::from_json(kSmall);
   std::string text;

@@ -1,15 +1,22 @@
-// Drives the tokenizer from the Python tests: one JSON request a line on stdin, one JSON answer a line on stdout.
+// Drives the tokenizer from the Python tests: one JSON request a line on stdin, one JSON answer a
+// line on stdout.
 //   tokenizer_probe json TOKENIZER_JSON [CONFIG_JSON]      tokenizer_probe gguf KEYS_JSON
-// KEYS_JSON holds the tokenizer.ggml.* values (model, pre, tokens, scores, token_type, merges, bos_id …).
-// Requests: {"encode": text, "add": b, "parse": b}  {"spans": [[text, trusted], …], "ends": b}  {"decode": ids, "skip": b}  {"stream": ids}
-//   {"hf": true}  {"gguf": true}  {"bench": file, "rounds": n}
+//   tokenizer_probe model GGUF_FILE_OR_FOLDER
+// KEYS_JSON holds the tokenizer.ggml.* values (model, pre, tokens, scores, token_type, merges,
+// bos_id …). Requests: {"encode": text, "add": b, "parse": b}  {"spans": [[text, trusted], …],
+// "ends": b}  {"decode": ids, "skip": b}  {"stream": ids}
+//   {"chat": messages, "add_generation_prompt": b} (model only)  {"hf": true}  {"gguf": true}
+//   {"bench": file, "rounds": n}
 #include <chrono>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "core/error.h"
+#include "text/chat_template.h"
+#include "text/model_text.h"
 #include "text/tokenizer.h"
 
 using Json = nlohmann::json;
@@ -28,16 +35,21 @@ static text::Tokenizer from_keys(const Json& keys) {
   const auto merges = keys.value("merges", std::vector<std::string>());
   const auto scores = keys.value("scores", std::vector<float>());
   const auto types = keys.value("token_type", std::vector<int32_t>());
-  const std::string model = keys.at("model"), pre = keys.value("pre", ""), name = keys.value("name", "");
-  const std::vector<std::string_view> token_views(strings.begin(), strings.end()), merge_views(merges.begin(), merges.end());
+  const std::string model = keys.at("model"), pre = keys.value("pre", ""),
+                    name = keys.value("name", "");
+  const std::vector<std::string_view> token_views(strings.begin(), strings.end()),
+      merge_views(merges.begin(), merges.end());
   text::GgufVocab vocab;
   vocab.model = model, vocab.pre = pre, vocab.name = name;
-  vocab.tokens = token_views, vocab.merges = merge_views, vocab.scores = scores, vocab.token_type = types;
-  vocab.bos_id = keys.value("bos_id", -1), vocab.eos_id = keys.value("eos_id", -1), vocab.unk_id = keys.value("unk_id", -1);
+  vocab.tokens = token_views, vocab.merges = merge_views, vocab.scores = scores,
+  vocab.token_type = types;
+  vocab.bos_id = keys.value("bos_id", -1), vocab.eos_id = keys.value("eos_id", -1),
+  vocab.unk_id = keys.value("unk_id", -1);
   vocab.pad_id = keys.value("pad_id", -1), vocab.eot_id = keys.value("eot_id", -1);
   if (keys.contains("add_bos")) vocab.add_bos = keys["add_bos"].get<bool>();
   if (keys.contains("add_eos")) vocab.add_eos = keys["add_eos"].get<bool>();
-  if (keys.contains("add_space_prefix")) vocab.add_space_prefix = keys["add_space_prefix"].get<bool>();
+  if (keys.contains("add_space_prefix"))
+    vocab.add_space_prefix = keys["add_space_prefix"].get<bool>();
   return text::Tokenizer::from_gguf(vocab, "keys");
 }
 
@@ -54,23 +66,54 @@ static Json bench(const text::Tokenizer& tokenizer, const Json& request) {
   for (int round = 0; round < request.value("rounds", 3); ++round) {
     tokens = 0;
     const auto start = std::chrono::steady_clock::now();
-    for (const std::string& line : lines) tokens += tokenizer.encode(line, {.add_special = false, .parse_special = true}).size();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    for (const std::string& line : lines)
+      tokens += tokenizer.encode(line, {.add_special = false, .parse_special = true}).size();
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return {{"seconds", best}, {"tokens", tokens}, {"bytes", data.size()}};
 }
 
 static Json gguf(const text::Tokenizer& tokenizer) {
   const auto d = to_gguf_vocab(tokenizer);
-  return {{"model", d.model}, {"pre", d.pre}, {"tokens", d.tokens}, {"scores", d.scores}, {"token_type", d.token_type},
-          {"merges", d.merges}, {"bos_id", d.bos_id}, {"eos_id", d.eos_id}, {"unk_id", d.unk_id}, {"pad_id", d.pad_id},
-          {"add_bos", d.add_bos}, {"add_eos", d.add_eos}, {"add_space_prefix", d.add_space_prefix}};
+  return {{"model", d.model},
+          {"pre", d.pre},
+          {"tokens", d.tokens},
+          {"scores", d.scores},
+          {"token_type", d.token_type},
+          {"merges", d.merges},
+          {"bos_id", d.bos_id},
+          {"eos_id", d.eos_id},
+          {"unk_id", d.unk_id},
+          {"pad_id", d.pad_id},
+          {"add_bos", d.add_bos},
+          {"add_eos", d.add_eos},
+          {"add_space_prefix", d.add_space_prefix}};
 }
 
-static Json answer(const text::Tokenizer& tokenizer, const Json& request) {
+// The ids of a conversation, by the model's own template.
+static Json chat(const text::ModelText& model, const text::Tokenizer& tokenizer,
+                 const Json& request) {
+  const text::TokenizerView view = model.view(tokenizer);
+  text::Heap heap;
+  text::ChatInput input = text::parse_chat_input(request["chat"].dump(), heap);
+  input.bos_token = view.bos_text, input.eos_token = view.eos_text;
+  input.add_generation_prompt = request.value("add_generation_prompt", false);
+  const auto compiled = model.chat_template();
+  if (!compiled) throw Error("the model has no chat template");
+  const text::Rendered rendered = compiled->render(input);
+  text::Encoded out;
+  view.encode(rendered.text, rendered.spans, out);
+  return out.ids;
+}
+
+static Json answer(const text::ModelText* model, const text::Tokenizer& tokenizer,
+                   const Json& request) {
+  if (request.contains("chat") && model) return chat(*model, tokenizer, request);
   if (request.contains("encode"))
     return tokenizer.encode(request["encode"].get<std::string>(),
-                            {.add_special = request.value("add", true), .parse_special = request.value("parse", false)});
+                            {.add_special = request.value("add", true),
+                             .parse_special = request.value("parse", false)});
   if (request.contains("spans")) {
     std::string joined;
     std::vector<text::TextSpan> spans;
@@ -84,7 +127,9 @@ static Json answer(const text::Tokenizer& tokenizer, const Json& request) {
     if (request.value("ends", false)) return {{"ids", out.ids}, {"ends", out.ends}};
     return out.ids;
   }
-  if (request.contains("decode")) return tokenizer.decode(request["decode"].get<std::vector<int32_t>>(), request.value("skip", true));
+  if (request.contains("decode"))
+    return tokenizer.decode(request["decode"].get<std::vector<int32_t>>(),
+                            request.value("skip", true));
   if (request.contains("stream")) {
     text::StreamDecoder stream(tokenizer, request.value("skip", true));
     std::string out;
@@ -96,8 +141,9 @@ static Json answer(const text::Tokenizer& tokenizer, const Json& request) {
     return out + stream.finish();
   }
   if (request.contains("hf")) {
-    const auto files = to_hf_json(tokenizer);
-    return {{"tokenizer.json", files.tokenizer_json}, {"tokenizer_config.json", files.tokenizer_config_json},
+    const auto files = to_hf_json(tokenizer, model ? model->template_source() : "");
+    return {{"tokenizer.json", files.tokenizer_json},
+            {"tokenizer_config.json", files.tokenizer_config_json},
             {"special_tokens_map.json", files.special_tokens_map_json}};
   }
   if (request.contains("gguf")) return gguf(tokenizer);
@@ -107,12 +153,18 @@ static Json answer(const text::Tokenizer& tokenizer, const Json& request) {
 
 int main(int argc, char** argv) try {
   if (argc < 3) throw Error("usage: tokenizer_probe json|gguf FILE [CONFIG]", ErrorKind::usage);
-  const std::string kind = argv[1], data = read_file(argv[2]);
-  const text::Tokenizer tokenizer = kind == "gguf"
+  const std::string kind = argv[1];
+  std::optional<text::ModelText> model;
+  if (kind == "model") model.emplace(argv[2]);
+  const std::string data = model ? "" : read_file(argv[2]),
+                    config = argc > 3 ? read_file(argv[3]) : std::string();
+  const text::Tokenizer tokenizer = model ? model->tokenizer()
+                                    : kind == "gguf"
                                         ? from_keys(Json::parse(data))
-                                        : text::Tokenizer::from_json(data, argc > 3 ? read_file(argv[3]) : std::string(), argv[2]);
+                                        : text::Tokenizer::from_json(data, config, argv[2]);
   std::ios::sync_with_stdio(false);
-  for (std::string line; std::getline(std::cin, line);) std::cout << answer(tokenizer, Json::parse(line)).dump() << "\n";
+  for (std::string line; std::getline(std::cin, line);)
+    std::cout << answer(model ? &*model : nullptr, tokenizer, Json::parse(line)).dump() << "\n";
   return 0;
 } catch (const Error& error) {
   std::cerr << error.what() << "\n";

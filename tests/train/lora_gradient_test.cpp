@@ -15,7 +15,7 @@ namespace {
 
 std::string model_path() {
   if (const char* p = std::getenv("SUPERSONIC_SMOLLM2")) return p;
-  return std::string(SUPERSONIC_GOLDEN_DIR) + "/../../.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  return fmt::format("{}/../../.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf", SUPERSONIC_GOLDEN_DIR);
 }
 
 struct Adapted {
@@ -25,12 +25,12 @@ struct Adapted {
   std::vector<std::string> names;  // of the slots, without "model." and the block's name
 
   explicit Adapted(const Golden& g) : model(models::load_model(model_path())) {
-    lora = train::make_lora(model, {.rank = 16, .alpha = 32}, true);
+    lora = train::make_lora(model, {}, true);  // rank 16, alpha 32
     for (std::size_t i = 0; i < lora.slots.size(); ++i) {
       const auto& s = lora.slots[i];
       const std::string& full = lora.names[i];  // model.layers.0.self_attn.q_proj
-      const std::string layer = full.substr(6, full.find('.', 13) - 6), module = full.substr(full.rfind('.') + 1);
-      names.push_back(layer + "." + module);
+      const std::size_t block = full.find('.', 13);
+      names.push_back(fmt::format("{}.{}", full.substr(6, block - 6), full.substr(full.rfind('.') + 1)));
       const auto a = recipe::uniform("lora " + names.back() + ".A", s.rank * s.in, g.json()["scale_A"]);
       auto b = recipe::uniform("lora " + names.back() + ".B", s.out * s.rank, g.json()["scale_B"]);
       if (turned(i)) io::to_qk_layout(b, s.out / model.config.head_dim, model.config.head_dim, io::QkLayout::interleaved);
@@ -90,7 +90,7 @@ TEST(LoraGradient, LossAndEveryGradientEqualPeft) {
   std::size_t checked = 0;
   for (std::size_t i = 0; i < s.names.size(); ++i) {
     for (int b : {0, 1}) {
-      const std::string name = s.names[i] + (b ? ".B" : ".A");
+      const std::string name = fmt::format("{}.{}", s.names[i], b ? "B" : "A");
       const std::size_t at = std::find(golden_names.begin(), golden_names.end(), name) - golden_names.begin();
       ASSERT_LT(at, golden_names.size()) << name;
       const auto ours = s.matrix(*s.lora.gradients, i, b);

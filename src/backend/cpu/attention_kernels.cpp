@@ -56,7 +56,8 @@ KERNEL(attention) {
             a.type = p.in[0].spec.dtype;
             a.kv_type = p.in[1].spec.dtype;
             cpu::attention_kernels().forward(pool_of(lane), a);
-          }};
+          },
+          .always = 1};
 }
 
 KERNEL(attention_grad) {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/kernels/array.h"
 #include "backend/cpu/kernels/gemm.h"
 #include "backend/cpu/kernels/softmax_xent.h"
 #include "ops/linear_xent.h"
@@ -33,31 +34,45 @@ struct HeadCall {
 // int8 arithmetic applies to the logits of a quantized head; their gradient stays in floats.
 bool int8_head(const Problem& p) { return p.compute == Compute::int8 && p.in[1].spec.format; }
 
-// logits (m, V) = x (m, D) · W^T, or with `back` dx (m, D) = dlogits (m, V) · W.
-void head_call(HeadCall& c, const Problem& p, std::int64_t m, bool back, const void* x, void* y, const Pointers* ptr) {
+// dx sums over the whole vocabulary; in one run of fp32 additions the last bits of 49,152 terms would cost four digits. So it
+// is summed in blocks of words, each added to dx once. Formats whose rows cannot be addressed one by one take a single block.
+constexpr std::int64_t kWords = 2048;
+std::int64_t words_per_block(const Problem& p) {
+  const Spec& w = p.in[1].spec;
+  return !w.format || (w.format->row_blocks && w.format->planes == 1) ? std::min(kWords, w.shape[0]) : w.shape[0];
+}
+
+// logits (m, V) = x (m, D) · W^T, or with `back` dx (m, D) += dlogits (m, words) · W[word...] of one block.
+void head_call(HeadCall& c, const Problem& p, std::int64_t m, bool back, const void* x, void* y, const Pointers* ptr,
+               std::int64_t word = 0) {
   const Spec &xs = p.in[0].spec, &ws = p.in[1].spec;
-  const std::int64_t d = ws.shape[1], v = ws.shape[0];
+  const std::int64_t d = ws.shape[1], v = back ? std::min(words_per_block(p), ws.shape[0] - word) : ws.shape[0];
   cpu::MatrixRef w;
   w.dtype = ws.dtype;
   w.format = ws.format;
   w.rows = v;
   w.cols = w.ld = d;
   if (ptr) {
-    w.data = ptr->in[1];
+    const std::size_t row = w.format ? d / w.format->block * static_cast<std::size_t>(w.format->block_bytes) : d * size_of(w.dtype);
+    auto from = [&](const void* data) { return static_cast<const std::byte*>(data) + word * row; };
+    w.data = from(ptr->in[1]);
     if (w.format) w.planes = *ptr->planes[1];
+    if (w.format && word) w.planes.data[0] = from(w.planes.data[0]);
   }
   cpu::MatrixRef a;
-  a.data = x;
+  a.data = static_cast<const float*>(x) + (back ? word : 0);
   a.dtype = back ? DType::f32 : int8_head(p) ? DType::i8 : xs.dtype;
   a.rows = m;
-  a.cols = a.ld = back ? v : d;
+  a.cols = back ? v : d;
+  a.ld = back ? ws.shape[0] : d;
   c.term = {a, false, w, back};
   c.problem = {};
   c.problem.m = m;
   c.problem.n = back ? d : v;
   c.problem.terms = {&c.term, 1};
   c.problem.y = y;
-  c.problem.y_dtype = back ? xs.dtype : DType::f32;
+  c.problem.y_dtype = DType::f32;
+  c.problem.accumulate = back && word > 0;
   c.problem.ldy = c.problem.n;
   c.problem.compute = p.compute;
 }
@@ -82,7 +97,7 @@ Layout layout_of(const Problem& p) {
   l.labels = take(l.chunk * sizeof(std::int32_t));
   l.loss = take(l.chunk * sizeof(float));
   l.logits = take(l.chunk * l.v * sizeof(float));
-  l.dx = take(l.chunk * row);
+  l.dx = take(l.chunk * l.d * sizeof(float));
   HeadCall forward, back;
   head_call(forward, p, l.chunk, false, nullptr, nullptr, nullptr);
   head_call(back, p, l.chunk, true, nullptr, nullptr, nullptr);
@@ -133,9 +148,13 @@ void launch_xent(const Problem& p, const Pointers& ptr, Lane& lane) {
     cpu::softmax_xent_kernels().xent(pool, s);
     for (std::int64_t i = 0; i < m; ++i) total += loss[i];
     if (!dx) continue;
-    head_call(call, p, m, true, base + l.logits, base + l.dx, &ptr);
-    cpu::gemm(pool, call.problem, base + l.gemm);
-    for (std::int64_t i = 0; i < m; ++i) std::memcpy(dx + kept[at + i] * row, base + l.dx + i * row, row);
+    for (std::int64_t word = 0; word < l.v; word += words_per_block(p)) {
+      head_call(call, p, m, true, base + l.logits, base + l.dx, &ptr, word);
+      cpu::gemm(pool, call.problem, base + l.gemm);
+    }
+    const auto* sums = reinterpret_cast<const float*>(base + l.dx);
+    for (std::int64_t i = 0; i < m; ++i)
+      cpu::array_kernels().cast(pool, sums + i * l.d, DType::f32, dx + kept[at + i] * row, l.type, l.d);
   }
   if (ptr.out[0]) *static_cast<float*>(ptr.out[0]) = static_cast<float>(total * scale);
 }

@@ -24,9 +24,14 @@ inline Vec multiply_add(float word, Vec b, Vec sum) {
   if constexpr (pairs) {
     std::int32_t two;
     std::memcpy(&two, &word, 4);
-    return reinterpret_cast<Vec>(_mm512_dpbf16_ps(
-        reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(_mm512_set1_epi32(two)),
-        reinterpret_cast<__m512bh>(b)));
+    __m512i broadcast = _mm512_set1_epi32(two);
+#if defined(__clang__)  // clang 16 crashes when it sees that a broadcast word is two bf16
+                        // (VectorCombine)
+    asm("" : "+v"(broadcast));
+#endif
+    return reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
+                                                  reinterpret_cast<__m512bh>(broadcast),
+                                                  reinterpret_cast<__m512bh>(b)));
   }
 #endif
   return fma(set(word), b, sum);

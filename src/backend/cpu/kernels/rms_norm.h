@@ -14,7 +14,7 @@ namespace supersonic::cpu {
 struct RmsNormForward {
   const void* x = nullptr;  // (rows, d)
   const void* w = nullptr;  // (d)
-  void* y = nullptr;        // (rows, d); may be x
+  void* y = nullptr;        // (rows, d), or null; may be x
   float* rstd = nullptr;    // (rows), or null
   std::int64_t rows = 0, d = 0;
   float eps = 0;

@@ -33,9 +33,10 @@ void rms_norm_rows(Pool& pool, const RmsNormForward& a) {
     const W* w = static_cast<const W*>(a.w);
     for (std::int64_t row = begin; row < end; ++row) {
       const T* x = static_cast<const T*>(a.x) + row * a.d;
-      T* y = static_cast<T*>(a.y) + row * a.d;
       const float rstd = reciprocal_rms(x, a.d, a.eps);
       if (a.rstd) a.rstd[row] = rstd;
+      if (!a.y) continue;
+      T* y = static_cast<T*>(a.y) + row * a.d;
       for_each_vec(
           a.d, [&](auto i, auto n) { store(y + i, load(x + i, n) * rstd * load(w + i, n), n); });
     }

@@ -49,25 +49,27 @@ float piece_exp_sum(const T* x, std::int64_t n, float m, float* out) {
   return reduce_add(s[0] + s[1]);
 }
 
+// In double: a gradient is p - 1 where p is nearly 1, and a float's last bit at lse = 20 would be 2e-6 of it.
 // maxima: one a piece. terms: null, or where exp(x - its piece's maximum) goes; may be x.
 template <class T>
-float row_log_sum_exp(const T* x, std::int64_t n, float* maxima, float* terms) {
-  float m = -kInfinity, sum = 0;
+double row_log_sum_exp(const T* x, std::int64_t n, float* maxima, float* terms) {
+  float m = -kInfinity;
+  double sum = 0;
   const std::int64_t piece = piece_length(n);
   for (std::int64_t begin = 0, p = 0; begin < n; begin += piece, ++p) {
     const std::int64_t count = n - begin < piece ? n - begin : piece;
     const float top = piece_max(x + begin, count);
     const float base = top == -kInfinity ? 0.0f : top;
-    const float s = piece_exp_sum(x + begin, count, base, terms ? terms + begin : nullptr);
+    const double s = piece_exp_sum(x + begin, count, base, terms ? terms + begin : nullptr);
     maxima[p] = base;
     if (top > m) {
-      sum = sum * __builtin_expf(m - top) + s;
+      sum = sum * __builtin_exp(static_cast<double>(m) - top) + s;
       m = top;
     } else {
-      sum += s * __builtin_expf(base - (m == -kInfinity ? 0.0f : m));
+      sum += s * __builtin_exp(static_cast<double>(base) - (m == -kInfinity ? 0.0f : m));
     }
   }
-  return (m == -kInfinity ? 0.0f : m) + __builtin_logf(sum);
+  return (m == -kInfinity ? 0.0f : m) + __builtin_log(sum);
 }
 
 template <class T>
@@ -84,9 +86,9 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
   const float target = ignored ? 0.0f : load(x + label, 1)[0];
   float* terms = nullptr;
   if constexpr (sizeof(T) == 4) terms = a.gradient ? x : nullptr;
-  const float lse = row_log_sum_exp(x, a.vocab, maxima, terms);
-  if (a.loss) a.loss[row] = ignored ? 0.0f : lse - target;
-  if (a.lse) a.lse[row] = lse;
+  const double lse = row_log_sum_exp(x, a.vocab, maxima, terms);
+  if (a.loss) a.loss[row] = ignored ? 0.0f : static_cast<float>(lse - target);
+  if (a.lse) a.lse[row] = static_cast<float>(lse);
   if (!a.gradient) return;
   if (ignored)
     return void(
@@ -97,11 +99,11 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
     const std::int64_t count = a.vocab - begin < piece ? a.vocab - begin : piece;
     T* y = x + begin;
     if constexpr (sizeof(T) == 4) {
-      const float factor = __builtin_expf(maxima[p] - lse) * scale;
+      const float factor = static_cast<float>(__builtin_exp(maxima[p] - lse)) * scale;
       for_each_vec(count, [&](auto i, auto n) { store(y + i, load(y + i, n) * factor, n); });
     } else {
       for_each_vec(count,
-                   [&](auto i, auto n) { store(y + i, exp(load(y + i, n) - lse) * scale, n); });
+                   [&](auto i, auto n) { store(y + i, exp(load(y + i, n) - static_cast<float>(lse)) * scale, n); });
     }
   }
   // The label's element is found from its own logit, without the cancellation of p - 1 in the
@@ -128,7 +130,8 @@ void log_sum_exp_rows(Pool& pool, const RowReduction& a, float* out) {
   pool.ranges(a.rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
     float maxima[kMaxPieces];
     for (std::int64_t row = begin; row < end; ++row)
-      out[row] = row_log_sum_exp(static_cast<const T*>(a.x) + row * a.stride, a.n, maxima, nullptr);
+      out[row] = static_cast<float>(
+          row_log_sum_exp(static_cast<const T*>(a.x) + row * a.stride, a.n, maxima, nullptr));
   });
 }
 

@@ -1,0 +1,290 @@
+// The passes between a recorded stretch and its steps: order of effects, folding, chain fusion, prepared forms, views, results.
+#include <gtest/gtest.h>
+
+#include "tiny_model.h"
+
+namespace supersonic::testing {
+namespace {
+
+StorageRef numbers(Shape shape, std::uint64_t seed = 1, DType type = DType::f32) { return random_storage({shape, type, nullptr}, seed, 1); }
+
+std::shared_ptr<const Plan> plan_of(const std::function<Tensors()>& fn, const Policy& policy = {}) {
+  auto plan = plan_only(fn, cpu_backend(), policy);
+  plan->verify();
+  return plan;
+}
+int count(const Plan& plan, std::string_view kernel) {
+  int n = 0;
+  for (const auto& s : plan.steps()) n += s.kernel && s.kernel->name == kernel;
+  return n;
+}
+int forms(const Plan& plan) {
+  int n = 0;
+  for (const auto& s : plan.steps()) n += s.form != nullptr;
+  return n;
+}
+Policy unfused() {
+  Policy p;
+  p.fuse = false;
+  return p;
+}
+void expect_same(const std::function<Tensors()>& fn, double tolerance = 0) {
+  Policy bare = unfused();
+  bare.prepare = bare.reuse = false;
+  const auto a = run(fn), b = run(fn, bare);
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_LE(relative_error(a[i], b[i]), tolerance) << "result " << i;
+}
+
+TEST(Plan, WhatNobodyReadsIsNotRun) {
+  const StorageRef x = numbers({8, 8});
+  EXPECT_EQ(plan_of([&] {
+    const Tensor t = from_storage(x);
+    linear(t, t);
+    return Tensors{linear(t, exp(t))};
+  })->steps().size(), 2u);
+}
+
+TEST(Plan, AReadBeforeAWriteSeesTheOldValueAndOneAfterItTheNew) {
+  const StorageRef x = numbers({16});
+  const std::vector<float> old(x->values<float>().begin(), x->values<float>().end());
+  Executor executor(cpu_backend());
+  for (bool fuse : {true, false}) {
+    std::copy(old.begin(), old.end(), x->values<float>().begin());
+    Policy policy;
+    policy.fuse = fuse;
+    Program p = Program::capture([&] {
+      const Tensor t = from_storage(x), before = shift(scale(t, 2), 1);
+      accumulate(t, fill({16}, DType::f32, 10));
+      const Tensor between = shift(scale(t, 2), 1);
+      assign(slice(t, 0, 0, 8), slice(before, 0, 8, 16));
+      return Tensors{before, between, scale(t, 1)};
+    }, executor, policy);
+    p.plan().verify();
+    p.run();
+    for (int i = 0; i < 16; ++i) {
+      EXPECT_EQ(p.result(0).values<float>()[i], old[i] * 2 + 1);
+      EXPECT_EQ(p.result(1).values<float>()[i], (old[i] + 10) * 2 + 1);
+      EXPECT_EQ(p.result(2).values<float>()[i], i < 8 ? old[i + 8] * 2 + 1 : old[i] + 10);
+    }
+  }
+}
+
+TEST(Fold, SumsOfProductsAreOneProduct) {
+  const StorageRef x = numbers({9, 16}, 1), w = numbers({12, 16}, 2), a = numbers({4, 16}, 3), b = numbers({12, 4}, 4);
+  auto fn = [&] {
+    const Tensor t = from_storage(x);
+    return Tensors{add(linear(t, from_storage(w)), linear(linear(t, from_storage(a)), from_storage(b)), Where::current())};
+  };
+  EXPECT_EQ(plan_of(fn)->steps().size(), 2u);
+  EXPECT_EQ(plan_of(fn, unfused())->steps().size(), 4u);
+  expect_same(fn, 1e-6);
+}
+
+TEST(Fold, AProductThatSomebodyElseReadsStays) {
+  const StorageRef x = numbers({8, 8}, 1), w = numbers({8, 8}, 2);
+  auto fn = [&] {
+    const Tensor t = from_storage(x), p = linear(t, from_storage(w));
+    return Tensors{add(p, linear(p, from_storage(w)), Where::current()), p};
+  };
+  EXPECT_EQ(count(*plan_of(fn), "cpu.gemm"), 2);
+  expect_same(fn, 1e-6);
+}
+
+TEST(Fold, AnAccumulatedProductGoesStraightToItsTarget) {
+  const StorageRef x = numbers({8, 6}, 1), target = numbers({8, 8}, 2);
+  const auto start = bytes_in(*target);
+  auto fn = [&] {
+    const Tensor t = from_storage(x);
+    accumulate(from_storage(target), linear(t, t));
+    return Tensors{scale(from_storage(target), 1)};
+  };
+  EXPECT_EQ(count(*plan_of(fn), "cpu.gemm_accumulate"), 1);
+  const auto folded = run(fn)[0];
+  std::memcpy(target->as<void>(), start.data(), start.size());
+  EXPECT_LE(relative_error(run(fn, unfused())[0], folded), 1e-6);
+}
+
+TEST(Fold, NotAcrossAWriteToAnOperand) {
+  const StorageRef x = numbers({8, 8}, 1), y = numbers({8, 8}, 2);
+  const auto start = bytes_in(*x);
+  auto fn = [&] {
+    const Tensor t = from_storage(x), p = linear(t, from_storage(y));
+    assign(t, from_storage(y));
+    return Tensors{add(p, linear(t, from_storage(y)), Where::current())};
+  };
+  const auto folded = run(fn)[0];
+  std::memcpy(x->as<void>(), start.data(), start.size());
+  EXPECT_LE(relative_error(run(fn, unfused())[0], folded), 1e-6);
+}
+
+TEST(Fuse, ARunOfElementwiseWorkIsOneStep) {
+  const StorageRef x = numbers({5, 33}), row = numbers({33}, 2);
+  auto fn = [&] {
+    const Tensor t = from_storage(x);
+    return Tensors{silu(add(mul(t, from_storage(row)), exp(scale(t, 0.5)), Where::current()))};
+  };
+  EXPECT_EQ(plan_of(fn)->steps().size(), 1u);
+  EXPECT_EQ(plan_of(fn, unfused())->steps().size(), 5u);
+  expect_same(fn);
+}
+
+TEST(Fuse, LongRunsAreCutAtTheLimits) {
+  const StorageRef x = numbers({40});
+  auto fn = [&] {
+    Tensor t = from_storage(x);
+    for (int i = 0; i < 150; ++i) t = shift(scale(t, 0.99), 0.01);
+    return Tensors{t};
+  };
+  const auto plan = plan_of(fn);
+  EXPECT_EQ(plan->steps().size(), 5u);  // 300 instructions, 64 a chain
+  for (const auto& s : plan->steps()) EXPECT_LE(s.chain->instrs.size(), static_cast<std::size_t>(kMaxChainInstructions));
+  expect_same(fn);
+}
+
+TEST(Fuse, ManyLoadsAreCutAtTheLimit) {
+  std::vector<StorageRef> x;
+  for (int i = 0; i < 40; ++i) x.push_back(numbers({40}, i + 1));
+  auto fn = [&] {
+    Tensor t = from_storage(x[0]);
+    for (int i = 1; i < 40; ++i) t = add(t, from_storage(x[i]), Where::current());
+    return Tensors{t};
+  };
+  const auto plan = plan_of(fn);
+  for (const auto& s : plan->steps()) EXPECT_LE(s.chain->loads, kMaxChainLoads);
+  EXPECT_LE(plan->steps().size(), 4u);
+  expect_same(fn);
+}
+
+TEST(Fuse, MoreThanFourStoresAreSplit) {
+  const StorageRef x = numbers({40});
+  auto fn = [&] {
+    Tensors out;
+    Tensor t = from_storage(x);
+    for (int i = 0; i < 7; ++i) out.push_back(t = scale(exp(scale(t, 0.1)), 0.5));
+    return out;
+  };
+  for (const auto& s : plan_of(fn)->steps()) EXPECT_LE(s.out.size(), static_cast<std::size_t>(kMaxOutputs));
+  expect_same(fn);
+}
+
+TEST(Fuse, ABroadcastOperandIsNotOverwrittenInPlace) {
+  const StorageRef x = numbers({6, 6});
+  auto fn = [&] {
+    const Tensor t = exp(from_storage(x));  // dies in the chain below, which also reads another view of it
+    return Tensors{linear(add(t, permute(t, {1, 0}), Where::current()), from_storage(x)),
+                   linear(add(t, expand(slice(t, 0, 0, 1), {6, 6}), Where::current()), from_storage(x))};
+  };
+  expect_same(fn, 1e-6);
+}
+
+TEST(Fuse, MixedTypesRoundAtStoresAndWholeNumbersInBetween) {
+  const StorageRef x = numbers({64}), h = numbers({64}, 2, DType::bf16);
+  expect_same([&] { return Tensors{mul(from_storage(x), cast(from_storage(h), DType::f32)), cast(from_storage(h), DType::f64)}; });
+  expect_same([&] { return Tensors{cast(cast(scale(from_storage(x), 5), DType::i32), DType::f32)}; });
+}
+
+TEST(Prepare, ThreeReadersShareOneSetOfInt8Rows) {
+  const StorageRef x = numbers({16, 64}), w[3] = {random_storage({Shape{32, 64}, DType::quant, find_format("q8_0")}, 2, 1),
+                                                  random_storage({Shape{32, 64}, DType::quant, find_format("q4_0")}, 3, 1),
+                                                  random_storage({Shape{16, 64}, DType::quant, find_format("q4_1")}, 4, 1)};
+  auto fn = [&] {
+    const Tensor t = from_storage(x);
+    return Tensors{linear(t, from_storage(w[0])), linear(t, from_storage(w[1])), linear(t, from_storage(w[2]))};
+  };
+  Policy policy;
+  policy.compute = Compute::int8;
+  EXPECT_EQ(forms(*plan_of(fn, policy)), 1);
+  Policy each = policy;
+  each.prepare = false;
+  EXPECT_EQ(forms(*plan_of(fn, each)), 0);
+  const auto shared = run(fn, policy), alone = run(fn, each), exact = run(fn);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_LE(relative_error(shared[i], alone[i]), 1e-2);
+    EXPECT_LE(relative_error(shared[i], exact[i]), 2e-2);
+  }
+}
+
+TEST(Prepare, AFormOfAStorageIsMadeAnewAfterAWrite) {
+  const StorageRef x = numbers({16, 64}), y = numbers({16, 64}, 5), w = random_storage({Shape{32, 64}, DType::quant, find_format("q8_0")}, 2, 1);
+  const auto start = bytes_in(*x);
+  Policy policy;
+  policy.compute = Compute::int8;
+  auto fn = [&] {
+    const Tensor t = from_storage(x), before = linear(t, from_storage(w));
+    assign(t, from_storage(y));
+    return Tensors{before, linear(t, from_storage(w))};
+  };
+  EXPECT_EQ(forms(*plan_of(fn, policy)), 2);
+  const auto got = run(fn, policy);
+  std::memcpy(x->as<void>(), start.data(), start.size());
+  const auto want = run(fn);
+  for (int i = 0; i < 2; ++i) EXPECT_LE(relative_error(got[i], want[i]), 2e-2);
+}
+
+TEST(Views, ReachTheirBytesWithoutACopyWhereStridesAllowIt) {
+  const StorageRef x = numbers({4, 6, 5});
+  auto value = [&](std::int64_t i, std::int64_t j, std::int64_t k) { return static_cast<double>(x->values<float>()[(i * 6 + j) * 5 + k]); };
+  auto fn = [&] {
+    const Tensor t = from_storage(x);
+    return Tensors{permute(slice(t, 1, 2, 5), {2, 0, 1}), reshape(permute(t, {1, 0, 2}), {24, 5}), reshape(t, {2, 12, 5}),
+                   expand(slice(t, 1, 3, 4), {4, 3, 5})};
+  };
+  const auto got = run(fn);
+  std::size_t at[4] = {};
+  for (int k = 0; k < 5; ++k)
+    for (int i = 0; i < 4; ++i)
+      for (int j = 2; j < 5; ++j) EXPECT_EQ(got[0][at[0]++], value(i, j, k));
+  for (int j = 0; j < 6; ++j)
+    for (int i = 0; i < 4; ++i)
+      for (int k = 0; k < 5; ++k) EXPECT_EQ(got[1][at[1]++], value(i, j, k));
+  for (int i = 0; i < 4; ++i)
+    for (int r = 0; r < 3; ++r)
+      for (int k = 0; k < 5; ++k) EXPECT_EQ(got[3][at[3]++], value(i, 3, k));
+  // Only the reshape of permuted data needs a dense copy first.
+  EXPECT_EQ(plan_of(fn)->steps().size(), 5u);
+}
+
+TEST(Roots, AViewALeafAndOneValueTwice) {
+  const StorageRef x = numbers({4, 6});
+  auto fn = [&] {
+    const Tensor t = from_storage(x), y = exp(t);
+    return Tensors{permute(y, {1, 0}), t, y, y, identity(y)};
+  };
+  const auto got = run(fn);
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < 6; ++j) {
+      EXPECT_EQ(got[0][j * 4 + i], got[2][i * 6 + j]);
+      EXPECT_EQ(got[1][i * 6 + j], static_cast<double>(x->values<float>()[i * 6 + j]));
+    }
+  EXPECT_EQ(got[2], got[3]);
+  EXPECT_EQ(got[2], got[4]);
+}
+
+TEST(Plan, FusionAndPreparationChangeTheModelsPlanAndNotItsResult) {
+  const TinyModel model(2);
+  auto fn = [&] { return model.step(); };
+  Policy base, bare;
+  base.compute = bare.compute = Compute::fp32;
+  bare.fuse = false;
+  EXPECT_LT(plan_of(fn, base)->steps().size(), plan_of(fn, bare)->steps().size());
+  Executor executor(cpu_backend());
+  const Trace a = train(model, executor, base), b = train(model, executor, bare);
+  for (std::size_t i = 0; i < a.losses.size(); ++i) EXPECT_NEAR(a.losses[i], b.losses[i], 1e-5 * std::abs(a.losses[i]));
+  base.compute = bare.compute = Compute::int8;
+  bare.fuse = true;
+  bare.prepare = false;
+  EXPECT_NE(plan_of(fn, base)->steps().size(), plan_of(fn, bare)->steps().size());
+}
+
+TEST(Plan, ExplainNamesEveryStepWithItsLine) {
+  const TinyModel model(1);
+  const auto plan = plan_of([&] { return model.step(); });
+  const std::string text = plan->explain();
+  EXPECT_EQ(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')), plan->steps().size() + 2);
+  EXPECT_NE(text.find("cpu.attention"), std::string::npos);
+  EXPECT_NE(text.find("tiny_model.h:"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace supersonic::testing

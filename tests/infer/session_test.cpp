@@ -1,0 +1,155 @@
+// Sessions: however tokens are fed, the logits are those of one pass without a cache (Scorer),
+// within what fp32 sums in another order may differ by.
+#include "infer/session.h"
+
+#include <gtest/gtest.h>
+
+#include "infer/random_model.h"
+#include "infer/score.h"
+#include "support/allocations.h"
+
+namespace supersonic::testing {
+namespace {
+
+using infer::Session;
+using Ids = std::vector<std::int32_t>;
+
+constexpr double kFp32 = 2e-5;  // sums of about 100 terms in another order, through two layers
+
+struct Fixture {
+  models::Model model;
+  Executor executor{cpu_backend()};
+  explicit Fixture(std::int64_t window = 0) : model(random_model(window)) {}
+
+  Session session(std::int64_t chunk, std::int64_t context = 0) {
+    infer::SessionOptions o;
+    o.compute = Compute::fp32, o.kv_dtype = DType::f32;
+    o.chunk = chunk, o.context = context;
+    return Session(model, executor, o);
+  }
+  Ids ids(std::size_t n) const { return random_ids(n, model.config.vocab_size); }
+  // The last row of one pass over all ids.
+  std::vector<float> expected(const Ids& ids) {
+    infer::Scorer scorer(model, executor, Compute::fp32, static_cast<std::int64_t>(ids.size()),
+                         true);
+    scorer.nll(ids, Ids(ids.size(), -1));
+    const auto row = scorer.logits(static_cast<std::int64_t>(ids.size()) - 1);
+    return {row.begin(), row.end()};
+  }
+};
+
+std::vector<float> copy(std::span<const float> row) { return {row.begin(), row.end()}; }
+
+TEST(Session, FeedingInChunksOfAnySizeEqualsOnePass) {
+  Fixture f;
+  const Ids ids = f.ids(75);
+  const auto expected = f.expected(ids);
+  for (const std::int64_t chunk : {1, 7, 16, 64, 512}) {
+    Session s = f.session(chunk);
+    EXPECT_LE(relative_difference(s.feed(ids), expected), kFp32) << "chunk " << chunk;
+    EXPECT_EQ(s.position(), 75);
+  }
+}
+
+TEST(Session, LogitsAreTheSameOnBothSidesOfEveryBucketBorder) {
+  Fixture f;
+  for (const std::size_t n : {1u, 2u, 3u, 31u, 32u, 33u, 64u, 255u, 256u, 257u, 513u}) {
+    const Ids ids = f.ids(n);
+    Session s = f.session(128);
+    EXPECT_LE(relative_difference(s.feed(ids), f.expected(ids)), kFp32) << n << " tokens";
+  }
+}
+
+TEST(Session, ATokenAtATimeEqualsOnePassAcrossTheFirstContextBucket) {
+  Fixture f;
+  const Ids ids = f.ids(261);
+  Session s = f.session(64);
+  s.feed(std::span(ids).first(250));
+  for (std::size_t i = 250; i < ids.size(); ++i) {
+    const auto got = copy(s.feed({&ids[i], 1}));
+    EXPECT_LE(
+        relative_difference(
+            got, f.expected(Ids(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(i) + 1))),
+        kFp32)
+        << i;
+  }
+}
+
+TEST(Session, ASlidingWindowHidesOldTokens) {
+  Fixture f(20);
+  const Ids ids = f.ids(90);
+  Session s = f.session(32);
+  EXPECT_LE(relative_difference(s.feed(ids), f.expected(ids)), kFp32);
+  Fixture full;
+  EXPECT_GT(relative_difference(full.expected(ids), f.expected(ids)), 1e-2)
+      << "the window must matter for this test to say anything";
+}
+
+TEST(Session, RewindForgets) {
+  Fixture f;
+  const Ids ids = f.ids(40);
+  Session s = f.session(16);
+  s.feed(ids);
+  const Ids other(ids.rbegin(), ids.rbegin() + 10);
+  s.rewind(25);
+  EXPECT_EQ(s.position(), 25);
+  Ids joined(ids.begin(), ids.begin() + 25);
+  joined.insert(joined.end(), other.begin(), other.end());
+  EXPECT_LE(relative_difference(s.feed(other), f.expected(joined)), kFp32);
+  EXPECT_THROW(s.rewind(36), Error);
+}
+
+TEST(Session, AFullContextIsRefusedAndNothingIsAppended) {
+  Fixture f;
+  const Ids ids = f.ids(101);
+  Session s = f.session(16, 100);
+  EXPECT_EQ(s.capacity(), 100);
+  try {
+    s.feed(ids);
+    FAIL() << "101 tokens went into a context of 100";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::usage);
+    EXPECT_NE(std::string(e.what()).find("100"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("101"), std::string::npos) << e.what();
+  }
+  EXPECT_EQ(s.position(), 0);
+  const Ids exact(ids.begin(), ids.begin() + 100);
+  EXPECT_LE(relative_difference(s.feed(exact), f.expected(exact)), kFp32);
+  EXPECT_THROW(s.feed({ids.data(), 1}), Error);
+}
+
+TEST(Session, WarmStepsAllocateNothing) {
+  if (!counts_allocations()) GTEST_SKIP() << "a sanitizer's allocator is not counted";
+  Fixture f;
+  const Ids ids = f.ids(60);
+  Session s = f.session(16);
+  const auto round = [&] {
+    s.rewind(0);
+    s.feed(std::span(ids).first(40));
+    for (std::size_t i = 40; i < ids.size(); ++i) s.feed({&ids[i], 1});
+  };
+  const std::uint64_t cold = allocations();
+  round();
+  EXPECT_GT(allocations() - cold, 0u) << "the first round makes the programs: nothing is counted";
+  const std::uint64_t before = allocations();
+  round();
+  EXPECT_EQ(allocations() - before, 0u);
+}
+
+TEST(Session, ThePlansPeakIsWhatTheSessionUses) {
+  Fixture f;
+  infer::SessionOptions o;
+  o.compute = Compute::fp32, o.kv_dtype = DType::f32, o.context = 300, o.chunk = 64;
+  const infer::SessionMemory planned = infer::plan_session(f.model, f.executor.backend(), o);
+  Session s(f.model, f.executor, o);
+  const Ids ids = f.ids(290);
+  s.feed(ids);
+  for (int i = 0; i < 10; ++i) s.feed({&ids[i], 1});
+  EXPECT_EQ(planned.cache, s.cache_bytes());
+  EXPECT_GE(planned.arena, f.executor.arena_bytes({}));
+  EXPECT_LE(static_cast<double>(planned.arena),
+            1.1 * static_cast<double>(f.executor.arena_bytes({})));
+}
+
+}  // namespace
+}  // namespace supersonic::testing
