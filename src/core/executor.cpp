@@ -5,6 +5,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "core/profile.h"
+
 namespace supersonic {
 namespace {
 
@@ -82,7 +84,7 @@ std::size_t Executor::arena_bytes(Place place) const {
 
 BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : plan_(std::move(plan)), executor_(&executor) {
   static const bool sync_each = flag("SUPERSONIC_SYNC"), verify = flag("SUPERSONIC_VERIFY");
-  sync_each_ = sync_each;
+  sync_each_ = sync_each || profile::enabled();
   if (verify) plan_->verify();
   executor.backend().reserve_events(plan_->events());
   auto address = [&](const Location& at) -> void* {
@@ -109,6 +111,8 @@ BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : pla
     for (std::size_t o = 0; o < s.out.size(); ++o) pointers_[i].out[o] = address(s.out[o]);
     pointers_[i].workspace = address(s.workspace);
   }
+  if (profile::enabled())
+    for (const Step& s : plan_->steps()) profile_rows_.push_back(profile::row_of(s));
   if (!sync_each_) replay_ = executor.backend().capture(*plan_, executor);
 }
 
@@ -124,6 +128,7 @@ void BoundPlan::run() {
     Lane& lane = backend.lane(s.lane);
     for (int w : s.waits) backend.wait(lane, w);
     const Pointers& p = pointers_[i];
+    const double start = profile_rows_.empty() ? 0 : profile::now();
     if (s.copy) {
       run_copy(backend, s, p, lane);
     } else if (s.form) {
@@ -133,6 +138,7 @@ void BoundPlan::run() {
     }
     if (s.signal >= 0) backend.signal(lane, s.signal);
     if (sync_each_) sync_after(backend, s);
+    if (!profile_rows_.empty()) profile::add(profile_rows_[i], profile::now() - start);
   }
   backend.sync();
 }

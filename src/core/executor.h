@@ -41,6 +41,7 @@ class BoundPlan {
   std::vector<Planes> planes_;  // of quantized operands that were copied into an arena
   std::unique_ptr<Replay> replay_;
   bool sync_each_ = false;
+  std::vector<int> profile_rows_;  // of each step; empty: not measured
 };
 
 class Program {

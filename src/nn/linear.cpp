@@ -36,7 +36,8 @@ Tensor Recorder::matrix(std::int64_t offset, std::int64_t rows, std::int64_t col
 }
 
 Tensor linear(Recorder& r, const Linear& layer, const Tensor& x) {
-  Tensor y = supersonic::linear(x, from_storage(layer.weight));
+  const GemmTermArgs term{x, from_storage(layer.weight), false, false, layer.outliers};
+  Tensor y = gemm(std::span(&term, 1), x.dtype());
   if (layer.lora >= 0 && r.lora) {
     const LoraSlot& s = r.lora->slots[layer.lora];
     const Tensor down = scale(supersonic::linear(x, r.matrix(s.a, s.rank, s.in)), s.scale);

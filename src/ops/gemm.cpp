@@ -83,7 +83,7 @@ Grads Gemm::backward(const Gemm& a, const BackwardArgs& b) {
 
 std::vector<Case> Gemm::cases() {
   auto attrs = [](int tx, int tw) {
-    return Attrs::of(Gemm{static_cast<std::int32_t>(DType::f32), static_cast<std::uint16_t>(tx), static_cast<std::uint16_t>(tw)});
+    return Attrs::of(Gemm{static_cast<std::int32_t>(DType::f32), static_cast<std::uint16_t>(tx), static_cast<std::uint16_t>(tw), 0});
   };
   std::vector<Case> cases = {
       {{normal({5, 7}), normal({3, 7})}, attrs(0, 0), "nt"},
@@ -121,13 +121,14 @@ Tensors GemmAccumulate::define(const GemmAccumulate& a, Args in) {
 }
 
 Tensor gemm(std::span<const GemmTermArgs> terms, DType dtype, Where where) {
-  Gemm a{static_cast<std::int32_t>(dtype), 0, 0};
+  Gemm a{static_cast<std::int32_t>(dtype), 0, 0, 0};
   Tensors in;
   for (std::size_t t = 0; t < terms.size(); ++t) {
     in.push_back(terms[t].x);
     in.push_back(terms[t].w);
     a.trans_x = static_cast<std::uint16_t>(a.trans_x | terms[t].trans_x << t);
     a.trans_w = static_cast<std::uint16_t>(a.trans_w | terms[t].trans_w << t);
+    a.outliers = static_cast<std::uint16_t>(a.outliers | terms[t].outliers << t);
   }
   return record(op<Gemm>(), Attrs::of(a), in, where)[0];
 }
@@ -150,6 +151,7 @@ bool Add::fold(const FoldArgs& f, FoldNode& out) {
   const Gemm b = r->attrs.as<Gemm>();
   a.trans_x = static_cast<std::uint16_t>(a.trans_x | b.trans_x << left);
   a.trans_w = static_cast<std::uint16_t>(a.trans_w | b.trans_w << left);
+  a.outliers = static_cast<std::uint16_t>(a.outliers | b.outliers << left);
   out = *l;
   out.attrs = Attrs::of(a);
   out.in.insert(out.in.end(), r->in.begin(), r->in.end());

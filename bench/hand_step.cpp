@@ -1,0 +1,214 @@
+// The engine's training step against one written by hand (hand_step/step.h): the same model,
+// adapter, batch and kernels. First both run once and their loss and gradients are compared; then
+// they take turns, and the medians are printed as a line of JSON.
+//
+//   hand_step MODEL [--rows 4] [--len 256] [--steps 5] [--rank 16] [--compute bf16|fp32] [--threads
+//   N]
+//
+// engine_seconds, hand_seconds: a micro-batch forward and backward and an optimizer step. ratio: of
+// the two, and ratio_best that of the shortest ones. spread: of the medians' sides, the larger
+// (longest - shortest) / median. Bytes are those of activations and workspace; weights, adapter,
+// gradients and moments are the same on both sides. limit_fraction: the step's arithmetic (no
+// recomputation; head and causal attention included) at the probed rate of the multiplications,
+// divided by engine_seconds.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/cpu_backend.h"
+#include "core/rng.h"
+#include "hand_step/step.h"
+#include "infer/roofline.h"
+#include "text/dataset_pack.h"
+#include "train/lora_trainer.h"
+
+using namespace supersonic;
+
+namespace {
+
+struct Arguments {
+  std::string model;
+  std::int64_t rows = 4, len = 256, steps = 5, rank = 16, threads = 0;
+  Compute compute = Compute::bf16;
+};
+
+Arguments parse(int argc, char** argv) {
+  Arguments a;
+  const std::pair<const char*, std::int64_t*> numbers[] = {{"--rows", &a.rows},
+                                                           {"--len", &a.len},
+                                                           {"--steps", &a.steps},
+                                                           {"--rank", &a.rank},
+                                                           {"--threads", &a.threads}};
+  for (int i = 1; i < argc; ++i) {
+    const auto named = std::find_if(std::begin(numbers), std::end(numbers),
+                                    [&](const auto& n) { return !std::strcmp(n.first, argv[i]); });
+    if (named != std::end(numbers) && i + 1 < argc) {
+      *named->second = std::atoll(argv[++i]);
+      CHECK(*named->second > 0, "{} wants a number above zero, not '{}'", named->first, argv[i]);
+    } else if (!std::strcmp(argv[i], "--compute") && i + 1 < argc) {
+      const std::string name = argv[++i];
+      CHECK(name == "bf16" || name == "fp32", "--compute is bf16 or fp32, not '{}'", name);
+      a.compute = name == "fp32" ? Compute::fp32 : Compute::bf16;
+    } else {
+      CHECK(a.model.empty() && argv[i][0] != '-', "unknown argument '{}'", argv[i]);
+      a.model = argv[i];
+    }
+  }
+  CHECK(!a.model.empty(),
+        "usage: hand_step MODEL [--rows 4] [--len 256] [--steps 5] [--rank 16] [--compute "
+        "bf16|fp32] [--threads N]");
+  return a;
+}
+
+// `rows` sequences of random tokens, each token trained to give the next.
+text::Batch make_batch(const Arguments& a, std::int64_t words) {
+  text::Batch b;
+  const Rng rng(1, 0, rng_site("hand step tokens"), 0);
+  auto token = [&](std::int64_t i) {
+    return static_cast<std::int32_t>(rng.at(i) % static_cast<std::uint32_t>(words));
+  };
+  for (std::int64_t i = 0; i < a.rows * a.len; ++i) {
+    b.ids.push_back(token(i));
+    b.labels.push_back(token(i + 1));
+    b.positions.push_back(static_cast<std::int32_t>(i % a.len));
+    b.lo.push_back(static_cast<std::int32_t>(i / a.len * a.len));
+  }
+  b.trained = b.tokens = a.rows * a.len;
+  return b;
+}
+
+// B starts at zero, where A's gradient would be zero too.
+void fill_b(nn::LoraSet& lora) {
+  Rng rng(2, 0, rng_site("hand step B"), 0);
+  for (const nn::LoraSlot& s : lora.slots)
+    for (std::int64_t i = 0; i < s.out * s.rank; ++i)
+      lora.values->as<float>()[s.b + i] = static_cast<float>(0.04 * rng.uniform() - 0.02);
+}
+
+double distance(std::span<const float> a, std::span<const float> b) {
+  double apart = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double d = static_cast<double>(a[i]) - b[i];
+    apart += d * d;
+    norm += static_cast<double>(b[i]) * b[i];
+  }
+  return std::sqrt(apart / std::max(norm, 1e-300));
+}
+
+// The largest relative distance of any matrix's gradient.
+double largest_distance(const nn::LoraSet& lora, std::span<const float> hand) {
+  const auto engine = lora.gradients->values<const float>();
+  double worst = 0;
+  for (const nn::LoraSlot& s : lora.slots)
+    for (const auto& [at, n] : {std::pair{s.a, s.rank * s.in}, {s.b, s.out * s.rank}})
+      worst = std::max(worst, distance(hand.subspan(at, n), engine.subspan(at, n)));
+  return worst;
+}
+
+template <class F>
+double seconds(F&& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+struct Times {
+  double median, shortest, spread;
+  explicit Times(std::vector<double> t) {
+    std::sort(t.begin(), t.end());
+    median = (t[t.size() / 2] + t[(t.size() - 1) / 2]) / 2;
+    shortest = t.front();
+    spread = (t.back() - t.front()) / median;
+  }
+};
+
+// Operations of a step: products with the frozen weights twice, with the adapter's matrices three
+// times (their gradients too), attention once forward and two and a half times backward.
+double shortest_step(const models::Model& m, const nn::LoraSet& lora, const Arguments& a,
+                     const cpu::Limits& limits) {
+  const infer::ForwardWork row = infer::forward_work(m, a.len, a.len);
+  const double work =
+      2 * row.products + 3.5 * row.attention + 6.0 * static_cast<double>(lora.size * a.len);
+  return static_cast<double>(a.rows) * work /
+         (a.compute == Compute::bf16 ? limits.bf16 : limits.fp32);
+}
+
+int compare(const Arguments& a) {
+  if (a.threads) cpu::set_threads(static_cast<int>(a.threads));
+  models::Model model = models::load_model(a.model);
+  train::LoraOptions options;
+  options.rank = a.rank;
+  nn::LoraSet lora = train::make_lora(model, options, true);
+  fill_b(lora);
+  const std::int64_t tokens = a.rows * a.len;
+  Executor executor(cpu_backend());
+  cpu::Pool& pool = cpu::pool_of(cpu_backend().lane(LaneKind::compute));
+  const text::Batch batch = make_batch(a, model.config.vocab_size);
+  std::vector<std::int32_t> hi(tokens);
+  for (std::int64_t i = 0; i < tokens; ++i) hi[i] = static_cast<std::int32_t>(i);
+  const bench::Feeds feeds{batch.ids.data(), batch.positions.data(), batch.lo.data(), hi.data(),
+                           batch.labels.data()};
+  bench::HandStep hand(model, lora, pool, tokens, a.compute);
+  train::LoraTrainer engine(model, lora, executor, tokens, a.compute, {});
+
+  const float scale = 1.0f / static_cast<float>(tokens);
+  const double engine_loss = engine.accumulate(batch, scale),
+               hand_loss = hand.accumulate(feeds, scale);
+  const double tolerance = a.compute == Compute::bf16 ? 2e-2 : 1e-4;
+  const double loss_apart = std::abs(hand_loss / engine_loss - 1),
+               gradients_apart = largest_distance(lora, hand.gradients());
+  fmt::print(stderr, "loss {:.6f}, by hand {:.6f}; gradients at most {:.2e} apart\n", engine_loss,
+             hand_loss, gradients_apart);
+  CHECK(loss_apart <= tolerance && gradients_apart <= tolerance,
+        "the steps disagree: relative differences of loss {:.2e}, gradients {:.2e}", loss_apart,
+        gradients_apart);
+  const double engine_norm = engine.step(1, 1e-4f), hand_norm = hand.step(1, 1e-4f);
+  CHECK(std::abs(hand_norm / engine_norm - 1) <= tolerance,
+        "the gradients' norms disagree: {} and {}", engine_norm, hand_norm);
+
+  std::vector<double> engine_times, hand_times;
+  for (std::int64_t i = 0; i < a.steps; ++i) {
+    engine_times.push_back(seconds([&] {
+      engine.accumulate(batch, scale);
+      engine.step(i + 2, 1e-4f);
+    }));
+    hand_times.push_back(seconds([&] {
+      hand.accumulate(feeds, scale);
+      hand.step(i + 2, 1e-4f);
+    }));
+  }
+  const Times e(engine_times), h(hand_times);
+  const double limit = shortest_step(model, lora, a, cpu::probe_limits(pool));
+  const auto bytes = static_cast<double>(engine.memory().arena),
+             by_hand = static_cast<double>(hand.arena_bytes());
+  fmt::print(
+      "{{\"work\": \"lora_step\", \"rows\": {}, \"len\": {}, \"compute\": \"{}\", "
+      "\"engine_seconds\": {:.4f}, \"hand_seconds\": {:.4f}, "
+      "\"ratio\": {:.4f}, \"ratio_best\": {:.4f}, \"spread\": {:.3f}, \"engine_bytes\": {:.0f}, "
+      "\"hand_bytes\": {:.0f}, "
+      "\"memory_ratio\": {:.4f}, \"tokens_per_second\": {:.1f}, \"limit_fraction\": {:.3f}, "
+      "\"hand_limit_fraction\": {:.3f}, "
+      "\"gradients_apart\": {:.2e}}}\n",
+      a.rows, a.len, name_of(a.compute), e.median, h.median, e.median / h.median,
+      e.shortest / h.shortest, std::max(e.spread, h.spread), bytes, by_hand, bytes / by_hand,
+      static_cast<double>(tokens) / e.median, limit / e.median, limit / h.median, gradients_apart);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return compare(parse(argc, argv));
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "hand_step: {}\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,4 @@
+// Elementwise work compiled for avx2.
+#if defined(__x86_64__)
+#include "hand_step/elementwise_kernels.h"
+#endif

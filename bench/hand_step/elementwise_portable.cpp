@@ -1,0 +1,2 @@
+// Elementwise work compiled for any machine.
+#include "hand_step/elementwise_kernels.h"
