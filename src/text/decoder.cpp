@@ -15,13 +15,14 @@ constexpr const char* kReplacement = "\xEF\xBF\xBD";
 int byte_token(std::string_view token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return -1;
   int value = -1;
-  const char* digits = token.data() + (token[3] == '+' ? 4 : 3);  // Rust's integer parser takes a sign
+  const char* digits =
+      token.data() + (token[3] == '+' ? 4 : 3);  // Rust's integer parser takes a sign
   const auto [end, error] = std::from_chars(digits, token.data() + 5, value, 16);
   return error == std::errc() && end == token.data() + 5 ? value : -1;
 }
 
-std::string replace_all(std::string_view text, const Pattern& pattern, const std::optional<Regex>& regex,
-                        std::string_view content) {
+std::string replace_all(std::string_view text, const Pattern& pattern,
+                        const std::optional<Regex>& regex, std::string_view content) {
   std::vector<Match> matches;
   if (regex) {
     regex->find_all(text, matches);
@@ -40,8 +41,10 @@ std::string replace_all(std::string_view text, const Pattern& pattern, const std
 
 std::string strip(std::string_view token, const DecodeStep& spec) {
   const std::string_view what = spec.content;
-  for (uint32_t i = 0; i < spec.start && !what.empty() && token.starts_with(what); ++i) token.remove_prefix(what.size());
-  for (uint32_t i = 0; i < spec.stop && !what.empty() && token.ends_with(what); ++i) token.remove_suffix(what.size());
+  for (uint32_t i = 0; i < spec.start && !what.empty() && token.starts_with(what); ++i)
+    token.remove_prefix(what.size());
+  for (uint32_t i = 0; i < spec.stop && !what.empty() && token.ends_with(what); ++i)
+    token.remove_suffix(what.size());
   return std::string(token);
 }
 
@@ -79,7 +82,8 @@ void byte_fallback(std::vector<std::string>& tokens) {
 }
 
 std::string from_metaspace(std::string_view token, std::string_view replacement, bool drop) {
-  return replace_all(token, {.text = std::string(replacement), .regex = false}, std::nullopt, drop ? "" : " ");
+  return replace_all(token, {.text = std::string(replacement), .regex = false}, std::nullopt,
+                     drop ? "" : " ");
 }
 
 }  // namespace
@@ -88,10 +92,12 @@ Decoder::Decoder(const std::vector<DecodeStep>& steps) {
   bool fused = false;
   for (const DecodeStep& spec : steps) {
     Step step{.spec = spec, .regex = std::nullopt};
-    if (spec.kind == DecodeStep::replace && spec.pattern.regex) step.regex.emplace(spec.pattern.text, "decoder.pattern");
+    if (spec.kind == DecodeStep::replace && spec.pattern.regex)
+      step.regex.emplace(spec.pattern.text, "decoder.pattern");
     fused = fused || spec.kind == DecodeStep::fuse;
     if (spec.kind == DecodeStep::strip && fused) leading_ = {spec.content, spec.start};
-    if (spec.kind == DecodeStep::metaspace && spec.prepend != PrependScheme::never) leading_ = {" ", 1};
+    if (spec.kind == DecodeStep::metaspace && spec.prepend != PrependScheme::never)
+      leading_ = {" ", 1};
     steps_.push_back(std::move(step));
   }
 }
@@ -99,10 +105,13 @@ Decoder::Decoder(const std::vector<DecodeStep>& steps) {
 void Decoder::apply(const Step& step, std::vector<std::string>& tokens) const {
   const DecodeStep& spec = step.spec;
   switch (spec.kind) {
-    case DecodeStep::byte_level: return byte_level(tokens);
-    case DecodeStep::byte_fallback: return byte_fallback(tokens);
+    case DecodeStep::byte_level:
+      return byte_level(tokens);
+    case DecodeStep::byte_fallback:
+      return byte_fallback(tokens);
     case DecodeStep::replace:
-      for (std::string& token : tokens) token = replace_all(token, spec.pattern, step.regex, spec.content);
+      for (std::string& token : tokens)
+        token = replace_all(token, spec.pattern, step.regex, spec.content);
       return;
     case DecodeStep::fuse: {
       std::string all;
@@ -115,7 +124,8 @@ void Decoder::apply(const Step& step, std::vector<std::string>& tokens) const {
       return;
     case DecodeStep::metaspace:
       for (size_t i = 0; i < tokens.size(); ++i)
-        tokens[i] = from_metaspace(tokens[i], spec.content, i == 0 && spec.prepend != PrependScheme::never);
+        tokens[i] =
+            from_metaspace(tokens[i], spec.content, i == 0 && spec.prepend != PrependScheme::never);
       return;
     case DecodeStep::suffix:
       for (size_t i = 0; i < tokens.size(); ++i)
@@ -147,13 +157,23 @@ std::string Decoder::piece(std::string_view token) const {
         if (std::string bytes; unmap_bytes(text, bytes)) text = std::move(bytes);
         return text;  // bytes from here on
       case DecodeStep::byte_fallback:
-        if (const int byte = byte_token(text); byte >= 0) return std::string(1, static_cast<char>(byte));
+        if (const int byte = byte_token(text); byte >= 0)
+          return std::string(1, static_cast<char>(byte));
         break;
-      case DecodeStep::replace: text = replace_all(text, spec.pattern, step.regex, spec.content); break;
-      case DecodeStep::fuse: return text;  // later steps see the whole text
-      case DecodeStep::strip: text = strip(text, spec); break;
-      case DecodeStep::metaspace: text = from_metaspace(text, spec.content, false); break;
-      case DecodeStep::suffix: text = replace_all(text, {.text = spec.content, .regex = false}, std::nullopt, " "); break;
+      case DecodeStep::replace:
+        text = replace_all(text, spec.pattern, step.regex, spec.content);
+        break;
+      case DecodeStep::fuse:
+        return text;  // later steps see the whole text
+      case DecodeStep::strip:
+        text = strip(text, spec);
+        break;
+      case DecodeStep::metaspace:
+        text = from_metaspace(text, spec.content, false);
+        break;
+      case DecodeStep::suffix:
+        text = replace_all(text, {.text = spec.content, .regex = false}, std::nullopt, " ");
+        break;
     }
   }
   return text;

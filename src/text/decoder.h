@@ -1,5 +1,6 @@
-// Ids back to text. A decoder chain is applied to token strings as the `tokenizers` crate does it; `piece` gives the bytes that one
-// token adds to a running text, which is what streaming and constrained decoding need.
+// Ids back to text. A decoder chain is applied to token strings as the `tokenizers` crate does it;
+// `piece` gives the bytes that one token adds to a running text, which is what streaming and
+// constrained decoding need.
 #pragma once
 #include <optional>
 #include <string>
@@ -16,7 +17,8 @@ class Decoder {
   explicit Decoder(const std::vector<DecodeStep>& steps);
   // The text of the tokens. No steps: joined by spaces, as the crate does.
   std::string decode(std::vector<std::string> tokens) const;
-  // Bytes that `token` stands for inside a text (byte tokens and byte-mapped ones may be part of a character).
+  // Bytes that `token` stands for inside a text (byte tokens and byte-mapped ones may be part of a
+  // character).
   std::string piece(std::string_view token) const;
   // What a text loses at its start: at most `count` times `what` (SentencePiece's dummy space).
   struct Trim {

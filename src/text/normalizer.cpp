@@ -41,10 +41,11 @@ bool plain(char c) { return static_cast<signed char>(c) >= 0; }
 // Whether normalization never joins this character to the one before it: a starter that composes
 // with nothing to its left. (What does is a mark, or a vowel or final consonant of Hangul.)
 bool starts_segment(uint32_t code) {
+  constexpr auto kForms = static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
   utf8proc_int32_t first[32];
   int unused = 0;
   const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code), first,
-                                             std::size(first), UTF8PROC_DECOMPOSE, &unused);
+                                             std::size(first), kForms, &unused);
   if (count <= 0 || static_cast<size_t>(count) > std::size(first)) return false;
   const auto head = static_cast<uint32_t>(first[0]);
   const bool jamo = (head >= 0x1160 && head <= 0x11FF) || (head >= 0xD7B0 && head <= 0xD7FF);

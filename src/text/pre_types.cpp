@@ -1,4 +1,5 @@
-// The table of names. A row gives the regular expressions that cut the text in turn (matches stand alone), before ByteLevel.
+// The table of names. A row gives the regular expressions that cut the text in turn (matches stand
+// alone), before ByteLevel.
 #include "text/pre_types.h"
 
 #include <algorithm>
@@ -10,18 +11,20 @@ namespace {
 
 constexpr std::string_view kDigits = R"(\p{N})";  // Digits with individual_digits
 constexpr std::string_view kGpt2 = "gpt2";        // ByteLevel's own regex
-constexpr std::string_view kLlama3 = "llama3", kQwen2 = "qwen2", kQwen35 = "qwen35", kO200k = "o200k", kTekken = "tekken";
+constexpr std::string_view kLlama3 = "llama3", kQwen2 = "qwen2", kQwen35 = "qwen35",
+                           kO200k = "o200k", kTekken = "tekken";
 constexpr std::string_view kDeepseekLetters =
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌ"
-    "ῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
-constexpr std::string_view kDeepseekV3Main =
-    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^)"
-    "\r\n"
-    R"(\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[)"
-    "\r\n"
-    R"(]*|\s*[)"
-    "\r\n"
-    R"(]+|\s+(?!\S)|\s+)";
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-"
+    "ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌ"
+    "ῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-"
+    "ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+constexpr std::string_view kDeepseekV3Main = R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^)"
+                                             "\r\n"
+                                             R"(\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[)"
+                                             "\r\n"
+                                             R"(]*|\s*[)"
+                                             "\r\n"
+                                             R"(]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kBloom = " ?[^(\\s|.,!?…。，、।۔،)]+";
 
 struct Row {
@@ -44,27 +47,35 @@ const std::vector<Row>& rows() {
       {.name = "glm4", .cuts = {kLlama3}, .ignore_merges = true},
       {.name = "stablelm2", .cuts = {kQwen2}},
       {.name = "deepseek-llm",
-       .cuts = {"[\r\n]", kDeepseekLetters, "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", "[一-龥ࠀ-一가-퟿]+", kDigits}},
-      {.name = "deepseek-coder", .cuts = {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+", kDigits}},
+       .cuts = {"[\r\n]", kDeepseekLetters, "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$",
+                "[一-龥ࠀ-一가-퟿]+", kDigits}},
+      {.name = "deepseek-coder",
+       .cuts = {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+", kDigits}},
       {.name = "deepseek-v3", .cuts = {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", kDeepseekV3Main}},
       {.name = "minicpm5",
-       .cuts = {"\\p{N}{1,3}",
-                R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+       .cuts =
+           {"\\p{N}{1,3}",
+            R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
        .ignore_merges = true},
       {.name = "bailingmoe",
-       .cuts = {R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)"}},
+       .cuts =
+           {R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)"}},
       {.name = "seed-coder",
-       .cuts = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+       .cuts =
+           {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
       {.name = "exaone-moe",
-       .cuts = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+)"}},
+       .cuts =
+           {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+)"}},
       {.name = "ufakzeka",
-       .cuts = {R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+       .cuts =
+           {R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
       {.name = "tiny_aya", .cuts = {R"(\d{1,3}(?=(?:\d{3})*\b))", kO200k}},
       {.name = "laguna", .cuts = {"[^\\n]+|[\\n]+", kQwen2}},
       {.name = "superbpe", .cuts = {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"}},
       {.name = "bloom", .cuts = {kBloom}},
       {.name = "viking", .cuts = {kBloom, kDigits}},
-      {.name = "default", .cuts = {"[\\p{P}\\$\\+<=>\\^~\\|]+", kGpt2, "\\p{N}+", "[0-9][0-9][0-9]"}},
+      {.name = "default",
+       .cuts = {"[\\p{P}\\$\\+<=>\\^~\\|]+", kGpt2, "\\p{N}+", "[0-9][0-9][0-9]"}},
   };
   return table;
 }
@@ -74,20 +85,57 @@ struct Alias {
 };
 constexpr Alias kAliases[] = {
     {"", "default"},
-    {"llama3", "llama-bpe"}, {"llama-v3", "llama-bpe"}, {"falcon3", "llama-bpe"}, {"falcon-h1", "llama-bpe"},
-    {"pixtral", "llama-bpe"}, {"midm-2.0", "llama-bpe"}, {"lfm2", "llama-bpe"}, {"jina-v5-nano", "llama-bpe"},
-    {"deepseek-r1-qwen", "qwen2"}, {"kormo", "qwen2"}, {"f2llmv2", "qwen2"}, {"megrez", "qwen2"},
-    {"hunyuan", "stablelm2"}, {"solar-open", "stablelm2"}, {"grok-2", "stablelm2"},
-    {"phi-2", "gpt-2"}, {"jina-es", "gpt-2"}, {"jina-de", "gpt-2"}, {"jina-v2-es", "gpt-2"}, {"jina-v2-de", "gpt-2"},
-    {"gigachat", "gpt-2"}, {"a.x-4.0", "gpt-2"}, {"mellum", "gpt-2"}, {"modern-bert", "gpt-2"}, {"exaone4", "gpt-2"},
-    {"mpt", "gpt-2"}, {"olmo", "gpt-2"}, {"jais", "gpt-2"}, {"trillion", "gpt-2"}, {"granite-docling", "gpt-2"},
-    {"starcoder", "smollm"}, {"refact", "smollm"}, {"codeshell", "smollm"}, {"exaone", "smollm"},
-    {"minerva-7b", "smollm"}, {"mellum2", "smollm"},
-    {"llama4", "gpt-4o"}, {"kanana2", "gpt-4o"}, {"talkie", "gpt-4o"}, {"minimax-m2", "gpt-4o"},
-    {"smaug-bpe", "dbrx"}, {"chatglm-bpe", "dbrx"}, {"glm5", "glm4"},
-    {"hunyuan-dense", "deepseek-v3"}, {"joyai-llm", "deepseek-v3"}, {"hy_v4", "deepseek-v3"},
-    {"bailingmoe2", "bailingmoe"}, {"llada-moe", "bailingmoe"}, {"cohere2moe", "tiny_aya"},
-    {"poro-chat", "bloom"}, {"gpt3-finnish", "bloom"},
+    {"llama3", "llama-bpe"},
+    {"llama-v3", "llama-bpe"},
+    {"falcon3", "llama-bpe"},
+    {"falcon-h1", "llama-bpe"},
+    {"pixtral", "llama-bpe"},
+    {"midm-2.0", "llama-bpe"},
+    {"lfm2", "llama-bpe"},
+    {"jina-v5-nano", "llama-bpe"},
+    {"deepseek-r1-qwen", "qwen2"},
+    {"kormo", "qwen2"},
+    {"f2llmv2", "qwen2"},
+    {"megrez", "qwen2"},
+    {"hunyuan", "stablelm2"},
+    {"solar-open", "stablelm2"},
+    {"grok-2", "stablelm2"},
+    {"phi-2", "gpt-2"},
+    {"jina-es", "gpt-2"},
+    {"jina-de", "gpt-2"},
+    {"jina-v2-es", "gpt-2"},
+    {"jina-v2-de", "gpt-2"},
+    {"gigachat", "gpt-2"},
+    {"a.x-4.0", "gpt-2"},
+    {"mellum", "gpt-2"},
+    {"modern-bert", "gpt-2"},
+    {"exaone4", "gpt-2"},
+    {"mpt", "gpt-2"},
+    {"olmo", "gpt-2"},
+    {"jais", "gpt-2"},
+    {"trillion", "gpt-2"},
+    {"granite-docling", "gpt-2"},
+    {"starcoder", "smollm"},
+    {"refact", "smollm"},
+    {"codeshell", "smollm"},
+    {"exaone", "smollm"},
+    {"minerva-7b", "smollm"},
+    {"mellum2", "smollm"},
+    {"llama4", "gpt-4o"},
+    {"kanana2", "gpt-4o"},
+    {"talkie", "gpt-4o"},
+    {"minimax-m2", "gpt-4o"},
+    {"smaug-bpe", "dbrx"},
+    {"chatglm-bpe", "dbrx"},
+    {"glm5", "glm4"},
+    {"hunyuan-dense", "deepseek-v3"},
+    {"joyai-llm", "deepseek-v3"},
+    {"hy_v4", "deepseek-v3"},
+    {"bailingmoe2", "bailingmoe"},
+    {"llada-moe", "bailingmoe"},
+    {"cohere2moe", "tiny_aya"},
+    {"poro-chat", "bloom"},
+    {"gpt3-finnish", "bloom"},
 };
 
 std::string_view pattern_of(std::string_view cut) {
@@ -126,11 +174,13 @@ PreType falcon() {
   return type;
 }
 
-// What decides the words, independent of how a pipeline spells it (a digit split may be Digits or a regex).
+// What decides the words, independent of how a pipeline spells it (a digit split may be Digits or a
+// regex).
 std::vector<std::string> signature(const std::vector<PreStep>& steps) {
   std::vector<std::string> cuts;
   for (const PreStep& s : steps) {
-    if (s.kind == PreStep::split && s.pattern.regex && (s.behavior == Behavior::isolated || s.invert))
+    if (s.kind == PreStep::split && s.pattern.regex &&
+        (s.behavior == Behavior::isolated || s.invert))
       cuts.push_back(s.pattern.text);
     else if (s.kind == PreStep::digits && s.individual)
       cuts.emplace_back(kDigits);
@@ -149,12 +199,17 @@ bool find_pre_type(std::string_view name, PreType& out) {
     out = falcon();
     return true;
   }
-  const auto alias = std::find_if(std::begin(kAliases), std::end(kAliases), [&](const Alias& a) { return a.name == name; });
+  const auto alias = std::find_if(std::begin(kAliases), std::end(kAliases),
+                                  [&](const Alias& a) { return a.name == name; });
   if (alias != std::end(kAliases)) name = alias->row;
   for (const Row& row : rows()) {
     if (row.name != name) continue;
-    out = {.steps = steps_of(row), .normalizers = {}, .ignore_merges = row.ignore_merges, .add_bos = row.add_bos};
-    if (row.nfc) out.normalizers.push_back({.kind = NormalizerStep::nfc, .pattern = {}, .content = {}});
+    out = {.steps = steps_of(row),
+           .normalizers = {},
+           .ignore_merges = row.ignore_merges,
+           .add_bos = row.add_bos};
+    if (row.nfc)
+      out.normalizers.push_back({.kind = NormalizerStep::nfc, .pattern = {}, .content = {}});
     return true;
   }
   return false;
@@ -163,8 +218,9 @@ bool find_pre_type(std::string_view name, PreType& out) {
 std::string_view name_pre_type(const TokenizerSpec& spec) {
   const auto cuts = signature(spec.pre_steps);
   const Row* fallback = nullptr;
-  const bool nfc = std::any_of(spec.normalizers.begin(), spec.normalizers.end(),
-                               [](const NormalizerStep& n) { return n.kind == NormalizerStep::nfc; });
+  const bool nfc =
+      std::any_of(spec.normalizers.begin(), spec.normalizers.end(),
+                  [](const NormalizerStep& n) { return n.kind == NormalizerStep::nfc; });
   for (const Row& row : rows()) {
     if (signature(steps_of(row)) != cuts) continue;
     if (row.ignore_merges == spec.model.ignore_merges && row.nfc == nfc) return row.name;

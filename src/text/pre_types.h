@@ -1,5 +1,6 @@
-// GGUF's names for pre-tokenizers (tokenizer.ggml.pre): what each means as pipeline steps. The patterns are those of the models'
-// own tokenizer.json, so ids equal the `tokenizers` package's also where llama.cpp approximates.
+// GGUF's names for pre-tokenizers (tokenizer.ggml.pre): what each means as pipeline steps. The
+// patterns are those of the models' own tokenizer.json, so ids equal the `tokenizers` package's
+// also where llama.cpp approximates.
 #pragma once
 #include <string_view>
 #include <vector>

@@ -1,5 +1,5 @@
-// Scanners for GPT-2, the cl100k family (Llama 3, Qwen) and the o200k family (GPT-4o, tekken). Each follows its pattern's
-// alternatives in order; comments quote the alternative.
+// Scanners for GPT-2, the cl100k family (Llama 3, Qwen) and the o200k family (GPT-4o, tekken). Each
+// follows its pattern's alternatives in order; comments quote the alternative.
 #include "text/scanners.h"
 
 #include "text/unicode.h"
@@ -25,7 +25,9 @@ struct Text {  // the text behind the scan position, with its categories
   const char* end;
   const uint8_t* categories;
 
-  bool is(const char* p, uint32_t mask) const { return p < end && in_mask(categories[code_at(p)], mask); }
+  bool is(const char* p, uint32_t mask) const {
+    return p < end && in_mask(categories[code_at(p)], mask);
+  }
   const char* run(const char* p, uint32_t mask, uint32_t most = UINT32_MAX) const {
     for (; p < end && most; --most) {
       const char* q = p;
@@ -39,7 +41,8 @@ struct Text {  // the text behind the scan position, with its categories
 
 bool is_newline(char c) { return c == '\r' || c == '\n'; }
 
-// 's|'t|'re|'ve|'m|'ll|'d at p; with `fold` in either case (U+017F folds to s). Returns p when there is none.
+// 's|'t|'re|'ve|'m|'ll|'d at p; with `fold` in either case (U+017F folds to s). Returns p when
+// there is none.
 const char* contraction(const char* p, const char* end, bool fold) {
   if (end - p < 2 || *p != '\'') return p;
   const auto lower = [&](const char* q) {
@@ -101,9 +104,11 @@ const char* cl100k(const char* p, const char* end, const uint8_t* categories) {
   return spaces_or_lines(p, t);
 }
 
-constexpr uint32_t kUpper = category_mask(Lu, Lt, Lm, Lo) | kMark, kLower = category_mask(Ll, Lm, Lo) | kMark;
+constexpr uint32_t kUpper = category_mask(Lu, Lt, Lm, Lo) | kMark,
+                   kLower = category_mask(Ll, Lm, Lo) | kMark;
 
-// [Upper]*[Lower]+ at p: where it ends, or null. Both classes share Lm, Lo and M, so the first run gives back to the last of those.
+// [Upper]*[Lower]+ at p: where it ends, or null. Both classes share Lm, Lo and M, so the first run
+// gives back to the last of those.
 const char* upper_lower(const char* p, const Text& t) {
   const char* upper = t.run(p, kUpper);
   if (const char* q = t.run(upper, kLower); q != upper) return q;

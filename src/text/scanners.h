@@ -1,17 +1,20 @@
-// Hand-written scanners for the pre-tokenizer patterns that most models use: same pieces as the regular expression, about ten
-// times faster. `find_scanner` knows a pattern by its text; tests compare each scanner with PCRE2 on random text.
+// Hand-written scanners for the pre-tokenizer patterns that most models use: same pieces as the
+// regular expression, about ten times faster. `find_scanner` knows a pattern by its text; tests
+// compare each scanner with PCRE2 on random text.
 #pragma once
 #include <cstdint>
 #include <string_view>
 
 namespace supersonic::text {
 
-// Where the piece that starts at p ends. [p, end) is valid UTF-8 and not empty; `categories` is category_table().
+// Where the piece that starts at p ends. [p, end) is valid UTF-8 and not empty; `categories` is
+// category_table().
 using Scanner = const char* (*)(const char* p, const char* end, const uint8_t* categories);
 
 // The scanner for a pattern whose matches cover any text without gaps; null when there is none.
 Scanner find_scanner(std::string_view pattern);
 
-extern const std::string_view kGpt2Pattern, kLlama3Pattern, kQwen2Pattern, kQwen35Pattern, kO200kPattern, kTekkenPattern;
+extern const std::string_view kGpt2Pattern, kLlama3Pattern, kQwen2Pattern, kQwen35Pattern,
+    kO200kPattern, kTekkenPattern;
 
 }  // namespace supersonic::text

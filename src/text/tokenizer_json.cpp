@@ -1,5 +1,5 @@
-// tokenizer.json -> TokenizerSpec. Every value is checked for its type and range, and an error names the field; what the pipeline
-// does not know is refused by name, never skipped.
+// tokenizer.json -> TokenizerSpec. Every value is checked for its type and range, and an error
+// names the field; what the pipeline does not know is refused by name, never skipped.
 #include <simdjson.h>
 
 #include <algorithm>
@@ -19,20 +19,24 @@ using simdjson::dom::element;
 using simdjson::dom::element_type;
 using simdjson::dom::object;
 
-constexpr size_t kMaxDepth = 64, kMaxFile = size_t{1} << 30, kMaxSteps = 64, kMaxTokenBytes = 1 << 20;
+constexpr size_t kMaxDepth = 64, kMaxFile = size_t{1} << 30, kMaxSteps = 64,
+                 kMaxTokenBytes = 1 << 20;
 
 // A value with its path, which errors show.
 struct Field {
   element value;
   std::string path;
 
-  [[noreturn]] void wrong(std::string_view want) const { fail(ErrorKind::bad_file, "{}: must be {}", path, want); }
+  [[noreturn]] void wrong(std::string_view want) const {
+    fail(ErrorKind::bad_file, "{}: must be {}", path, want);
+  }
   bool null() const { return value.type() == element_type::NULL_VALUE; }
   // A member that is present and not null.
   std::optional<Field> get(std::string_view key) const {
     element member;
     if (value.type() != element_type::OBJECT) wrong("an object");
-    if (object(value).at_key(key).get(member) || member.type() == element_type::NULL_VALUE) return std::nullopt;
+    if (object(value).at_key(key).get(member) || member.type() == element_type::NULL_VALUE)
+      return std::nullopt;
     return Field{member, path + "." + std::string(key)};
   }
   Field need(std::string_view key) const {
@@ -51,14 +55,16 @@ struct Field {
   }
   int64_t integer(int64_t low, int64_t high) const {
     int64_t n = 0;
-    if (value.get(n) || n < low || n > high) wrong(fmt::format("an integer from {} to {}", low, high));
+    if (value.get(n) || n < low || n > high)
+      wrong(fmt::format("an integer from {} to {}", low, high));
     return n;
   }
   std::vector<Field> items() const {
     array list;
     if (value.get(list)) wrong("an array");
     std::vector<Field> out;
-    for (const element item : list) out.push_back({item, path + "[" + std::to_string(out.size()) + "]"});
+    for (const element item : list)
+      out.push_back({item, path + "[" + std::to_string(out.size()) + "]"});
     return out;
   }
   bool flag(std::string_view key, bool otherwise) const {
@@ -71,9 +77,11 @@ struct Field {
   }
 };
 
-// Components: {"type": …} or null; a Sequence is flattened. list: the member that holds a Sequence's parts.
+// Components: {"type": …} or null; a Sequence is flattened. list: the member that holds a
+// Sequence's parts.
 template <class Step>
-void components(const Field& field, std::string_view list, std::vector<Step>& out, void (*read)(const Field&, std::vector<Step>&)) {
+void components(const Field& field, std::string_view list, std::vector<Step>& out,
+                void (*read)(const Field&, std::vector<Step>&)) {
   if (field.need("type").string() == "Sequence") {
     for (const Field& part : field.need(list).items()) components(part, list, out, read);
     return;
@@ -83,7 +91,8 @@ void components(const Field& field, std::string_view list, std::vector<Step>& ou
 }
 
 [[noreturn]] void unknown(const Field& field, std::string_view kind) {
-  fail(ErrorKind::bad_file, "{}.type: {} '{}' is not supported", field.path, kind, field.need("type").string());
+  fail(ErrorKind::bad_file, "{}.type: {} '{}' is not supported", field.path, kind,
+       field.need("type").string());
 }
 
 Pattern read_pattern(const Field& field) {
@@ -97,11 +106,15 @@ void read_normalizer(const Field& f, std::vector<NormalizerStep>& out) {
   const std::string_view type = f.need("type").string();
   NormalizerStep step{.kind = NormalizerStep::nfc, .pattern = {}, .content = {}};
   constexpr std::pair<std::string_view, NormalizerStep::Kind> kPlain[] = {
-      {"NFC", NormalizerStep::nfc},   {"NFD", NormalizerStep::nfd},
-      {"NFKC", NormalizerStep::nfkc}, {"NFKD", NormalizerStep::nfkd},
-      {"Lowercase", NormalizerStep::lowercase}, {"StripAccents", NormalizerStep::strip_accents},
+      {"NFC", NormalizerStep::nfc},
+      {"NFD", NormalizerStep::nfd},
+      {"NFKC", NormalizerStep::nfkc},
+      {"NFKD", NormalizerStep::nfkd},
+      {"Lowercase", NormalizerStep::lowercase},
+      {"StripAccents", NormalizerStep::strip_accents},
       {"ByteLevel", NormalizerStep::byte_level}};
-  const auto plain = std::find_if(std::begin(kPlain), std::end(kPlain), [&](auto& p) { return p.first == type; });
+  const auto plain =
+      std::find_if(std::begin(kPlain), std::end(kPlain), [&](auto& p) { return p.first == type; });
   if (plain != std::end(kPlain)) {
     step.kind = plain->second;
   } else if (type == "Strip") {
@@ -141,7 +154,8 @@ PrependScheme read_prepend(const Field& f) {
     if (name == "always") return PrependScheme::always;
     field->wrong("first, never or always");
   }
-  return f.flag("add_prefix_space", true) ? PrependScheme::always : PrependScheme::never;  // the older spelling
+  return f.flag("add_prefix_space", true) ? PrependScheme::always
+                                          : PrependScheme::never;  // the older spelling
 }
 
 std::string one_character(const Field& field) {
@@ -217,13 +231,17 @@ void read_decoder(const Field& f, std::vector<DecodeStep>& out) {
 void read_vocab(const Field& vocab, BpeSpec& model) {
   object entries;
   if (vocab.value.get(entries)) vocab.wrong("an object of token to id");
-  const size_t count = entries.size() >= 0xFFFFFF ? std::distance(entries.begin(), entries.end()) : entries.size();
-  const auto limit = static_cast<int64_t>(count * 8 + 65536);  // ids may have holes, but a lying one must not allocate
+  const size_t count =
+      entries.size() >= 0xFFFFFF ? std::distance(entries.begin(), entries.end()) : entries.size();
+  const auto limit = static_cast<int64_t>(
+      count * 8 + 65536);  // ids may have holes, but a lying one must not allocate
   int64_t size = 0;
   for (const auto& [key, value] : entries) {
     int64_t id = -1;
-    CHECK_FILE(!value.get(id) && id >= 0 && id < limit, "{}['{}']: must be an id from 0 to {}", vocab.path, key, limit - 1);
-    CHECK_FILE(key.size() <= kMaxTokenBytes, "{}: token {} is longer than {} bytes", vocab.path, id, kMaxTokenBytes);
+    CHECK_FILE(!value.get(id) && id >= 0 && id < limit, "{}['{}']: must be an id from 0 to {}",
+               vocab.path, key, limit - 1);
+    CHECK_FILE(key.size() <= kMaxTokenBytes, "{}: token {} is longer than {} bytes", vocab.path, id,
+               kMaxTokenBytes);
     size = std::max(size, id + 1);
   }
   model.tokens.resize(static_cast<size_t>(size));
@@ -234,12 +252,14 @@ void read_vocab(const Field& vocab, BpeSpec& model) {
   }
 }
 
-std::pair<std::string_view, std::string_view> merge_pair(const Field& merges, element item, size_t index) {
+std::pair<std::string_view, std::string_view> merge_pair(const Field& merges, element item,
+                                                         size_t index) {
   std::string_view joined;
   if (!item.get(joined)) {
     const size_t space = joined.find(' ');
     CHECK_FILE(space != joined.npos && joined.find(' ', space + 1) == joined.npos,
-               "{}[{}]: '{}' must be two tokens with one space between", merges.path, index, joined);
+               "{}[{}]: '{}' must be two tokens with one space between", merges.path, index,
+               joined);
     return {joined.substr(0, space), joined.substr(space + 1)};
   }
   array pair;
@@ -258,19 +278,23 @@ void read_merges(const Field& merges, BpeSpec& model) {
   for (const element item : list) {
     const size_t n = model.merges.size();
     const auto [left, right] = merge_pair(merges, item, n);
-    const bool prefixed = !model.subword_prefix.empty() && right.size() >= model.subword_prefix.size();
+    const bool prefixed =
+        !model.subword_prefix.empty() && right.size() >= model.subword_prefix.size();
     joined.assign(left).append(prefixed ? right.substr(model.subword_prefix.size()) : right);
-    const MergeRule rule{index.find(left), index.find(right), index.find(joined), static_cast<uint32_t>(n)};
+    const MergeRule rule{index.find(left), index.find(right), index.find(joined),
+                         static_cast<uint32_t>(n)};
     CHECK_FILE(rule.left >= 0, "{}[{}]: '{}' is not in the vocabulary", merges.path, n, left);
     CHECK_FILE(rule.right >= 0, "{}[{}]: '{}' is not in the vocabulary", merges.path, n, right);
-    CHECK_FILE(rule.result >= 0, "{}[{}]: the result '{}' is not in the vocabulary", merges.path, n, joined);
+    CHECK_FILE(rule.result >= 0, "{}[{}]: the result '{}' is not in the vocabulary", merges.path, n,
+               joined);
     model.merges.push_back(rule);
   }
 }
 
 void read_model(const Field& field, BpeSpec& model) {
   const auto type = field.get("type");
-  CHECK_FILE(!type || type->string() == "BPE", "{}.type: model '{}' is not supported, only BPE is", field.path, type->string());
+  CHECK_FILE(!type || type->string() == "BPE", "{}.type: model '{}' is not supported, only BPE is",
+             field.path, type->string());
   model.unk_token = field.text("unk_token", "");
   model.subword_prefix = field.text("continuing_subword_prefix", "");
   model.word_suffix = field.text("end_of_word_suffix", "");
@@ -344,7 +368,8 @@ void read_post_processor(const Field& f, TokenizerSpec& spec) {
 }
 
 Field parse(simdjson::dom::parser& parser, std::string_view text, std::string path) {
-  CHECK_FILE(text.size() <= kMaxFile, "{}: {} bytes are too many for a tokenizer", path, text.size());
+  CHECK_FILE(text.size() <= kMaxFile, "{}: {} bytes are too many for a tokenizer", path,
+             text.size());
   CHECK(!parser.allocate(std::max<size_t>(text.size(), 64), kMaxDepth), "{}: out of memory", path);
   element root;
   const auto error = parser.parse(text.data(), text.size(), true).get(root);
@@ -375,20 +400,25 @@ void read_config(const Field& config, TokenizerSpec& spec) {
 
 }  // namespace
 
-Tokenizer Tokenizer::from_json(std::string_view text, std::string_view config, std::string_view origin) {
+Tokenizer Tokenizer::from_json(std::string_view text, std::string_view config,
+                               std::string_view origin) {
   simdjson::dom::parser parser;
   const Field root = parse(parser, text, std::string(origin));
   TokenizerSpec spec;
   read_model(root.need("model"), spec.model);
   if (const auto field = root.get("added_tokens")) read_added(*field, spec);
-  if (const auto field = root.get("normalizer")) components(*field, "normalizers", spec.normalizers, read_normalizer);
-  if (const auto field = root.get("pre_tokenizer")) components(*field, "pretokenizers", spec.pre_steps, read_pre_tokenizer);
-  if (const auto field = root.get("decoder")) components(*field, "decoders", spec.decoders, read_decoder);
+  if (const auto field = root.get("normalizer"))
+    components(*field, "normalizers", spec.normalizers, read_normalizer);
+  if (const auto field = root.get("pre_tokenizer"))
+    components(*field, "pretokenizers", spec.pre_steps, read_pre_tokenizer);
+  if (const auto field = root.get("decoder"))
+    components(*field, "decoders", spec.decoders, read_decoder);
   if (const auto field = root.get("post_processor")) read_post_processor(*field, spec);
   if (!spec.model.unk_token.empty()) spec.unk = find_id(spec, spec.model.unk_token);
   if (!config.empty()) {
     simdjson::dom::parser config_parser;
-    read_config(parse(config_parser, config, std::string(origin) + " (tokenizer_config.json)"), spec);
+    read_config(parse(config_parser, config, std::string(origin) + " (tokenizer_config.json)"),
+                spec);
   }
   return Tokenizer(std::move(spec));
 }

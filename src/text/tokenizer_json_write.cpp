@@ -1,4 +1,5 @@
-// TokenizerSpec -> the files of a Hugging Face folder: tokenizer.json, tokenizer_config.json, special_tokens_map.json.
+// TokenizerSpec -> the files of a Hugging Face folder: tokenizer.json, tokenizer_config.json,
+// special_tokens_map.json.
 #include <fmt/format.h>
 
 #include <iterator>
@@ -17,22 +18,33 @@ const char* prepend_name(PrependScheme s) {
   return s == PrependScheme::first ? "first" : s == PrependScheme::never ? "never" : "always";
 }
 const char* behavior_name(Behavior b) {
-  constexpr const char* kNames[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+  constexpr const char* kNames[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                    "Contiguous"};
   return kNames[static_cast<int>(b)];
 }
 
 Json component(const NormalizerStep& s) {
   switch (s.kind) {
-    case NormalizerStep::nfc: return {{"type", "NFC"}};
-    case NormalizerStep::nfd: return {{"type", "NFD"}};
-    case NormalizerStep::nfkc: return {{"type", "NFKC"}};
-    case NormalizerStep::nfkd: return {{"type", "NFKD"}};
-    case NormalizerStep::lowercase: return {{"type", "Lowercase"}};
-    case NormalizerStep::strip: return {{"type", "Strip"}, {"strip_left", s.left}, {"strip_right", s.right}};
-    case NormalizerStep::strip_accents: return {{"type", "StripAccents"}};
-    case NormalizerStep::prepend: return {{"type", "Prepend"}, {"prepend", s.content}};
-    case NormalizerStep::replace: return {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}};
-    case NormalizerStep::byte_level: break;
+    case NormalizerStep::nfc:
+      return {{"type", "NFC"}};
+    case NormalizerStep::nfd:
+      return {{"type", "NFD"}};
+    case NormalizerStep::nfkc:
+      return {{"type", "NFKC"}};
+    case NormalizerStep::nfkd:
+      return {{"type", "NFKD"}};
+    case NormalizerStep::lowercase:
+      return {{"type", "Lowercase"}};
+    case NormalizerStep::strip:
+      return {{"type", "Strip"}, {"strip_left", s.left}, {"strip_right", s.right}};
+    case NormalizerStep::strip_accents:
+      return {{"type", "StripAccents"}};
+    case NormalizerStep::prepend:
+      return {{"type", "Prepend"}, {"prepend", s.content}};
+    case NormalizerStep::replace:
+      return {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}};
+    case NormalizerStep::byte_level:
+      break;
   }
   return {{"type", "ByteLevel"}};
 }
@@ -40,29 +52,54 @@ Json component(const NormalizerStep& s) {
 Json component(const PreStep& s) {
   switch (s.kind) {
     case PreStep::split:
-      return {{"type", "Split"}, {"pattern", pattern(s.pattern)}, {"behavior", behavior_name(s.behavior)}, {"invert", s.invert}};
+      return {{"type", "Split"},
+              {"pattern", pattern(s.pattern)},
+              {"behavior", behavior_name(s.behavior)},
+              {"invert", s.invert}};
     case PreStep::byte_level:
-      return {{"type", "ByteLevel"}, {"add_prefix_space", s.add_prefix_space}, {"trim_offsets", true}, {"use_regex", s.use_regex}};
+      return {{"type", "ByteLevel"},
+              {"add_prefix_space", s.add_prefix_space},
+              {"trim_offsets", true},
+              {"use_regex", s.use_regex}};
     case PreStep::metaspace:
-      return {{"type", "Metaspace"}, {"replacement", s.replacement}, {"prepend_scheme", prepend_name(s.prepend)}, {"split", s.split_words}};
-    case PreStep::digits: return {{"type", "Digits"}, {"individual_digits", s.individual}};
-    case PreStep::punctuation: return {{"type", "Punctuation"}, {"behavior", behavior_name(s.behavior)}};
-    case PreStep::whitespace: return {{"type", "Whitespace"}};
-    case PreStep::whitespace_split: break;
+      return {{"type", "Metaspace"},
+              {"replacement", s.replacement},
+              {"prepend_scheme", prepend_name(s.prepend)},
+              {"split", s.split_words}};
+    case PreStep::digits:
+      return {{"type", "Digits"}, {"individual_digits", s.individual}};
+    case PreStep::punctuation:
+      return {{"type", "Punctuation"}, {"behavior", behavior_name(s.behavior)}};
+    case PreStep::whitespace:
+      return {{"type", "Whitespace"}};
+    case PreStep::whitespace_split:
+      break;
   }
   return {{"type", "WhitespaceSplit"}};
 }
 
 Json component(const DecodeStep& s) {
   switch (s.kind) {
-    case DecodeStep::byte_level: return {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
-    case DecodeStep::replace: return {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}};
-    case DecodeStep::byte_fallback: return {{"type", "ByteFallback"}};
-    case DecodeStep::strip: return {{"type", "Strip"}, {"content", s.content}, {"start", s.start}, {"stop", s.stop}};
+    case DecodeStep::byte_level:
+      return {{"type", "ByteLevel"},
+              {"add_prefix_space", true},
+              {"trim_offsets", true},
+              {"use_regex", true}};
+    case DecodeStep::replace:
+      return {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}};
+    case DecodeStep::byte_fallback:
+      return {{"type", "ByteFallback"}};
+    case DecodeStep::strip:
+      return {{"type", "Strip"}, {"content", s.content}, {"start", s.start}, {"stop", s.stop}};
     case DecodeStep::metaspace:
-      return {{"type", "Metaspace"}, {"replacement", s.content}, {"prepend_scheme", prepend_name(s.prepend)}, {"split", true}};
-    case DecodeStep::suffix: return {{"type", "BPEDecoder"}, {"suffix", s.content}};
-    case DecodeStep::fuse: break;
+      return {{"type", "Metaspace"},
+              {"replacement", s.content},
+              {"prepend_scheme", prepend_name(s.prepend)},
+              {"split", true}};
+    case DecodeStep::suffix:
+      return {{"type", "BPEDecoder"}, {"suffix", s.content}};
+    case DecodeStep::fuse:
+      break;
   }
   return {{"type", "Fuse"}};
 }
@@ -94,17 +131,25 @@ Json post_processor(const Tokenizer& t) {
   around("A", 0, one);
   Json pair = one;
   around("B", 1, pair);
-  return {{"type", "TemplateProcessing"}, {"single", one}, {"pair", pair}, {"special_tokens", specials}};
+  return {{"type", "TemplateProcessing"},
+          {"single", one},
+          {"pair", pair},
+          {"special_tokens", specials}};
 }
 
 std::string quoted(const std::string& s) { return Json(s).dump(); }
 
 // By hand: an ordered JSON object would search all keys at each insertion.
 std::string model_json(const BpeSpec& m) {
-  const auto optional = [](const std::string& s) { return s.empty() ? std::string("null") : quoted(s); };
-  std::string out = fmt::format(
-      R"({{"type":"BPE","dropout":null,"unk_token":{},"continuing_subword_prefix":{},"end_of_word_suffix":{},"fuse_unk":{},"byte_fallback":{},"ignore_merges":{},"vocab":{{)",
-      optional(m.unk_token), optional(m.subword_prefix), optional(m.word_suffix), m.fuse_unk, m.byte_fallback, m.ignore_merges);
+  const auto optional = [](const std::string& s) {
+    return s.empty() ? std::string("null") : quoted(s);
+  };
+  std::string out =
+      fmt::format(R"({{"type":"BPE","dropout":null,"unk_token":{},)"
+                  R"("continuing_subword_prefix":{},"end_of_word_suffix":{},"fuse_unk":{},)"
+                  R"("byte_fallback":{},"ignore_merges":{},"vocab":{{)",
+                  optional(m.unk_token), optional(m.subword_prefix), optional(m.word_suffix),
+                  m.fuse_unk, m.byte_fallback, m.ignore_merges);
   bool first = true;
   for (size_t id = 0; id < m.tokens.size(); ++id) {
     if (m.tokens[id].empty()) continue;
@@ -114,7 +159,8 @@ std::string model_json(const BpeSpec& m) {
   out += "},\"merges\":[";
   for (size_t i = 0; i < m.merges.size(); ++i) {
     const MergeRule& r = m.merges[i];
-    fmt::format_to(std::back_inserter(out), "{}[{},{}]", i ? "," : "", quoted(m.tokens[static_cast<size_t>(r.left)]),
+    fmt::format_to(std::back_inserter(out), "{}[{},{}]", i ? "," : "",
+                   quoted(m.tokens[static_cast<size_t>(r.left)]),
                    quoted(m.tokens[static_cast<size_t>(r.right)]));
   }
   return out + "]}";
@@ -127,14 +173,26 @@ HfTokenizerFiles to_hf_json(const Tokenizer& tokenizer, std::string_view chat_te
   HfTokenizerFiles out;
   Json added = Json::array();
   for (const AddedToken& t : spec.added)
-    added.push_back({{"id", t.id}, {"content", t.content}, {"single_word", t.single_word}, {"lstrip", t.lstrip},
-                     {"rstrip", t.rstrip}, {"normalized", t.normalized}, {"special", t.special}});
-  out.tokenizer_json = fmt::format(
-      R"({{"version":"1.0","truncation":null,"padding":null,"added_tokens":{},"normalizer":{},"pre_tokenizer":{},"post_processor":{},"decoder":{},"model":{}}})",
-      added.dump(), chain(spec.normalizers, "normalizers").dump(), chain(spec.pre_steps, "pretokenizers").dump(),
-      post_processor(tokenizer).dump(), chain(spec.decoders, "decoders").dump(), model_json(spec.model));
-  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}}, map = Json::object();
-  const std::pair<const char*, int32_t> roles[] = {{"bos_token", spec.bos}, {"eos_token", spec.eos}, {"unk_token", spec.unk},
+    added.push_back({{"id", t.id},
+                     {"content", t.content},
+                     {"single_word", t.single_word},
+                     {"lstrip", t.lstrip},
+                     {"rstrip", t.rstrip},
+                     {"normalized", t.normalized},
+                     {"special", t.special}});
+  out.tokenizer_json =
+      fmt::format(R"({{"version":"1.0","truncation":null,"padding":null,)"
+                  R"("added_tokens":{},"normalizer":{},"pre_tokenizer":{},"post_processor":{},)"
+                  R"("decoder":{},"model":{}}})",
+                  added.dump(), chain(spec.normalizers, "normalizers").dump(),
+                  chain(spec.pre_steps, "pretokenizers").dump(), post_processor(tokenizer).dump(),
+                  chain(spec.decoders, "decoders").dump(), model_json(spec.model));
+  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                 {"clean_up_tokenization_spaces", false}},
+       map = Json::object();
+  const std::pair<const char*, int32_t> roles[] = {{"bos_token", spec.bos},
+                                                   {"eos_token", spec.eos},
+                                                   {"unk_token", spec.unk},
                                                    {"pad_token", spec.pad}};
   for (const auto& [role, id] : roles)
     if (id >= 0) config[role] = map[role] = std::string(tokenizer.token(id));

@@ -1,6 +1,7 @@
-// What a tokenizer is, as plain data: the steps of its pipeline with their parameters. Read from tokenizer.json or from GGUF
-// metadata, compiled by Tokenizer, written back as tokenizer.json or as GGUF arrays.
-// Order of work: raw added tokens, normalizers, normalized added tokens, pre-tokenizers, BPE, prefix and suffix ids.
+// What a tokenizer is, as plain data: the steps of its pipeline with their parameters. Read from
+// tokenizer.json or from GGUF metadata, compiled by Tokenizer, written back as tokenizer.json or as
+// GGUF arrays. Order of work: raw added tokens, normalizers, normalized added tokens,
+// pre-tokenizers, BPE, prefix and suffix ids.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -20,9 +21,20 @@ struct Pattern {  // a literal string or a regular expression (Oniguruma, Ruby s
 };
 
 struct NormalizerStep {
-  enum Kind { nfc, nfd, nfkc, nfkd, lowercase, strip, strip_accents, prepend, replace, byte_level } kind;
-  Pattern pattern;               // replace
-  std::string content;           // prepend, replace
+  enum Kind {
+    nfc,
+    nfd,
+    nfkc,
+    nfkd,
+    lowercase,
+    strip,
+    strip_accents,
+    prepend,
+    replace,
+    byte_level
+  } kind;
+  Pattern pattern;                 // replace
+  std::string content;             // prepend, replace
   bool left = true, right = true;  // strip
 };
 
@@ -30,13 +42,21 @@ enum class Behavior { removed, isolated, merged_with_previous, merged_with_next,
 enum class PrependScheme { first, never, always };
 
 struct PreStep {
-  enum Kind { split, byte_level, metaspace, digits, punctuation, whitespace, whitespace_split } kind;
+  enum Kind {
+    split,
+    byte_level,
+    metaspace,
+    digits,
+    punctuation,
+    whitespace,
+    whitespace_split
+  } kind;
   Pattern pattern;  // split
   Behavior behavior = Behavior::isolated;
-  bool invert = false;                                               // split
-  bool add_prefix_space = false, use_regex = true;                   // byte_level
-  bool individual = false;                                           // digits
-  std::string replacement = "\xE2\x96\x81";                          // metaspace
+  bool invert = false;                              // split
+  bool add_prefix_space = false, use_regex = true;  // byte_level
+  bool individual = false;                          // digits
+  std::string replacement = "\xE2\x96\x81";         // metaspace
   PrependScheme prepend = PrependScheme::always;
   bool split_words = true;
 };
@@ -44,9 +64,10 @@ struct PreStep {
 struct DecodeStep {
   enum Kind { byte_level, replace, byte_fallback, fuse, strip, metaspace, suffix } kind;
   Pattern pattern;      // replace
-  std::string content;  // replace; strip: the character; metaspace: the replacement; suffix: the end-of-word suffix
-  uint32_t start = 0, stop = 0;                                      // strip
-  PrependScheme prepend = PrependScheme::always;                     // metaspace
+  std::string content;  // replace; strip: the character; metaspace: the replacement; suffix: the
+                        // end-of-word suffix
+  uint32_t start = 0, stop = 0;                   // strip
+  PrependScheme prepend = PrependScheme::always;  // metaspace
 };
 
 struct MergeRule {

@@ -15,7 +15,8 @@ struct CategoryTable {
     for (size_t i = 0; i < kCategoryRunCount; ++i) {
       const uint32_t begin = kCategoryRuns[i] >> 8, category = kCategoryRuns[i] & 0xFF;
       const uint32_t end = i + 1 < kCategoryRunCount ? kCategoryRuns[i + 1] >> 8 : 0x110000;
-      if (category != Cn && category != Co) std::memset(at + begin, static_cast<int>(category), end - begin);
+      if (category != Cn && category != Co)
+        std::memset(at + begin, static_cast<int>(category), end - begin);
     }
     for (uint32_t code : {0x9, 0xA, 0xB, 0xC, 0xD, 0x85}) at[code] = Cw;
   }
@@ -82,7 +83,8 @@ Utf8Step utf8_step(std::string_view text) {
   const unsigned char high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
   for (size_t i = 1; i < need; ++i) {
     if (i >= text.size()) return {i, Utf8Step::incomplete};
-    if (at(i) < (i == 1 ? low : 0x80) || at(i) > (i == 1 ? high : 0xBF)) return {i, Utf8Step::invalid};
+    if (at(i) < (i == 1 ? low : 0x80) || at(i) > (i == 1 ? high : 0xBF))
+      return {i, Utf8Step::invalid};
   }
   return {need, Utf8Step::valid};
 }

@@ -1,6 +1,6 @@
-// Unicode facts that tokenizers need: general categories (those of the `tokenizers` package), UTF-8 stepping
-// and repair. Categories are numbers, so that a character class is a bit mask and a test is a shift.
-// Stepping functions expect valid UTF-8; `repair_utf8` makes it valid.
+// Unicode facts that tokenizers need: general categories (those of the `tokenizers` package), UTF-8
+// stepping and repair. Categories are numbers, so that a character class is a bit mask and a test
+// is a shift. Stepping functions expect valid UTF-8; `repair_utf8` makes it valid.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -9,16 +9,48 @@
 
 namespace supersonic::text {
 
-enum Category : uint8_t {  // White control characters (tab … CR, NEL) have a number of their own: \s is then a mask
-  Cn, Lu, Ll, Lt, Lm, Lo, Mn, Mc, Me, Nd, Nl, No, Pc, Pd, Ps, Pe, Pi, Pf, Po, Sm, Sc, Sk, So, Zs, Zl, Zp, Cc, Cf, Cs, Co, Cw
+enum Category : uint8_t {  // White control characters (tab … CR, NEL) have a number of their own:
+                           // \s is then a mask
+  Cn,
+  Lu,
+  Ll,
+  Lt,
+  Lm,
+  Lo,
+  Mn,
+  Mc,
+  Me,
+  Nd,
+  Nl,
+  No,
+  Pc,
+  Pd,
+  Ps,
+  Pe,
+  Pi,
+  Pf,
+  Po,
+  Sm,
+  Sc,
+  Sk,
+  So,
+  Zs,
+  Zl,
+  Zp,
+  Cc,
+  Cf,
+  Cs,
+  Co,
+  Cw
 };
 
 template <class... C>
 constexpr uint32_t category_mask(C... c) {
   return (0u | ... | (1u << c));
 }
-inline constexpr uint32_t kLetter = category_mask(Lu, Ll, Lt, Lm, Lo), kMark = category_mask(Mn, Mc, Me),
-                          kNumber = category_mask(Nd, Nl, No), kSpace = category_mask(Zs, Zl, Zp, Cw),
+inline constexpr uint32_t kLetter = category_mask(Lu, Ll, Lt, Lm, Lo),
+                          kMark = category_mask(Mn, Mc, Me), kNumber = category_mask(Nd, Nl, No),
+                          kSpace = category_mask(Zs, Zl, Zp, Cw),
                           kPunctuation = category_mask(Pc, Pd, Ps, Pe, Pi, Pf, Po),
                           kSymbol = category_mask(Sm, Sc, Sk, So);
 
@@ -43,7 +75,9 @@ inline uint32_t next_code(const char*& p) {
 }
 inline uint32_t code_at(const char* p) { return next_code(p); }
 // Bytes of the character that starts with `lead`.
-inline size_t utf8_length(unsigned char lead) { return lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4; }
+inline size_t utf8_length(unsigned char lead) {
+  return lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+}
 // The start of the character before p; p is above the start of the text.
 inline const char* previous_char(const char* p) {
   do --p;
@@ -53,21 +87,24 @@ inline const char* previous_char(const char* p) {
 void append_utf8(std::string& out, uint32_t code);
 
 bool valid_utf8(std::string_view text);
-// Length of the longest well-formed character or maximal invalid part at the start of `text`, and which of the two it is. A part
-// that more bytes could complete is reported as incomplete.
+// Length of the longest well-formed character or maximal invalid part at the start of `text`, and
+// which of the two it is. A part that more bytes could complete is reported as incomplete.
 struct Utf8Step {
   size_t bytes;
   enum { valid, invalid, incomplete } kind;
 };
 Utf8Step utf8_step(std::string_view text);
-// Each maximal invalid part becomes U+FFFD: what Python's errors="replace" and Rust's from_utf8_lossy do.
+// Each maximal invalid part becomes U+FFFD: what Python's errors="replace" and Rust's
+// from_utf8_lossy do.
 std::string repair_utf8(std::string_view text);
 
-// GPT-2's printable alphabet for bytes: byte -> code point, and back (-1 when the code point stands for no byte).
+// GPT-2's printable alphabet for bytes: byte -> code point, and back (-1 when the code point stands
+// for no byte).
 uint32_t byte_to_code(uint8_t byte);
 int code_to_byte(uint32_t code);
 void append_byte_mapped(std::string& out, std::string_view bytes);
-// The bytes that a byte-mapped token stands for; false when it holds a character outside the alphabet.
+// The bytes that a byte-mapped token stands for; false when it holds a character outside the
+// alphabet.
 bool unmap_bytes(std::string_view token, std::string& out);
 
 }  // namespace supersonic::text

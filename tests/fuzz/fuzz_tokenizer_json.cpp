@@ -1,4 +1,5 @@
-// Any bytes as tokenizer.json: either an Error that says why, or a tokenizer that encodes and decodes without harm.
+// Any bytes as tokenizer.json: either an Error that says why, or a tokenizer that encodes and
+// decodes without harm.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -12,7 +13,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const std::string_view json(reinterpret_cast<const char*>(data), size);
     const auto tokenizer = text::Tokenizer::from_json(json);
-    for (const std::string_view sample : {std::string_view("Hello  world's 123 \xC3\xA9\xF0\x9F\x98\x80\n<s>a b"), json.substr(0, 256)}) {
+    for (const std::string_view sample :
+         {std::string_view("Hello  world's 123 \xC3\xA9\xF0\x9F\x98\x80\n<s>a b"),
+          json.substr(0, 256)}) {
       const auto ids = tokenizer.encode(sample, {.add_special = true, .parse_special = true});
       (void)tokenizer.decode(ids);
       text::StreamDecoder stream(tokenizer);

@@ -29,8 +29,7 @@ def lora(smollm2, tmp_path_factory):
               "up_proj": (1536, 576), "down_proj": (576, 1536)}
     modules = {f"model.layers.{i}.{'mlp' if m[0] in 'gud' else 'self_attn'}.{m}": s for i in range(30) for m, s in shapes.items()}
     folder = tmp_path_factory.mktemp("lora")
-    # Half of the recorded adapter's size: its text stays apart from noise, so that greedy choices have margins.
-    adapters.write(folder, adapters.make(modules, RANK, 2**-6, 2**-6), RANK, ALPHA)
+    adapters.write(folder, adapters.make(modules, RANK, 2**-5, 2**-5), RANK, ALPHA)
     return folder
 
 
@@ -100,20 +99,21 @@ def test_peft_loads_our_adapter_with_equal_logits(supersonic, tiny_model, tmp_pa
         assert relative(logits(load(base), row["ids"]), wanted) > 1e-2
 
 
-def continued(supersonic, smollm2, model, prompts, rows, tie, *options):
-    """Our greedy text of each prompt is llama.cpp's; after a choice whose margin there is below `tie` it may be another one."""
-    free = 0
-    for prompt, (made, margins) in zip(prompts, rows):
-        end = next((k for k, t in enumerate(made) if t in STOPS), len(made))
-        sure = next((k for k, m in enumerate(margins) if m < tie), end)
-        free += sure < end
-        ours = supersonic("run", model, prompt, "--raw", "--temp", "0", "-n", TOKENS, *options).stdout.rstrip("\n")
-        wanted = smollm2.tokenizer().decode(made[: min(sure, end)])
-        if sure >= end:
-            assert ours == wanted.rstrip("\n"), prompt
-        else:
-            assert ours.startswith(wanted.rstrip("\n")), (prompt, sure)
-    return free
+def disagreements(supersonic, smollm2, model, prompts, rows, *options):
+    """llama.cpp's margin at each of its choices where our greedy text goes on differently; after each, we continue its text.
+    Also how many of its choices were compared: those whose text, encoded again, has the same ids."""
+    margins, compared = [], 0
+    decode, encode = smollm2.tokenizer().decode, lambda text: smollm2.encode(text, special=False)
+    for prompt, (made, margin) in zip(prompts, rows):
+        end, at = next((k for k, t in enumerate(made) if t in STOPS), len(made)), 0
+        while at < end and encode(prompt + decode(made[:at])) == encode(prompt) + made[:at]:
+            done = supersonic("run", model, prompt + decode(made[:at]), "--raw", "--temp", "0", "-n", end - at, "--kv-type", "f16", *options)
+            other = next((k for k in range(at, end) if not done.stdout.startswith(decode(made[at : k + 1]).rstrip("\n"))), end)
+            compared += other - at
+            if other < end:
+                margins.append(margin[other])
+            at = other + 1
+    return margins, compared
 
 
 def test_llama_cpp_continues_the_merged_file_as_we_do(supersonic, smollm2, merged):
@@ -121,19 +121,23 @@ def test_llama_cpp_continues_the_merged_file_as_we_do(supersonic, smollm2, merge
 
     starts = [smollm2.encode(text, special=False) for text in prompts.CONTINUE]
     rows = smollm2.llama_cpp_greedy(merged / "m.gguf", starts, TOKENS)
-    assert len(rows) == 20
-    free = continued(supersonic, smollm2, merged / "m.gguf", prompts.CONTINUE, rows, 0.005, "--compute", "fp32")
-    assert free <= 2  # llama.cpp keeps keys and values in 16 bits
+    margins, compared = disagreements(supersonic, smollm2, merged / "m.gguf", prompts.CONTINUE, rows, "--compute", "fp32")
+    assert len(rows) == 20 and compared >= 500
+    assert not [m for m in margins if m >= 0.005], margins
 
 
 def test_llama_cpp_loads_our_adapter_beside_the_4_bit_file(supersonic, smollm2, model, lora, merged):
+    """Both round activations to 8 bits, in their own ways, which moves logits by some tenths: nearer choices may differ."""
     import prompts
 
     starts = [smollm2.encode(text, special=False) for text in prompts.CONTINUE]
     rows = smollm2.llama_cpp_greedy(model, starts, TOKENS, merged / "adapter.gguf")
     plain = smollm2.llama_cpp_greedy(model, starts[:3], TOKENS)
     assert any(a[0] != b[0] for a, b in zip(rows, plain))  # the adapter does something
-    continued(supersonic, smollm2, model, prompts.CONTINUE, rows, 0.15, "--adapter", lora)
+    margins, compared = disagreements(supersonic, smollm2, model, prompts.CONTINUE, rows, "--adapter", lora)
+    print("margins where the texts part:", sorted(margins), "of", compared)
+    assert compared >= 400 and len(margins) <= 40
+    assert not [m for m in margins if m >= 0.5], margins
 
 
 @pytest.mark.parametrize("name", ["llama3", "mistral", "qwen2"])

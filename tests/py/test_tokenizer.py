@@ -252,9 +252,10 @@ def whole_characters(text, ends):
 
 
 def after_marks(text, end):
-    """The end of the combining marks that go on at byte `end`: where normalization reorders them, no single one is the source."""
+    """The end of the marks, or vowels and consonants of Hangul, that go on at byte `end`: normalization reorders or composes them, and
+    the package then names the first one."""
     at = len(text.encode()[:end].decode())
-    while at < len(text) and unicodedata.combining(text[at]):
+    while at < len(text) and (unicodedata.combining(text[at]) or "\u1160" <= unicodedata.normalize("NFKD", text[at])[0] <= "\u11ff"):
         at += 1
     return len(text[:at].encode())
 

@@ -5,8 +5,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "text/chat_template.h"
 #include "text/dataset.h"
@@ -94,6 +97,49 @@ TEST_F(SmolLM2Text, ExactlyTheAnswersAndTheirEndsAreTrained) {
   EXPECT_EQ(std::count(t.ids.begin(), t.ids.end(), view.bos), 5);
   EXPECT_EQ(std::count(t.ids.begin(), t.ids.end(), view.eos), 5);
   EXPECT_FALSE(t.open_turn);
+}
+
+// transformers' ids, recorded by tests/oracle/record_smollm2.py; llama.cpp gives the same.
+class SmolLM2Golden : public SmolLM2Text {
+ protected:
+  void SetUp() override {
+    SmolLM2Text::SetUp();
+    const std::string path = SUPERSONIC_GOLDEN_DIR "/smollm2/tokens.json";
+    std::ifstream in(path);
+    ASSERT_TRUE(in) << path;
+    golden = nlohmann::json::parse(in);
+  }
+  using Ids = std::vector<std::int32_t>;
+  nlohmann::json golden;
+};
+
+TEST_F(SmolLM2Golden, TextsHaveTheRecordedIds) {
+  if (IsSkipped()) return;
+  ASSERT_GE(golden["texts"].size(), 200u);
+  for (const auto& text : golden["texts"]) {
+    const std::string& s = text["text"].get_ref<const std::string&>();
+    EXPECT_EQ(tokenizer->encode(s), text["ids"].get<Ids>()) << s;
+    EXPECT_EQ(tokenizer->encode(s, {.parse_special = true}), text["ids_parse_special"].get<Ids>())
+        << s;
+  }
+}
+
+TEST_F(SmolLM2Golden, ChatsHaveTheRecordedIds) {
+  if (IsSkipped()) return;
+  const auto chat = model->chat_template();
+  ASSERT_NE(chat, nullptr);
+  ASSERT_FALSE(golden["chats"].empty());
+  for (const auto& recorded : golden["chats"]) {
+    Heap heap;
+    ChatInput input = parse_chat_input(recorded["messages"].dump(), heap);
+    input.bos_token = view.bos_text, input.eos_token = view.eos_text;
+    input.add_generation_prompt = recorded["add_generation_prompt"];
+    const Rendered rendered = chat->render(input);
+    EXPECT_EQ(rendered.text, recorded["rendered"].get<std::string>());
+    Encoded out;
+    view.encode(rendered.text, rendered.spans, out);
+    EXPECT_EQ(out.ids, recorded["ids"].get<Ids>()) << rendered.text;
+  }
 }
 
 }  // namespace

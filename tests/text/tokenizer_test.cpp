@@ -1,5 +1,5 @@
-// Tokenizer: refusals that name the field, repair, scanners against PCRE2, long words. Ids against the `tokenizers` package are
-// compared in tests/py/test_tokenizer.py.
+// Tokenizer: refusals that name the field, repair, scanners against PCRE2, long words. Ids against
+// the `tokenizers` package are compared in tests/py/test_tokenizer.py.
 #include "text/tokenizer.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +14,8 @@
 namespace supersonic::text {
 namespace {
 
-const std::string kSmall = R"({"added_tokens":[{"id":5,"content":"<s>","special":true,"normalized":false}],
+const std::string kSmall =
+    R"({"added_tokens":[{"id":5,"content":"<s>","special":true,"normalized":false}],
   "model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"abab":3,"c":4},"merges":["a b",["ab","ab"]]}})";
 
 std::string refusal(const std::string& json) {
@@ -34,19 +35,29 @@ std::string with(std::string json, const std::string& from, const std::string& t
 TEST(Tokenizer, RefusalsNameTheField) {
   EXPECT_NE(refusal("{").find("not valid JSON"), std::string::npos);
   EXPECT_NE(refusal("{}").find("model: is missing"), std::string::npos);
-  EXPECT_NE(refusal(with(kSmall, "\"a b\"", "\"a x\"")).find("model.merges[0]: 'x' is not in the vocabulary"), std::string::npos);
-  EXPECT_NE(refusal(with(kSmall, "\"c\":4", "\"c\":4000000000")).find("model.vocab['c']"), std::string::npos);
-  EXPECT_NE(refusal(with(kSmall, "\"BPE\"", "\"Unigram\"")).find("'Unigram' is not supported"), std::string::npos);
-  EXPECT_NE(refusal(with(kSmall, "\"model\"", R"("normalizer":{"type":"Odd"},"model")")).find("normalizer 'Odd'"), std::string::npos);
-  EXPECT_NE(refusal(with(kSmall, "\"id\":5", "\"id\":\"5\"")).find("added_tokens[0].id"), std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"a b\"", "\"a x\""))
+                .find("model.merges[0]: 'x' is not in the vocabulary"),
+            std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"c\":4", "\"c\":4000000000")).find("model.vocab['c']"),
+            std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"BPE\"", "\"Unigram\"")).find("'Unigram' is not supported"),
+            std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"model\"", R"("normalizer":{"type":"Odd"},"model")"))
+                .find("normalizer 'Odd'"),
+            std::string::npos);
+  EXPECT_NE(refusal(with(kSmall, "\"id\":5", "\"id\":\"5\"")).find("added_tokens[0].id"),
+            std::string::npos);
   EXPECT_NE(refusal(std::string(100000, '[')), "");
 }
 
 TEST(Tokenizer, UserTextNeverMakesSpecialTokensUnlessAsked) {
   const auto t = Tokenizer::from_json(kSmall);
-  EXPECT_EQ(t.encode("a<s>b"), std::vector<int32_t>{2});  // characters without a token vanish, and a, b become neighbours
+  EXPECT_EQ(
+      t.encode("a<s>b"),
+      std::vector<int32_t>{2});  // characters without a token vanish, and a, b become neighbours
   EXPECT_EQ(t.encode("a<s>b", {.parse_special = true}), (std::vector<int32_t>{0, 5, 1}));
-  const TextSpan spans[] = {{0, 4, true}, {4, 8, false}, {8, 9, true}, {9, 11, false}, {11, 14, true}};
+  const TextSpan spans[] = {
+      {0, 4, true}, {4, 8, false}, {8, 9, true}, {9, 11, false}, {11, 14, true}};
   Encoded out;
   t.encode_spans("<s>ab<s><s><s>", spans, out);
   EXPECT_EQ(out.ids, (std::vector<int32_t>{5, 2, 5}));  // a and b join across the border
@@ -61,7 +72,8 @@ std::vector<uint32_t> ends(const Tokenizer& t, std::string_view text) {
 }
 
 // SentencePiece in small: a space in front, byte fallback, unknown characters fused.
-const std::string kPieces = R"({"added_tokens":[{"id":8,"content":"<s>","special":true,"normalized":false}],
+const std::string kPieces =
+    R"({"added_tokens":[{"id":8,"content":"<s>","special":true,"normalized":false}],
   "normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"\u2581"},
     {"type":"Replace","pattern":{"String":" "},"content":"\u2581"}]},
   "model":{"type":"BPE","unk_token":"?","fuse_unk":true,"byte_fallback":true,
@@ -71,14 +83,16 @@ const std::string kPieces = R"({"added_tokens":[{"id":8,"content":"<s>","special
 TEST(Tokenizer, EndsAreThoseOfTheGivenText) {
   using Ends = std::vector<uint32_t>;
   const auto t = Tokenizer::from_json(kPieces);
-  EXPECT_EQ(ends(t, "a a"), (Ends{1, 3}));                  // the space in front joins the first letter
-  EXPECT_EQ(ends(t, "\xC3\xA9 a"), (Ends{1, 2, 4}));        // alone, it counts with the byte behind it
-  EXPECT_EQ(ends(t, "a\xC3\xA8"), (Ends{1, 2, 3}));         // byte tokens cut a character
+  EXPECT_EQ(ends(t, "a a"), (Ends{1, 3}));            // the space in front joins the first letter
+  EXPECT_EQ(ends(t, "\xC3\xA9 a"), (Ends{1, 2, 4}));  // alone, it counts with the byte behind it
+  EXPECT_EQ(ends(t, "a\xC3\xA8"), (Ends{1, 2, 3}));   // byte tokens cut a character
   EXPECT_EQ(ends(t, "a\xF0\x9F\x98\x80zz a"), (Ends{1, 7, 9}));  // fused unknowns
-  EXPECT_EQ(ends(t, "a\xF0\x9F zz"), (Ends{1, 3, 4, 6}));  // repaired: U+FFFD stands for what it replaces
+  EXPECT_EQ(ends(t, "a\xF0\x9F zz"),
+            (Ends{1, 3, 4, 6}));  // repaired: U+FFFD stands for what it replaces
   EXPECT_EQ(ends(t, "<s>a<s>"), (Ends{3, 4, 7}));
   EXPECT_EQ(ends(t, ""), Ends{});
-  const auto composed = Tokenizer::from_json(with(kPieces, R"({"type":"Prepend","prepend":"\u2581"})", R"({"type":"NFC"})"));
+  const auto composed = Tokenizer::from_json(
+      with(kPieces, R"({"type":"Prepend","prepend":"\u2581"})", R"({"type":"NFC"})"));
   EXPECT_EQ(ends(composed, "aae\xCC\x81\xC3\xA9"), (Ends{2, 5, 7}));
   EXPECT_EQ(ends(composed, "aazz"), (Ends{2, 4}));
   const TextSpan gap[] = {{0, 1, true}, {2, 3, true}};
@@ -95,22 +109,81 @@ TEST(Tokenizer, OneHugeWordTakesLinearithmicTime) {
 
 TEST(Unicode, MaximalInvalidPartsBecomeOneReplacementEach) {  // Unicode 15, table 3-8
   EXPECT_EQ(repair_utf8("\x61\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63\x80\xBF\x64"),
-            "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "b\xEF\xBF\xBD" "c\xEF\xBF\xBD\xEF\xBF\xBD" "d");
+            "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
+            "b\xEF\xBF\xBD"
+            "c\xEF\xBF\xBD\xEF\xBF\xBD"
+            "d");
   EXPECT_TRUE(valid_utf8("\xF4\x8F\xBF\xBF"));
   EXPECT_FALSE(valid_utf8("\xED\xA0\x80"));
 }
 
+// The table was read off the `tokenizers` package; PCRE2's own Unicode is older.
+TEST(Regex, ClassesAreTheTablesWhateverPcre2Knows) {
+  const std::pair<const char*, uint32_t> classes[] = {
+      {"\\p{L}", kLetter},
+      {"\\p{^Lo}", ~category_mask(Lo)},
+      {"\\p{Mn}", category_mask(Mn)},
+      {"[\\P{M}]", ~kMark},
+      {"[^\\s\\p{L}\\p{N}]", ~(kSpace | kLetter | kNumber)},
+      {"\\d", category_mask(Nd)},
+      {"[\\S]", ~kSpace},
+      {"\\D", ~category_mask(Nd)}};
+  const uint8_t* table = category_table();
+  for (const auto& [pattern, mask] : classes) {
+    const Regex regex(pattern, "test");
+    for (uint32_t first = 0; first < 0x110000; first += 0x800) {
+      if (first == 0xD800) continue;
+      std::string text, want, got;
+      for (uint32_t c = first; c < first + 0x800; ++c) {
+        append_utf8(text, c);
+        if (in_mask(table[c], mask)) append_utf8(want, c);
+      }
+      std::vector<Match> matches;
+      regex.find_all(text, matches);
+      for (const Match& m : matches) got += text.substr(m.begin, m.end - m.begin);
+      ASSERT_EQ(got, want) << pattern << " from " << first;
+    }
+  }
+  std::vector<Match> words;
+  Regex("\\w\\b", "test")
+      .find_all("\xEF\xAC\x85\xC2\xBD/", words);  // U+FB05 U+00BD: both are word characters
+  ASSERT_EQ(words.size(), 1u);
+  EXPECT_EQ(words[0].begin, 3u);
+}
+
 TEST(Scanners, CutLikeTheirPatternUnderPcre2) {
   std::mt19937 random(3);
-  const char* parts[] = {"a", "B", "\xC3\x89", "1", "22", " ", "  ", "\n", "\r\n", "\t", "'s", "'LL", "'\xC5\xBF", "!?", "/", "\xCC\x81",
-                         "\xE4\xB8\xAD", "\xC2\xBD", "\xF0\x9F\x98\x80", "\xC2\xA0", "\xCA\xB0", "\xC7\x85"};
-  for (const std::string_view pattern : {kGpt2Pattern, kLlama3Pattern, kQwen2Pattern, kQwen35Pattern, kO200kPattern, kTekkenPattern}) {
+  const char* parts[] = {"a",
+                         "B",
+                         "\xC3\x89",
+                         "1",
+                         "22",
+                         " ",
+                         "  ",
+                         "\n",
+                         "\r\n",
+                         "\t",
+                         "'s",
+                         "'LL",
+                         "'\xC5\xBF",
+                         "!?",
+                         "/",
+                         "\xCC\x81",
+                         "\xE4\xB8\xAD",
+                         "\xC2\xBD",
+                         "\xF0\x9F\x98\x80",
+                         "\xC2\xA0",
+                         "\xCA\xB0",
+                         "\xC7\x85"};
+  for (const std::string_view pattern : {kGpt2Pattern, kLlama3Pattern, kQwen2Pattern,
+                                         kQwen35Pattern, kO200kPattern, kTekkenPattern}) {
     const Scanner scanner = find_scanner(pattern);
     ASSERT_NE(scanner, nullptr);
     const Regex regex(pattern, "test");
     for (int round = 0; round < 3000; ++round) {
       std::string text;
-      for (size_t i = 0, n = 1 + random() % 12; i < n; ++i) text += parts[random() % std::size(parts)];
+      for (size_t i = 0, n = 1 + random() % 12; i < n; ++i)
+        text += parts[random() % std::size(parts)];
       std::vector<Match> matches;
       regex.find_all(text, matches);
       const char *p = text.data(), *end = p + text.size();

@@ -62,7 +62,10 @@ long count_training(const models::Model& m, nn::LoraSet& lora, Executor& executo
   train::LoraTrainer trainer(m, lora, executor, rows * length, Compute::bf16, {});
   planned = trainer.memory().total();
   const text::Batch b = random_batch(rows, length, m.config.vocab_size);
-  train::LossLog log("/dev/null");
+  char path[] = "/tmp/allocation_probe_XXXXXX";
+  close(mkstemp(path));
+  train::LossLog log(path);
+  unlink(path);
   cli::Progress progress("steps", "step", 5);
   long before = 0;
   for (int step = 1; step <= 5; ++step) {
