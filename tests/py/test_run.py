@@ -328,6 +328,37 @@ def test_chat_goes_on_from_a_saved_conversation_and_reuses_its_cache(supersonic,
     assert "cached)" in done.stderr
 
 
+def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(model):
+    import os
+    import pty
+
+    from conftest import BUILD
+
+    program = str(BUILD / "bin" / "supersonic")
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(program, [program, "chat", str(model), "--temp", "0", "--compute", "fp32"])
+
+    def read_until(words):
+        got = b""
+        while words not in got:
+            got += os.read(terminal, 4096)
+        return got
+
+    read_until(b">>> ")
+    os.write(terminal, b"Tell me a very long story about the sea\n")
+    read_until(b"sea\r\n")
+    answer = os.read(terminal, 4096)  # the answer has begun
+    os.write(terminal, b"\x03")
+    answer += read_until(b">>> ")
+    assert len(answer) < 3000
+    os.write(terminal, b"/stats\n")
+    assert b"in the context" in read_until(b"in the context")
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) in (130, -signal.SIGINT)
+
+
 def test_bench_measures_prefill_and_decode(supersonic, model):
     rows = supersonic("bench", model, "-p", "64", "-n", "8", "-r", "2", json_output=True)
     assert [row["test"] for row in rows] == ["pp64", "tg8"]
