@@ -36,7 +36,7 @@ Tensor Recorder::matrix(std::int64_t offset, std::int64_t rows, std::int64_t col
 }
 
 Tensor linear(Recorder& r, const Linear& layer, const Tensor& x) {
-  const GemmTermArgs term{x, from_storage(layer.weight), false, false, layer.outliers};
+  const GemmTermArgs term{x, from_storage(layer.weight), false, false, layer.sensitive};
   Tensor y = gemm(std::span(&term, 1), x.dtype());
   if (layer.lora >= 0 && r.lora) {
     const LoraSlot& s = r.lora->slots[layer.lora];

@@ -128,7 +128,7 @@ Tensor gemm(std::span<const GemmTermArgs> terms, DType dtype, Where where) {
     in.push_back(terms[t].w);
     a.trans_x = static_cast<std::uint16_t>(a.trans_x | terms[t].trans_x << t);
     a.trans_w = static_cast<std::uint16_t>(a.trans_w | terms[t].trans_w << t);
-    a.outliers = static_cast<std::uint16_t>(a.outliers | terms[t].outliers << t);
+    a.sensitive = static_cast<std::uint16_t>(a.sensitive | terms[t].sensitive << t);
   }
   return record(op<Gemm>(), Attrs::of(a), in, where)[0];
 }
@@ -151,7 +151,7 @@ bool Add::fold(const FoldArgs& f, FoldNode& out) {
   const Gemm b = r->attrs.as<Gemm>();
   a.trans_x = static_cast<std::uint16_t>(a.trans_x | b.trans_x << left);
   a.trans_w = static_cast<std::uint16_t>(a.trans_w | b.trans_w << left);
-  a.outliers = static_cast<std::uint16_t>(a.outliers | b.outliers << left);
+  a.sensitive = static_cast<std::uint16_t>(a.sensitive | b.sensitive << left);
   out = *l;
   out.attrs = Attrs::of(a);
   out.in.insert(out.in.end(), r->in.begin(), r->in.end());

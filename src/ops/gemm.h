@@ -11,7 +11,7 @@ constexpr int kMaxGemmTerms = 7;
 struct Gemm {
   std::int32_t dtype;    // of the result
   std::uint16_t trans_x, trans_w;  // bit i: term i's operand is stored transposed
-  std::uint16_t outliers = 0;      // bit i: term i's X has values far beyond its neighbours, and is not rounded to int8
+  std::uint16_t sensitive = 0;      // bit i: term i is not computed in int8 whatever the arithmetic
   static void infer(Infer& i);     // x0, w0, x1, w1, …
   static Tensors define(const Gemm& a, Args in);
   static Grads backward(const Gemm& a, const BackwardArgs& b);
@@ -30,7 +30,7 @@ OP(GemmAccumulate);
 
 struct GemmTermArgs {
   Tensor x, w;
-  bool trans_x = false, trans_w = false, outliers = false;
+  bool trans_x = false, trans_w = false, sensitive = false;
 };
 Tensor gemm(std::span<const GemmTermArgs> terms, DType dtype, Where where = Where::current());
 // x (M,K) · w (N,K)^T -> (M,N) in x's dtype (or `dtype`)

@@ -1,5 +1,7 @@
 #include "train/lora_trainer.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -108,6 +110,7 @@ LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor
         return {squares};
       },
       executor, {});
+  malloc_trim(0);  // what planning took goes back before the run fills its memory
 }
 
 void LoraTrainer::fill_feeds(const text::Batch& b, float scale) {

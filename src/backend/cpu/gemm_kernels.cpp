@@ -69,7 +69,7 @@ const Form* gemm_form(const Problem& p, int input) {
   if (p.compute != Compute::int8 || input % 2 != 0) return nullptr;
   const int t = input / 2;
   const auto& a = p.attr<Gemm>();
-  if ((a.trans_x >> t & 1) || (a.trans_w >> t & 1) || (a.outliers >> t & 1) || !p.in[input + 1].spec.format) return nullptr;
+  if ((a.trans_x >> t & 1) || (a.trans_w >> t & 1) || (a.sensitive >> t & 1) || !p.in[input + 1].spec.format) return nullptr;
   return &kInt8Rows;
 }
 
