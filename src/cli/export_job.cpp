@@ -6,11 +6,13 @@
 #include <cmath>
 #include <optional>
 
+#include "backend/cpu/cpu_backend.h"
 #include "cli/console.h"
 #include "cli/json_writer.h"
 #include "cli/progress.h"
 #include "core/error.h"
 #include "core/interrupt.h"
+#include "core/machine.h"
 #include "infer/compare.h"
 #include "io/staged_output.h"
 #include "models/adapter.h"
@@ -24,9 +26,9 @@ namespace {
 constexpr std::uint64_t kShownBytes = std::uint64_t{64} << 20;  // less is written before anybody looks
 constexpr const char* kNotice = "\nstopping; nothing will be left (Ctrl-C again to leave at once)\n";
 
-// The largest relative error of the logits that rounding to a type explains. A wrong row order, a lost scale or bias gives 0.5 and
-// more. f32 leaves the order of summation alone; the others follow from the step of the type (2^-11, 2^-8, 1/127, 1/31, 1/15 of
-// the largest weight of a block), over the layers of a deep model. Measured figures: docs/cli.md.
+// The largest relative error of the logits that rounding to a type explains. Measured over SmolLM2 and the random models of the
+// tests: f32 1.2e-6 (another order of summation), f16 1e-3, bf16 8e-3, q8_0 2.4e-2, q6_k 7e-2, 4 and 5 bits 0.13 to 0.35. q and k
+// rows in the wrong order give 0.8 to 0.9, whatever the type.
 double tolerance(const std::string& type) {
   if (type == "f32") return 1e-5;
   if (type == "f16") return 4e-3;
@@ -73,8 +75,8 @@ void check_positions(const models::Model& source, const models::Model& result) {
 Verified check(const infer::LogitDifference& d, double limit, std::size_t tokens, const std::string& path) {
   CHECK(d.relative_error <= limit,
         "{}: its logits differ from the source's by {:.3g} relative (KL {:.3g} nats a token), where this type explains {:.3g}; nothing was "
-        "written. A type with more bits comes closer; --no-verify writes it all the same",
-        path, d.relative_error, d.kl, limit);
+        "written. {}; --no-verify writes it all the same",
+        path, d.relative_error, d.kl, limit, limit > tolerance("f32") ? "A type with more bits comes closer" : "This is a defect, please report it");
   return {d, limit, tokens};
 }
 
@@ -94,6 +96,36 @@ void report_check(const std::optional<Verified>& v) {
                     v->difference.relative_error, v->tolerance, v->difference.kl, 100 * v->difference.same_top, v->tokens));
 }
 
+// Loads what was written and compares it with the source.
+Verified compare(const models::Model& source, const nn::LoraSet* lora, const std::string& written, double limit) {
+  log_info("comparing logits with the source");
+  const auto ids = infer::probe_ids(source);
+  const auto wanted = infer::prompt_logits(source, lora, ids);
+  check_interrupt();
+  const models::Model result = models::load_model(written);
+  check_tokens(source.path, written, ids);
+  check_positions(source, result);
+  return check(infer::difference(wanted, infer::prompt_logits(result, nullptr, ids), source.config.vocab_size), limit, ids.size(), written);
+}
+
+void report(const ExportJob& job, const std::string& path, const models::ExportSummary& s, const std::optional<Verified>& verified) {
+  if (job.json) {
+    JsonWriter w;
+    w.begin_object().key("output").value(path).key("container").value(job.gguf() ? "gguf" : "hf").key("bytes").value(s.bytes);
+    w.key("tensors").value(s.tensors).key("copied").value(s.copied()).key("types").begin_object();
+    for (const auto& [name, count] : s.types) w.key(name).value(count);
+    w.end_object();
+    write_report(w, verified);
+    w.end_object();
+    return print(w.text() + "\n");
+  }
+  std::string types;
+  for (const auto& [name, count] : s.types) types += fmt::format("{}{} {}", types.empty() ? "" : ", ", count, name);
+  print(fmt::format("{}\n  tensors       {} ({}), {} copied unchanged, {:.1f} MiB\n", job.output, s.tensors, types, s.copied(),
+                    static_cast<double>(s.bytes) / (1 << 20)));
+  report_check(verified);
+}
+
 template <class F>
 auto staged(const io::StagedOutput& out, F&& f) {
   try {
@@ -111,14 +143,31 @@ void ExportJob::options(Options& o) {
   o.add("type", type, fmt::format("Type of the matrices: auto, {}", fmt::join(models::export_types(true), ", "))).value("TYPE");
   o.add("shard-size", shard_size, "Largest file of a Hugging Face folder");
   o.add("force", force, "Replace what is there");
+  o.add("threads", threads, "Threads; auto: as many CPUs as this process may use").range(1, 1024);
   o.add("verify", verify, "Compare logits with the source before the output takes its name");
 }
+
+void ExportJob::prepare_threads() const { cpu::set_threads(threads.value_or(usable_threads())); }
 
 bool ExportJob::gguf() const { return to == "auto" ? output.ends_with(".gguf") : to == "gguf"; }
 
 int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora, const std::vector<std::string>& inputs) const {
+  prepare_threads();
   const InterruptGuard guard(kNotice);
   io::StagedOutput out(output, gguf() ? io::StagedOutput::Kind::file : io::StagedOutput::Kind::folder, force, inputs);
+  std::optional<Verified> verified;
+  const models::ExportSummary s = staged(out, [&] {
+    auto summary = write_model(model, lora, out.staged());
+    check_interrupt();
+    if (verify) verified = compare(model, lora, out.staged(), tolerance_of(summary));
+    check_interrupt();
+    return summary;
+  });
+  out.commit();
+  return report(*this, out.path(), s, verified), 0;
+}
+
+models::ExportSummary ExportJob::write_model(const models::Model& model, const nn::LoraSet* lora, const std::string& path) const {
   models::ExportOptions options{.type = type, .lora = lora, .shard_bytes = shard_size.count, .progress = {}};
   std::optional<Progress> progress;
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
@@ -126,43 +175,13 @@ int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora, const
     if (!progress) progress.emplace("writing", "MiB", total >> 20);
     progress->update(done >> 20);
   };
-  std::optional<Verified> verified;
-  const models::ExportSummary s = staged(out, [&] {
-    auto summary = gguf() ? models::write_gguf_model(model, out.staged(), options) : models::write_hf_model(model, out.staged(), options);
-    if (progress) progress->finish();
-    check_interrupt();
-    if (!verify) return summary;
-    log_info("comparing logits with the source");
-    const auto ids = infer::probe_ids(model);
-    const auto wanted = infer::prompt_logits(model, lora, ids);
-    check_interrupt();
-    const models::Model result = models::load_model(out.staged());
-    check_tokens(model.path, out.staged(), ids);
-    check_positions(model, result);
-    const auto d = infer::difference(wanted, infer::prompt_logits(result, nullptr, ids), model.config.vocab_size);
-    verified = check(d, tolerance_of(summary), ids.size(), out.staged());
-    check_interrupt();
-    return summary;
-  });
-  out.commit();
-  if (json) {
-    JsonWriter w;
-    w.begin_object().key("output").value(out.path()).key("container").value(gguf() ? "gguf" : "hf").key("bytes").value(s.bytes);
-    w.key("tensors").value(s.tensors).key("copied").value(s.copied()).key("types").begin_object();
-    for (const auto& [name, count] : s.types) w.key(name).value(count);
-    w.end_object();
-    write_report(w, verified);
-    w.end_object();
-    return print(w.text() + "\n"), 0;
-  }
-  std::string types;
-  for (const auto& [name, count] : s.types) types += fmt::format("{}{} {}", types.empty() ? "" : ", ", count, name);
-  print(fmt::format("{}\n  tensors       {} ({}), {} copied unchanged, {:.1f} MiB\n", output, s.tensors, types, s.copied(),
-                    static_cast<double>(s.bytes) / (1 << 20)));
-  return report_check(verified), 0;
+  auto summary = gguf() ? models::write_gguf_model(model, path, options) : models::write_hf_model(model, path, options);
+  if (progress) progress->finish();
+  return summary;
 }
 
 int ExportJob::export_adapter(models::Model& base, const io::LoraAdapter& adapter, const std::vector<std::string>& inputs) const {
+  prepare_threads();
   const InterruptGuard guard(kNotice);
   const DType dtype = type == "bf16" ? DType::bf16 : type == "f16" ? DType::f16 : DType::f32;
   if (type != "auto" && type != name_of(dtype)) fail(ErrorKind::usage, "--type {}: an adapter can be written as f32, bf16, f16", type);

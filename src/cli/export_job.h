@@ -1,18 +1,19 @@
 // What convert and merge share: their options about the output, and the run: write beside the final name, compare logits with
 // the source, take the name, report.
 #pragma once
-#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/command.h"
 #include "io/adapter.h"
-#include "models/model.h"
+#include "models/export.h"
 
 namespace supersonic::cli {
 
 struct ExportJob {
   std::string output, to = "auto", type = "auto";
+  std::optional<int> threads;
   Bytes shard_size{std::uint64_t{5} << 30};
   bool force = false, verify = true, json = false;
 
@@ -23,6 +24,10 @@ struct ExportJob {
   int export_model(models::Model& model, const nn::LoraSet* lora, const std::vector<std::string>& inputs) const;
   // The adapter alone, as a GGUF adapter or a PEFT folder.
   int export_adapter(models::Model& base, const io::LoraAdapter& adapter, const std::vector<std::string>& inputs) const;
+
+ private:
+  void prepare_threads() const;
+  models::ExportSummary write_model(const models::Model& model, const nn::LoraSet* lora, const std::string& path) const;
 };
 
 }  // namespace supersonic::cli
