@@ -15,7 +15,8 @@ namespace fs = std::filesystem;
 bool is_adapter(const std::string& path) {
   if (fs::is_directory(path)) {
     for (const fs::path& folder : {fs::path(path), fs::path(path) / "adapter"})
-      if (fs::exists(folder / "adapter_config.json")) return !fs::exists(fs::path(path) / "config.json");
+      if (fs::exists(folder / "adapter_config.json"))
+        return !fs::exists(fs::path(path) / "config.json");
     return false;
   }
   return fs::exists(path) && io::is_gguf_adapter(io::GgufFile::open(path));
@@ -26,24 +27,34 @@ struct Convert {
   ExportJob job;
   bool json = false;
 
-  static constexpr About about{
-      .summary = "Write a model or an adapter in another format",
-      .usage = "IN OUT [--to gguf|hf] [--type TYPE]",
-      .details =
-          "IN is a GGUF file or a Hugging Face folder; so is OUT. Tensors whose type does not change are copied byte for byte. "
-          "--type q4_0, q4_1, q5_0, q8_0 and q6_k are llama.cpp's plain types, q4_k its mixture Q4_K_M: the output layer, or the "
-          "embedding where it is both, gets q6_k or q8_0, norms stay f32, and rows that the blocks do not divide fall back as "
-          "llama.cpp's do. Before OUT takes its name, the logits of both are compared on a fixed text, in fp32.\n\n"
-          "IN may also be an adapter: a PEFT folder or a GGUF adapter becomes the other one; --base names the model that it "
-          "belongs to.",
-      .examples =
-          "supersonic convert ./SmolLM2-135M model.gguf --type q8_0\nsupersonic convert model.gguf ./folder --type bf16\n"
-          "supersonic convert out/ adapter.gguf --base model.gguf",
-      .group = CommandGroup::work};
+  static constexpr About about{.summary = "Write a model or an adapter in another format",
+                               .usage = "IN OUT [--to gguf|hf] [--type TYPE]",
+                               .details =
+                                   "IN is a GGUF file or a Hugging Face folder; so is OUT. Tensors "
+                                   "whose type does not change are copied byte for byte. "
+                                   "--type q4_0, q4_1, q5_0, q8_0 and q6_k are llama.cpp's plain "
+                                   "types, q4_k its mixture Q4_K_M: the output layer, or the "
+                                   "embedding where it is both, gets q6_k or q8_0, norms stay f32, "
+                                   "and rows that the blocks do not divide fall back as "
+                                   "llama.cpp's do. Before OUT takes its name, the logits of both "
+                                   "are compared on a fixed text, in fp32.\n\n"
+                                   "IN may also be an adapter: a PEFT folder or a GGUF adapter "
+                                   "becomes the other one; --base names the model that it "
+                                   "belongs to.",
+                               .examples =
+                                   "supersonic convert ./SmolLM2-135M model.gguf --type "
+                                   "q8_0\nsupersonic convert model.gguf ./folder --type bf16\n"
+                                   "supersonic convert out/ adapter.gguf --base model.gguf",
+                               .group = CommandGroup::work};
 
   void options(Options& o) {
-    o.positional("input", input, "GGUF file, Hugging Face folder, or adapter").value("IN").required();
-    o.positional("output", job.output, "What to write: a name that ends in .gguf, or a folder").letter('o').value("OUT").required();
+    o.positional("input", input, "GGUF file, Hugging Face folder, or adapter")
+        .value("IN")
+        .required();
+    o.positional("output", job.output, "What to write: a name that ends in .gguf, or a folder")
+        .letter('o')
+        .value("OUT")
+        .required();
     o.add("base", base, "The model of an adapter that is converted").value("MODEL");
     job.options(o);
     declare_json(o, json);
@@ -52,11 +63,13 @@ struct Convert {
   int run(Context&) {
     job.json = json;
     if (!is_adapter(input)) {
-      if (!base.empty()) fail(ErrorKind::usage, "convert: --base is for adapters, and {} is none", input);
+      if (!base.empty())
+        fail(ErrorKind::usage, "convert: --base is for adapters, and {} is none", input);
       models::Model model = models::load_model(input);
       return job.export_model(model, nullptr, {input});
     }
-    if (base.empty()) fail(ErrorKind::usage, "convert: {} is an adapter: name its model with --base MODEL", input);
+    if (base.empty())
+      fail(ErrorKind::usage, "convert: {} is an adapter: name its model with --base MODEL", input);
     models::Model model = models::load_model(base);
     return job.export_adapter(model, models::read_adapter(input, model), {input, base});
   }

@@ -1,4 +1,5 @@
-// supersonic merge MODEL --adapter DIR -o OUT: a model with its LoRA adapter added into the weights.
+// supersonic merge MODEL --adapter DIR -o OUT: a model with its LoRA adapter added into the
+// weights.
 #include "cli/command.h"
 #include "cli/export_job.h"
 #include "core/error.h"
@@ -16,18 +17,32 @@ struct Merge {
       .summary = "Merge a LoRA adapter into its model",
       .usage = "MODEL --adapter DIR -o OUT [--to hf|gguf] [--type TYPE]",
       .details =
-          "Every adapted matrix is decoded to fp32, scale * B A is added, and the sum is rounded once to --type. With --type auto, "
-          "tensors that the adapter does not change keep their type and are copied byte for byte; changed ones of a quantized model "
-          "become q8_0 in a GGUF file (4 bits would round away much of what was learned), and all of them bf16 in a folder. Before "
-          "OUT takes its name, its logits are compared with those of the model beside its adapter, in fp32.",
+          "Every adapted matrix is decoded to fp32, scale * B A is added, and the sum is rounded "
+          "once to --type. With --type auto, "
+          "tensors that the adapter does not change keep their type and are copied byte for byte; "
+          "changed ones of a quantized model "
+          "become q8_0 in a GGUF file (4 bits would round away much of what was learned), and all "
+          "of them bf16 in a folder. Before "
+          "OUT takes its name, its logits are compared with those of the model beside its adapter, "
+          "in fp32.",
       .examples =
-          "supersonic merge model.gguf --adapter out/ -o merged/\nsupersonic merge model.gguf --adapter out/ -o merged.gguf --type q4_k",
+          "supersonic merge model.gguf --adapter out/ -o merged/\nsupersonic merge model.gguf "
+          "--adapter out/ -o merged.gguf --type q4_k",
       .group = CommandGroup::work};
 
   void options(Options& o) {
-    o.positional("model", model, "GGUF file, or Hugging Face folder").letter('m').value("MODEL").required();
-    o.add("adapter", adapter, "PEFT folder, GGUF adapter, or the folder of a training run").letter('a').value("DIR").required();
-    o.add("output", job.output, "What to write: a name that ends in .gguf, or a folder").letter('o').value("OUT").required();
+    o.positional("model", model, "GGUF file, or Hugging Face folder")
+        .letter('m')
+        .value("MODEL")
+        .required();
+    o.add("adapter", adapter, "PEFT folder, GGUF adapter, or the folder of a training run")
+        .letter('a')
+        .value("DIR")
+        .required();
+    o.add("output", job.output, "What to write: a name that ends in .gguf, or a folder")
+        .letter('o')
+        .value("OUT")
+        .required();
     job.options(o);
     declare_json(o, json);
   }
@@ -35,7 +50,8 @@ struct Merge {
   int run(Context&) {
     job.json = json;
     models::Model loaded = models::load_model(model);
-    const nn::LoraSet lora = models::attach_adapter(loaded, models::read_adapter(adapter, loaded), adapter);
+    const nn::LoraSet lora =
+        models::attach_adapter(loaded, models::read_adapter(adapter, loaded), adapter);
     return job.export_model(loaded, &lora, {model, adapter});
   }
 };

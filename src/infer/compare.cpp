@@ -22,13 +22,15 @@ constexpr const char* kProbe =
 std::vector<std::int32_t> probe_ids(const models::Model& model, std::int64_t limit) {
   std::vector<std::int32_t> ids = text::ModelText(model.path).tokenizer().encode(kProbe);
   std::erase_if(ids, [&](std::int32_t id) { return id >= model.config.vocab_size; });
-  CHECK_FILE(!ids.empty(), "{}: its tokenizer turns text into no token that the model has", model.path);
+  CHECK_FILE(!ids.empty(), "{}: its tokenizer turns text into no token that the model has",
+             model.path);
   limit = std::min(limit, model.config.max_position_embeddings);
   if (static_cast<std::int64_t>(ids.size()) > limit) ids.resize(static_cast<std::size_t>(limit));
   return ids;
 }
 
-std::vector<float> prompt_logits(const models::Model& model, const nn::LoraSet* lora, std::span<const std::int32_t> ids) {
+std::vector<float> prompt_logits(const models::Model& model, const nn::LoraSet* lora,
+                                 std::span<const std::int32_t> ids) {
   Executor executor(cpu_backend());
   const auto n = static_cast<std::int64_t>(ids.size());
   Scorer scorer(model, executor, Compute::fp32, n, true, lora);
@@ -41,10 +43,12 @@ std::vector<float> prompt_logits(const models::Model& model, const nn::LoraSet* 
   return out;
 }
 
-LogitDifference difference(std::span<const float> reference, std::span<const float> other, std::int64_t vocab) {
+LogitDifference difference(std::span<const float> reference, std::span<const float> other,
+                           std::int64_t vocab) {
   const auto width = static_cast<std::size_t>(vocab);
   CHECK(reference.size() == other.size() && vocab > 0 && reference.size() % width == 0,
-        "{} and {} logits of a vocabulary of {} cannot be compared", reference.size(), other.size(), vocab);
+        "{} and {} logits of a vocabulary of {} cannot be compared", reference.size(), other.size(),
+        vocab);
   LogitDifference d;
   double squares = 0, norm = 0;
   for (std::size_t i = 0; i < reference.size(); ++i) {
@@ -53,7 +57,8 @@ LogitDifference difference(std::span<const float> reference, std::span<const flo
   }
   d.relative_error = std::sqrt(squares / std::max(norm, 1e-300));
   for (std::size_t at = 0; at < reference.size(); at += width) {
-    const TokenDivergence t = compare_logits(other.subspan(at, width), reference.subspan(at, width), 0);
+    const TokenDivergence t =
+        compare_logits(other.subspan(at, width), reference.subspan(at, width), 0);
     d.kl += t.kl;
     d.same_top += t.same_top;
   }

@@ -23,7 +23,8 @@ fs::path normal(const std::string& path) {
 
 bool holds(const fs::path& output, const std::string& input) {
   std::error_code ignored;
-  const fs::path out = fs::weakly_canonical(output, ignored), in = fs::weakly_canonical(normal(input), ignored);
+  const fs::path out = fs::weakly_canonical(output, ignored),
+                 in = fs::weakly_canonical(normal(input), ignored);
   const auto [end, rest] = std::mismatch(out.begin(), out.end(), in.begin(), in.end());
   return end == out.end();
 }
@@ -31,31 +32,42 @@ bool holds(const fs::path& output, const std::string& input) {
 void check_replaceable(const fs::path& path, const std::string& shown) {
   if (!fs::is_directory(path) || fs::is_empty(path)) return;
   if (!fs::exists(path / "config.json") && !fs::exists(path / "adapter_config.json"))
-    fail(ErrorKind::usage, "{}: is a folder of something else than a model, which --force does not replace: remove it, or choose another name",
+    fail(ErrorKind::usage,
+         "{}: is a folder of something else than a model, which --force does not replace: remove "
+         "it, or choose another name",
          shown);
 }
 
 void rename_or_fail(const std::string& from, const std::string& to) {
-  CHECK(::rename(from.c_str(), to.c_str()) == 0, "{}: cannot be renamed into place: {}", to, std::strerror(errno));
+  CHECK(::rename(from.c_str(), to.c_str()) == 0, "{}: cannot be renamed into place: {}", to,
+        std::strerror(errno));
 }
 
 }  // namespace
 
-StagedOutput::StagedOutput(std::string path, Kind kind, bool replace, std::span<const std::string> inputs) : kind_(kind) {
+StagedOutput::StagedOutput(std::string path, Kind kind, bool replace,
+                           std::span<const std::string> inputs)
+    : kind_(kind) {
   if (path.empty()) fail(ErrorKind::usage, "the output has no name");
   const fs::path final_path = normal(path);
   path_ = final_path.string();
   for (const std::string& input : inputs)
     if (!input.empty() && holds(final_path, input))
-      fail(ErrorKind::usage, "{}: holds the input {}: choose another name for the output", path, input);
+      fail(ErrorKind::usage, "{}: holds the input {}: choose another name for the output", path,
+           input);
   std::error_code error;
-  const bool empty_folder = kind == Kind::folder && fs::is_directory(final_path, error) && fs::is_empty(final_path, error);
+  const bool empty_folder = kind == Kind::folder && fs::is_directory(final_path, error) &&
+                            fs::is_empty(final_path, error);
   if (fs::exists(final_path, error) && !replace && !empty_folder)
-    fail(ErrorKind::usage, "{}: exists already: choose another name, or give --force to replace it", path);
+    fail(ErrorKind::usage, "{}: exists already: choose another name, or give --force to replace it",
+         path);
   check_replaceable(final_path, path);
   make_directories(final_path.parent_path().string());
-  hidden_ = (final_path.parent_path() / fmt::format(".{}.part-{}", final_path.filename().string(), ::getpid())).string();
-  CHECK(fs::create_directory(hidden_, error), "{}: cannot be written: {}", path, error ? error.message() : "a part of it exists already");
+  hidden_ = (final_path.parent_path() /
+             fmt::format(".{}.part-{}", final_path.filename().string(), ::getpid()))
+                .string();
+  CHECK(fs::create_directory(hidden_, error), "{}: cannot be written: {}", path,
+        error ? error.message() : "a part of it exists already");
   staged_ = (fs::path(hidden_) / final_path.filename()).string();
   if (kind == Kind::folder) fs::create_directory(staged_);
 }
@@ -68,11 +80,13 @@ StagedOutput::~StagedOutput() {
 void StagedOutput::commit() {
   const std::string parent = fs::path(path_).parent_path().string();
   if (kind_ == Kind::folder) sync_directory(staged_);
-  // A file, or a folder in place of none or an empty one, takes its name in one rename. A full folder changes places with it.
+  // A file, or a folder in place of none or an empty one, takes its name in one rename. A full
+  // folder changes places with it.
   const bool exchange = fs::is_directory(path_) && !fs::is_empty(path_);
   if (!exchange) {
     rename_or_fail(staged_, path_);
-  } else if (::renameat2(AT_FDCWD, staged_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0) {
+  } else if (::renameat2(AT_FDCWD, staged_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) !=
+             0) {
     rename_or_fail(path_, hidden_ + "/replaced");
     rename_or_fail(staged_, path_);
   }
@@ -85,7 +99,9 @@ void StagedOutput::commit() {
 Error StagedOutput::renamed(const Error& error) const {
   std::string message = error.what();
   for (const std::string& hidden : {staged_, hidden_})
-    for (std::size_t at = 0; (at = message.find(hidden, at)) != std::string::npos; at += path_.size()) message.replace(at, hidden.size(), path_);
+    for (std::size_t at = 0; (at = message.find(hidden, at)) != std::string::npos;
+         at += path_.size())
+      message.replace(at, hidden.size(), path_);
   return Error(message, error.kind());
 }
 

@@ -1,7 +1,8 @@
-// Writing a model for others: a GGUF file or a Hugging Face folder, streamed tensor by tensor, an adapter merged on the way.
-// A tensor that keeps its type and that no adapter changes is copied byte for byte; every other one is decoded to fp32, gets
-// scale * B A added, and is rounded once. Rotary q and k rows take the order that the container wants (io/qk_layout.h).
-// Callers write into a StagedOutput (io/staged_output.h) and compare logits before they commit it.
+// Writing a model for others: a GGUF file or a Hugging Face folder, streamed tensor by tensor, an
+// adapter merged on the way. A tensor that keeps its type and that no adapter changes is copied
+// byte for byte; every other one is decoded to fp32, gets scale * B A added, and is rounded once.
+// Rotary q and k rows take the order that the container wants (io/qk_layout.h). Callers write into
+// a StagedOutput (io/staged_output.h) and compare logits before they commit it.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -15,12 +16,13 @@
 namespace supersonic::models {
 
 struct ExportOptions {
-  // "auto", or one of export_types(). auto keeps each tensor's type; a quantized matrix that an adapter changes becomes q8_0 in a
-  // GGUF file, and every quantized one bf16 in a folder.
+  // "auto", or one of export_types(). auto keeps each tensor's type; a quantized matrix that an
+  // adapter changes becomes q8_0 in a GGUF file, and every quantized one bf16 in a folder.
   std::string type = "auto";
-  const nn::LoraSet* lora = nullptr;              // merged; null: none
+  const nn::LoraSet* lora = nullptr;                   // merged; null: none
   std::uint64_t shard_bytes = std::uint64_t{5} << 30;  // a folder's largest file
-  std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // in bytes written; may be empty
+  std::function<void(std::uint64_t done, std::uint64_t total)>
+      progress;  // in bytes written; may be empty
 };
 
 struct ExportSummary {
@@ -34,13 +36,16 @@ struct ExportSummary {
 // Type names that a container can be asked for; "auto" is not among them.
 std::vector<std::string> export_types(bool gguf);
 
-// path: the new file; nothing may exist there. Throws Error(failure) for a full disk or a weight that the type cannot hold,
-// Error(interrupted) on Ctrl-C; nothing is left under `path` then.
-ExportSummary write_gguf_model(const Model& model, const std::string& path, const ExportOptions& options);
+// path: the new file; nothing may exist there. Throws Error(failure) for a full disk or a weight
+// that the type cannot hold, Error(interrupted) on Ctrl-C; nothing is left under `path` then.
+ExportSummary write_gguf_model(const Model& model, const std::string& path,
+                               const ExportOptions& options);
 // folder: exists and is empty. What was written stays there when this throws.
-ExportSummary write_hf_model(const Model& model, const std::string& folder, const ExportOptions& options);
+ExportSummary write_hf_model(const Model& model, const std::string& folder,
+                             const ExportOptions& options);
 
-// An adapter with Hugging Face's names and row order (extract_adapter) as llama.cpp takes it beside this model's GGUF file.
+// An adapter with Hugging Face's names and row order (extract_adapter) as llama.cpp takes it beside
+// this model's GGUF file.
 io::GgufAdapter to_gguf_adapter(const Model& model, io::LoraAdapter adapter);
 
 }  // namespace supersonic::models

@@ -1,12 +1,16 @@
-// A model as a GGUF file that llama.cpp loads: metadata, tokenizer, chat template, tensors of the asked type.
+// A model as a GGUF file that llama.cpp loads: metadata, tokenizer, chat template, tensors of the
+// asked type.
 //
-// Which type a tensor gets follows llama-quantize (checked against its output in tests/oracle/live_interop.py): norms, biases and
-// other one-dimensional tensors are f32; with a quantized type the output layer, or the embedding where it is also the output, is
-// q6_k (q8_0 where that was asked, or where the asked type's blocks do not divide its rows); q4_k is the mixture called Q4_K_M,
-// with attn_v and ffn_down of some layers in q6_k. Rows that the blocks do not divide fall back as writable_for() says. One
-// exception: llama-quantize gives attn_v of 80-layer models q5_k, which is not written here.
+// Which type a tensor gets follows llama-quantize (checked against its output in
+// tests/oracle/live_interop.py): norms, biases and other one-dimensional tensors are f32; with a
+// quantized type the output layer, or the embedding where it is also the output, is q6_k (q8_0
+// where that was asked, or where the asked type's blocks do not divide its rows); q4_k is the
+// mixture called Q4_K_M, with attn_v and ffn_down of some layers in q6_k. Rows that the blocks do
+// not divide fall back as writable_for() says. One exception: llama-quantize gives attn_v of
+// 80-layer models q5_k, which is not written here.
 //
-// A GGUF source's metadata is copied as it stands, but for what describes the types; a folder's is made from its JSON files.
+// A GGUF source's metadata is copied as it stands, but for what describes the types; a folder's is
+// made from its JSON files.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -29,8 +33,9 @@ constexpr std::uint32_t kQuantizationVersion = 2;
 // llama.cpp's numbers for general.file_type.
 std::uint32_t file_type(const TensorType& type) {
   constexpr std::pair<std::string_view, std::uint32_t> kNumbers[] = {
-      {"f32", 0},   {"f16", 1},   {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},  {"q5_0", 8}, {"q5_1", 9},
-      {"q2_k", 10}, {"q3_k", 12}, {"q4_k", 15}, {"q5_k", 17}, {"q6_k", 18}, {"bf16", 32}};
+      {"f32", 0},   {"f16", 1},   {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},
+      {"q5_0", 8},  {"q5_1", 9},  {"q2_k", 10}, {"q3_k", 12}, {"q4_k", 15},
+      {"q5_k", 17}, {"q6_k", 18}, {"bf16", 32}};
   const std::string name = name_of(type);
   for (const auto& [known, number] : kNumbers)
     if (known == name) return number;
@@ -42,7 +47,8 @@ TensorType fitting(const Format& format, std::int64_t cols) {
   return f ? TensorType{DType::quant, f} : TensorType{DType::f16, nullptr};
 }
 
-// The layers that the K mixtures give more bits: the first and the last eighth, and every third between.
+// The layers that the K mixtures give more bits: the first and the last eighth, and every third
+// between.
 bool more_bits(std::int64_t layer, std::int64_t layers) {
   return layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
 }
@@ -59,30 +65,37 @@ TensorType quantized_type(const ModelTensor& t, const Format& asked, const Model
     return fitting(*find_format(q8 ? "q8_0" : "q6_k"), t.cols);
   }
   const bool richer = t.module.ends_with(".v_proj") || t.module.ends_with(".down_proj");
-  if (asked.name == "q4_k" && richer && more_bits(layer_of(t.module), model.config.num_hidden_layers))
+  if (asked.name == "q4_k" && richer &&
+      more_bits(layer_of(t.module), model.config.num_hidden_layers))
     return fitting(*find_format("q6_k"), t.cols);
   return fitting(asked, t.cols);
 }
 
-TensorType type_for(const ModelTensor& t, const std::optional<TensorType>& asked, const Model& model) {
+TensorType type_for(const ModelTensor& t, const std::optional<TensorType>& asked,
+                    const Model& model) {
   if (!t.matrix()) return {DType::f32, nullptr};
   if (!asked) return t.slot && t.type().format ? fitting(*find_format("q8_0"), t.cols) : t.type();
   return asked->format ? quantized_type(t, *asked->format, model) : *asked;
 }
 
 // Of the type that holds most weights.
-TensorType main_type(const std::vector<ModelTensor>& tensors, const std::vector<TensorType>& types) {
+TensorType main_type(const std::vector<ModelTensor>& tensors,
+                     const std::vector<TensorType>& types) {
   std::map<std::string, std::pair<std::int64_t, TensorType>> weights;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     auto& [count, type] = weights[name_of(types[i])];
-    if (tensors[i].matrix() && layer_of(tensors[i].module) >= 0) count += tensors[i].rows * tensors[i].cols, type = types[i];
+    if (tensors[i].matrix() && layer_of(tensors[i].module) >= 0)
+      count += tensors[i].rows * tensors[i].cols, type = types[i];
   }
-  return std::max_element(weights.begin(), weights.end(), [](const auto& a, const auto& b) { return a.second.first < b.second.first; })
+  return std::max_element(
+             weights.begin(), weights.end(),
+             [](const auto& a, const auto& b) { return a.second.first < b.second.first; })
       ->second.second;
 }
 
 bool describes_types(std::string_view key) {
-  return key == "general.file_type" || key == "general.quantization_version" || key == "general.alignment" || key.starts_with("split.");
+  return key == "general.file_type" || key == "general.quantization_version" ||
+         key == "general.alignment" || key.starts_with("split.");
 }
 
 void set_id(io::GgufWriter& out, const char* key, std::int32_t id) {
@@ -93,10 +106,13 @@ void write_tokenizer(io::GgufWriter& out, const Model& model) {
   const text::Tokenizer tokenizer = text::ModelText(model.path).tokenizer();
   text::GgufVocabData v = text::to_gguf_vocab(tokenizer);
   const auto rows = static_cast<std::size_t>(model.config.vocab_size);
-  CHECK_FILE(v.tokens.size() <= rows, "{}: the tokenizer has {} tokens, the embedding {} rows: a GGUF file needs a row for each", model.path,
-             v.tokens.size(), rows);
+  CHECK_FILE(
+      v.tokens.size() <= rows,
+      "{}: the tokenizer has {} tokens, the embedding {} rows: a GGUF file needs a row for each",
+      model.path, v.tokens.size(), rows);
   constexpr std::int32_t kUnused = 5;
-  for (std::size_t id = v.tokens.size(); id < rows; ++id) v.tokens.push_back(fmt::format("[PAD{}]", id));
+  for (std::size_t id = v.tokens.size(); id < rows; ++id)
+    v.tokens.push_back(fmt::format("[PAD{}]", id));
   v.token_type.resize(rows, kUnused);
   if (!v.scores.empty()) v.scores.resize(rows, 0.0f);
   out.set_string("tokenizer.ggml.model", v.model);
@@ -114,7 +130,8 @@ void write_tokenizer(io::GgufWriter& out, const Model& model) {
   out.set_bool("tokenizer.ggml.add_eos_token", v.add_eos);
   if (v.model == "llama") out.set_bool("tokenizer.ggml.add_space_prefix", v.add_space_prefix);
   for (const auto& [name, source] : io::read_tokenizer_config(model.path).chat_templates)
-    out.set_string(name == "default" ? "tokenizer.chat_template" : "tokenizer.chat_template." + name, source);
+    out.set_string(
+        name == "default" ? "tokenizer.chat_template" : "tokenizer.chat_template." + name, source);
 }
 
 void write_metadata(io::GgufWriter& out, const Model& model, const io::GgufFile* source) {
@@ -124,7 +141,8 @@ void write_metadata(io::GgufWriter& out, const Model& model, const io::GgufFile*
     return;
   }
   io::ModelConfig config = model.config;
-  if (config.name.empty()) config.name = std::filesystem::weakly_canonical(model.path).filename().string();
+  if (config.name.empty())
+    config.name = std::filesystem::weakly_canonical(model.path).filename().string();
   io::write_gguf_config(out, config);
   write_tokenizer(out, model);
 }
@@ -156,7 +174,9 @@ struct GgufExport {
     std::optional<TensorType> asked;
     if (options.type != "auto") {
       asked = find_type(options.type);
-      if (!asked) fail(ErrorKind::usage, "--type {}: a GGUF file can be written as {}", options.type, fmt::join(export_types(true), ", "));
+      if (!asked)
+        fail(ErrorKind::usage, "--type {}: a GGUF file can be written as {}", options.type,
+             fmt::join(export_types(true), ", "));
     }
     for (const ModelTensor& t : tensors) types.push_back(type_for(t, asked, model));
   }
@@ -166,7 +186,8 @@ struct GgufExport {
     out.set_u32("general.file_type", file_type(main));
     if (std::any_of(types.begin(), types.end(), [](const TensorType& t) { return t.format; }))
       out.set_u32("general.quantization_version", kQuantizationVersion);
-    if (!divisors.empty()) out.declare("rope_freqs.weight", {static_cast<std::int64_t>(divisors.size())}, DType::f32);
+    if (!divisors.empty())
+      out.declare("rope_freqs.weight", {static_cast<std::int64_t>(divisors.size())}, DType::f32);
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const ModelTensor& t = tensors[i];
       if (types[i].format)
@@ -189,11 +210,12 @@ struct GgufExport {
     TensorEncoder encoder(model, half_split ? io::QkLayout::half_split : io::QkLayout::interleaved);
     std::uint64_t done = 0;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const bool copied = encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
-        out.append(name(tensors[i]), bytes);
-        done += bytes.size();
-        if (options.progress) options.progress(done, summary.bytes);
-      });
+      const bool copied =
+          encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
+            out.append(name(tensors[i]), bytes);
+            done += bytes.size();
+            if (options.progress) options.progress(done, summary.bytes);
+          });
       if (!copied) ++summary.encoded[name_of(types[i])];
     }
     out.finish();
@@ -202,11 +224,19 @@ struct GgufExport {
 
 }  // namespace
 
-ExportSummary write_gguf_model(const Model& model, const std::string& path, const ExportOptions& options) {
-  GgufExport job{.model = model, .options = options, .source = {}, .tensors = model_tensors(model, options.lora), .types = {}, .divisors = {}, .summary = {}};
+ExportSummary write_gguf_model(const Model& model, const std::string& path,
+                               const ExportOptions& options) {
+  GgufExport job{.model = model,
+                 .options = options,
+                 .source = {},
+                 .tensors = model_tensors(model, options.lora),
+                 .types = {},
+                 .divisors = {},
+                 .summary = {}};
   if (model.from_gguf) {
     job.source = io::GgufFile::open(model.path);
-    if (const io::GgufTensor* t = job.source->find_tensor("rope_freqs.weight")) job.divisors = io::to_floats(t->data, t->dtype);
+    if (const io::GgufTensor* t = job.source->find_tensor("rope_freqs.weight"))
+      job.divisors = io::to_floats(t->data, t->dtype);
   } else {
     job.divisors = frequency_divisors(model);
   }
@@ -229,7 +259,8 @@ io::GgufAdapter to_gguf_adapter(const Model& model, io::LoraAdapter adapter) {
     const std::int64_t heads = m.name.ends_with(".q_proj")   ? model.config.num_attention_heads
                                : m.name.ends_with(".k_proj") ? model.config.num_key_value_heads
                                                              : 0;
-    if (heads && !qwen) io::to_qk_layout(m.b, heads, model.config.head_dim, io::QkLayout::interleaved);
+    if (heads && !qwen)
+      io::to_qk_layout(m.b, heads, model.config.head_dim, io::QkLayout::interleaved);
     m.name = gguf_name(m.name) + ".weight";
   }
   return {qwen ? "qwen2" : "llama", std::move(adapter)};

@@ -1,6 +1,7 @@
-// A model as a Hugging Face folder that transformers loads: config.json, generation_config.json, the tokenizer's files and
-// model.safetensors (in shards where large). From a folder, the JSON files are copied and only the dtype changes; from a GGUF
-// file they are written from its metadata. A tied output layer is stored once, as the embedding.
+// A model as a Hugging Face folder that transformers loads: config.json, generation_config.json,
+// the tokenizer's files and model.safetensors (in shards where large). From a folder, the JSON
+// files are copied and only the dtype changes; from a GGUF file they are written from its metadata.
+// A tied output layer is stored once, as the embedding.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -24,8 +25,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kTextFiles[] = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                      "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"};
+constexpr const char* kTextFiles[] = {"generation_config.json",
+                                      "tokenizer.json",
+                                      "tokenizer_config.json",
+                                      "special_tokens_map.json",
+                                      "added_tokens.json",
+                                      "vocab.json",
+                                      "merges.txt",
+                                      "tokenizer.model",
+                                      "chat_template.jinja"};
 
 const char* torch_name(DType dtype) {
   return dtype == DType::f32 ? "float32" : dtype == DType::f16 ? "float16" : "bfloat16";
@@ -38,9 +46,11 @@ void copy_text(const fs::path& from, const fs::path& to) {
   out.commit();
 }
 
-// The scaling whose divisors these are. GGUF stores what Llama 3's rule gives, not its parameters: factor is the largest divisor,
-// low_freq_factor and high_freq_factor are 1 and 4 in every released model, and the original context is a power of two.
-io::RopeScaling scaling_of(const std::vector<float>& divisors, const io::ModelConfig& config, const std::string& source) {
+// The scaling whose divisors these are. GGUF stores what Llama 3's rule gives, not its parameters:
+// factor is the largest divisor, low_freq_factor and high_freq_factor are 1 and 4 in every released
+// model, and the original context is a power of two.
+io::RopeScaling scaling_of(const std::vector<float>& divisors, const io::ModelConfig& config,
+                           const std::string& source) {
   io::ModelConfig trial = config;
   io::RopeScaling& s = trial.rope_scaling;
   s.kind = io::RopeScaling::Kind::llama3;
@@ -53,10 +63,14 @@ io::RopeScaling scaling_of(const std::vector<float>& divisors, const io::ModelCo
     s.original_max_position = original;
     const std::vector<float> scaled = rope_frequencies(trial, magnitude);
     bool same = true;
-    for (std::size_t i = 0; i < base.size() && same; ++i) same = std::fabs(base[i] / scaled[i] - divisors[i]) <= 1e-4f * divisors[i];
+    for (std::size_t i = 0; i < base.size() && same; ++i)
+      same = std::fabs(base[i] / scaled[i] - divisors[i]) <= 1e-4f * divisors[i];
     if (same) return s;
   }
-  fail(ErrorKind::failure, "{}: rope_freqs.weight follows no scaling that config.json can name; convert to GGUF instead", source);
+  fail(
+      ErrorKind::failure,
+      "{}: rope_freqs.weight follows no scaling that config.json can name; convert to GGUF instead",
+      source);
 }
 
 struct FolderExport {
@@ -74,7 +88,9 @@ struct FolderExport {
     const io::SafeTensor* found = stored ? stored->find(t.module + "." + t.part) : nullptr;
     return found ? std::optional(found->dtype) : std::nullopt;
   }
-  DType type_for(const ModelTensor& t) const { return automatic() ? stored_type(t).value_or(whole) : whole; }
+  DType type_for(const ModelTensor& t) const {
+    return automatic() ? stored_type(t).value_or(whole) : whole;
+  }
 
   void choose() {
     if (!model.from_gguf) stored = io::SafeTensors::open(model.path);
@@ -83,7 +99,8 @@ struct FolderExport {
     if (automatic()) return;
     const auto asked = find_type(options.type);
     if (!asked || asked->format)
-      fail(ErrorKind::usage, "--type {}: a Hugging Face folder can be written as {}{}", options.type, fmt::join(export_types(false), ", "),
+      fail(ErrorKind::usage, "--type {}: a Hugging Face folder can be written as {}{}",
+           options.type, fmt::join(export_types(false), ", "),
            asked ? "; give the output a name that ends in .gguf for a GGUF file" : "");
     whole = asked->dtype;
   }
@@ -95,25 +112,33 @@ struct FolderExport {
     if (!fs::is_directory(from / "additional_chat_templates")) return;
     fs::create_directory(folder / "additional_chat_templates");
     for (const auto& entry : fs::directory_iterator(from / "additional_chat_templates"))
-      if (entry.is_regular_file()) copy_text(entry.path(), folder / "additional_chat_templates" / entry.path().filename());
+      if (entry.is_regular_file())
+        copy_text(entry.path(), folder / "additional_chat_templates" / entry.path().filename());
   }
 
   void config_of_folder() const {
     const std::string path = (fs::path(model.path) / "config.json").string();
-    nlohmann::ordered_json config = nlohmann::ordered_json::parse(io::read_file(path, io::JsonLimits{}.max_bytes));
-    if (!automatic()) config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(whole);
+    nlohmann::ordered_json config =
+        nlohmann::ordered_json::parse(io::read_file(path, io::JsonLimits{}.max_bytes));
+    if (!automatic())
+      config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(whole);
     io::write_file((folder / "config.json").string(), config.dump(2) + "\n");
   }
 
   void config_of_gguf(const io::GgufFile& file) const {
     io::ModelConfig c = model.config;
     c.dtype = torch_name(whole);
-    for (double* x : {&c.rms_norm_eps, &c.rope_theta, &c.rope_scaling.factor}) *x = std::stod(fmt::format("{}", static_cast<float>(*x)));
+    for (double* x : {&c.rms_norm_eps, &c.rope_theta, &c.rope_scaling.factor})
+      *x = std::stod(fmt::format("{}", static_cast<float>(*x)));
     if (const io::GgufTensor* t = file.find_tensor("rope_freqs.weight")) {
-      const std::vector<float> divisors = io::to_floats(t->data, t->dtype);  // the loader has checked shape and type
-      if (std::any_of(divisors.begin(), divisors.end(), [](float d) { return d != 1; })) c.rope_scaling = scaling_of(divisors, c, model.path);
+      const std::vector<float> divisors =
+          io::to_floats(t->data, t->dtype);  // the loader has checked shape and type
+      if (std::any_of(divisors.begin(), divisors.end(), [](float d) { return d != 1; }))
+        c.rope_scaling = scaling_of(divisors, c, model.path);
     }
-    if (c.family == io::Family::llama && c.sliding_window > 0)  // transformers' Llama has no window; its Mistral is the same model with one
+    if (c.family == io::Family::llama &&
+        c.sliding_window >
+            0)  // transformers' Llama has no window; its Mistral is the same model with one
       c.family = io::Family::mistral, c.architecture = "MistralForCausalLM";
     io::write_file((folder / "config.json").string(), io::to_config_json(c));
     nlohmann::ordered_json generation;
@@ -125,14 +150,16 @@ struct FolderExport {
 
   void text_of_gguf(const io::GgufFile& file) const {
     const text::ModelText text(file);
-    const auto files = text::to_hf_json(text.tokenizer(), file.get_string("tokenizer.chat_template", ""));
+    const auto files =
+        text::to_hf_json(text.tokenizer(), file.get_string("tokenizer.chat_template", ""));
     io::write_file((folder / "tokenizer.json").string(), files.tokenizer_json);
     io::write_file((folder / "tokenizer_config.json").string(), files.tokenizer_config_json);
     io::write_file((folder / "special_tokens_map.json").string(), files.special_tokens_map_json);
     for (const std::string& name : text.template_names()) {
       if (name == "default" || name.find('/') != name.npos) continue;
       fs::create_directory(folder / "additional_chat_templates");
-      io::write_file((folder / "additional_chat_templates" / (name + ".jinja")).string(), file.get_string("tokenizer.chat_template." + name));
+      io::write_file((folder / "additional_chat_templates" / (name + ".jinja")).string(),
+                     file.get_string("tokenizer.chat_template." + name));
     }
   }
 
@@ -164,7 +191,8 @@ struct FolderExport {
 
 }  // namespace
 
-ExportSummary write_hf_model(const Model& model, const std::string& folder, const ExportOptions& options) {
+ExportSummary write_hf_model(const Model& model, const std::string& folder,
+                             const ExportOptions& options) {
   FolderExport job{.model = model, .options = options, .folder = folder, .stored = {}};
   job.choose();
   if (model.from_gguf) {

@@ -26,11 +26,18 @@ void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
   const Storage& s = *t.data;
   const std::int64_t first = row * t.cols;
   switch (s.spec.dtype) {
-    case DType::f32: std::memcpy(out, s.as<float>() + first, static_cast<std::size_t>(t.cols) * sizeof(float)); return;
-    case DType::f16: return widen<f16>(s.as<void>(), first, t.cols, out);
-    case DType::bf16: return widen<bf16>(s.as<void>(), first, t.cols, out);
-    case DType::quant: return s.spec.format->decode(s.planes, first, t.cols, out);
-    default: fail(ErrorKind::failure, "{}.{}: {} values cannot be exported", t.module, t.part, name_of(s.spec.dtype));
+    case DType::f32:
+      std::memcpy(out, s.as<float>() + first, static_cast<std::size_t>(t.cols) * sizeof(float));
+      return;
+    case DType::f16:
+      return widen<f16>(s.as<void>(), first, t.cols, out);
+    case DType::bf16:
+      return widen<bf16>(s.as<void>(), first, t.cols, out);
+    case DType::quant:
+      return s.spec.format->decode(s.planes, first, t.cols, out);
+    default:
+      fail(ErrorKind::failure, "{}.{}: {} values cannot be exported", t.module, t.part,
+           name_of(s.spec.dtype));
   }
 }
 
@@ -56,12 +63,18 @@ void narrow(std::int64_t row, std::int64_t cols, const float* w, std::byte* out)
   }
 }
 
-void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, const float* w, std::byte* out) {
+void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, const float* w,
+                std::byte* out) {
   switch (type.dtype) {
-    case DType::f32: std::memcpy(out, w, static_cast<std::size_t>(t.cols) * sizeof(float)); return;
-    case DType::f16: return narrow<f16>(row, t.cols, w, out);
-    case DType::bf16: return narrow<bf16>(row, t.cols, w, out);
-    default: break;
+    case DType::f32:
+      std::memcpy(out, w, static_cast<std::size_t>(t.cols) * sizeof(float));
+      return;
+    case DType::f16:
+      return narrow<f16>(row, t.cols, w, out);
+    case DType::bf16:
+      return narrow<bf16>(row, t.cols, w, out);
+    default:
+      break;
   }
   void* planes[kMaxPlanes] = {out};
   type.format->encode(w, 1, t.cols, planes);
@@ -75,16 +88,29 @@ void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, 
   }
 }
 
-void add_linear(std::vector<ModelTensor>& out, const nn::Linear& l, const nn::LoraSet* lora, std::int64_t heads) {
-  ModelTensor t{.module = l.name, .data = l.weight.get(), .rows = l.weight->spec.shape[0], .cols = l.weight->spec.shape[1], .heads = heads};
-  if (lora && l.lora >= 0) t.slot = &lora->slots[static_cast<std::size_t>(l.lora)], t.lora = lora->values->as<float>();
+void add_linear(std::vector<ModelTensor>& out, const nn::Linear& l, const nn::LoraSet* lora,
+                std::int64_t heads) {
+  ModelTensor t{.module = l.name,
+                .data = l.weight.get(),
+                .rows = l.weight->spec.shape[0],
+                .cols = l.weight->spec.shape[1],
+                .heads = heads};
+  if (lora && l.lora >= 0)
+    t.slot = &lora->slots[static_cast<std::size_t>(l.lora)], t.lora = lora->values->as<float>();
   out.push_back(t);
-  if (l.bias) out.push_back({.module = l.name, .part = "bias", .data = l.bias.get(), .rows = l.bias->spec.shape[0], .heads = heads});
+  if (l.bias)
+    out.push_back({.module = l.name,
+                   .part = "bias",
+                   .data = l.bias.get(),
+                   .rows = l.bias->spec.shape[0],
+                   .heads = heads});
 }
 
 }  // namespace
 
-std::string name_of(const TensorType& type) { return std::string(type.format ? type.format->name : supersonic::name_of(type.dtype)); }
+std::string name_of(const TensorType& type) {
+  return std::string(type.format ? type.format->name : supersonic::name_of(type.dtype));
+}
 
 std::optional<TensorType> find_type(std::string_view name) {
   for (DType t : {DType::f32, DType::f16, DType::bf16})
@@ -95,7 +121,8 @@ std::optional<TensorType> find_type(std::string_view name) {
 }
 
 std::size_t row_bytes(const TensorType& type, std::int64_t cols) {
-  return type.format ? total_bytes(*type.format, 1, cols) : size_of(type.dtype) * static_cast<std::size_t>(cols);
+  return type.format ? total_bytes(*type.format, 1, cols)
+                     : size_of(type.dtype) * static_cast<std::size_t>(cols);
 }
 
 std::size_t ExportSummary::copied() const {
@@ -107,7 +134,8 @@ std::size_t ExportSummary::copied() const {
 std::vector<ModelTensor> model_tensors(const Model& model, const nn::LoraSet* lora) {
   std::vector<ModelTensor> out;
   const auto matrix = [&](const char* module, const StorageRef& s) {
-    out.push_back({.module = module, .data = s.get(), .rows = s->spec.shape[0], .cols = s->spec.shape[1]});
+    out.push_back(
+        {.module = module, .data = s.get(), .rows = s->spec.shape[0], .cols = s->spec.shape[1]});
   };
   const auto norm = [&](const std::string& module, const StorageRef& s) {
     out.push_back({.module = module, .data = s.get(), .rows = s->spec.shape[0]});
@@ -135,12 +163,14 @@ TensorEncoder::TensorEncoder(const Model& model, io::QkLayout layout)
       pool_(cpu::default_threads()) {}
 
 bool TensorEncoder::encode(const ModelTensor& t, const TensorType& type, const Sink& sink) {
-  CHECK(!t.data->spec.format || t.data->spec.format->row_blocks, "{}.{}: {} weights cannot be exported row by row", t.module, t.part,
-        name_of(t.type()));
+  CHECK(!t.data->spec.format || t.data->spec.format->row_blocks,
+        "{}.{}: {} weights cannot be exported row by row", t.module, t.part, name_of(t.type()));
   order_.clear();
-  if (t.heads > 0 && model_layout_ != layout_) order_ = io::qk_row_order(t.heads, head_dim_, layout_);
+  if (t.heads > 0 && model_layout_ != layout_)
+    order_ = io::qk_row_order(t.heads, head_dim_, layout_);
   const std::size_t bytes = row_bytes(type, t.cols);
-  const auto piece = std::max<std::int64_t>(pool_.threads(), static_cast<std::int64_t>(kPieceBytes / std::max<std::size_t>(bytes, 1)));
+  const auto piece = std::max<std::int64_t>(
+      pool_.threads(), static_cast<std::int64_t>(kPieceBytes / std::max<std::size_t>(bytes, 1)));
   std::vector<std::byte> buffer(bytes * static_cast<std::size_t>(std::min(piece, t.rows)));
   for (std::int64_t first = 0; first < t.rows; first += piece) {
     check_interrupt();
@@ -149,7 +179,8 @@ bool TensorEncoder::encode(const ModelTensor& t, const TensorType& type, const S
     std::mutex guard;
     pool_.ranges(count, 1, [&](std::int64_t begin, std::int64_t end, int) {
       try {
-        encode_rows(t, type, first + begin, end - begin, buffer.data() + static_cast<std::size_t>(begin) * bytes);
+        encode_rows(t, type, first + begin, end - begin,
+                    buffer.data() + static_cast<std::size_t>(begin) * bytes);
       } catch (...) {
         const std::lock_guard lock(guard);
         if (!error) error = std::current_exception();
@@ -161,10 +192,12 @@ bool TensorEncoder::encode(const ModelTensor& t, const TensorType& type, const S
   return !t.slot && type == t.type();
 }
 
-void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, std::int64_t first, std::int64_t count, std::byte* out) {
+void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, std::int64_t first,
+                                std::int64_t count, std::byte* out) {
   const std::size_t bytes = row_bytes(type, t.cols);
   const bool copy = !t.slot && type == t.type();
-  std::vector<float> row(copy ? 0 : static_cast<std::size_t>(t.cols)), delta(t.slot ? row.size() : 0);
+  std::vector<float> row(copy ? 0 : static_cast<std::size_t>(t.cols)),
+      delta(t.slot ? row.size() : 0);
   for (std::int64_t i = first; i < first + count; ++i, out += bytes) {
     const std::int64_t from = order_.empty() ? i : order_[static_cast<std::size_t>(i)];
     if (copy) {
@@ -179,7 +212,9 @@ void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, st
 
 void check_room(const std::string& path, std::uint64_t bytes) {
   const std::uint64_t free_bytes = free_disk_bytes(path);
-  CHECK(free_bytes >= bytes, "{}: the disk is full: {} MiB are needed and {} MiB are free there. Free some room or choose another output",
+  CHECK(free_bytes >= bytes,
+        "{}: the disk is full: {} MiB are needed and {} MiB are free there. Free some room or "
+        "choose another output",
         path, (bytes >> 20) + 1, free_bytes >> 20);
 }
 

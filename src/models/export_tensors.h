@@ -1,5 +1,6 @@
-// What both exporters share: the model's tensors as a list, the type that each gets, and the encoder that turns one into the
-// bytes of that type, in parallel over rows. Internal to src/models/export*.cpp.
+// What both exporters share: the model's tensors as a list, the type that each gets, and the
+// encoder that turns one into the bytes of that type, in parallel over rows. Internal to
+// src/models/export*.cpp.
 #pragma once
 #include <functional>
 #include <optional>
@@ -20,12 +21,13 @@ struct TensorType {
   bool operator==(const TensorType&) const = default;
 };
 std::string name_of(const TensorType& type);
-std::optional<TensorType> find_type(std::string_view name);  // "f32", "q4_k", …; nothing when unknown or not writable
+std::optional<TensorType> find_type(
+    std::string_view name);  // "f32", "q4_k", …; nothing when unknown or not writable
 std::size_t row_bytes(const TensorType& type, std::int64_t cols);
 
 // A tensor of the model: (rows, cols), or (rows) with cols 1.
 struct ModelTensor {
-  std::string module;         // Hugging Face's name
+  std::string module;  // Hugging Face's name
   const char* part = "weight";
   const Storage* data = nullptr;
   std::int64_t rows = 0, cols = 1;
@@ -43,11 +45,13 @@ class TensorEncoder {
   using Sink = std::function<void(std::span<const std::byte>)>;
   // layout: of the q and k rows to be written.
   TensorEncoder(const Model& model, io::QkLayout layout);
-  // Hands the tensor's bytes to `sink`, in order, in pieces of some megabytes. Returns true where they were copied unchanged.
+  // Hands the tensor's bytes to `sink`, in order, in pieces of some megabytes. Returns true where
+  // they were copied unchanged.
   bool encode(const ModelTensor& tensor, const TensorType& type, const Sink& sink);
 
  private:
-  void encode_rows(const ModelTensor& t, const TensorType& type, std::int64_t first, std::int64_t count, std::byte* out);
+  void encode_rows(const ModelTensor& t, const TensorType& type, std::int64_t first,
+                   std::int64_t count, std::byte* out);
 
   io::QkLayout model_layout_, layout_;
   std::int64_t head_dim_;

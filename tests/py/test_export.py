@@ -3,8 +3,6 @@ numpy from the recipe's weights; nothing is compared with Supersonic alone excep
 The heavy readers (transformers, peft, llama.cpp) are in test_export_live.py."""
 
 import json
-import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -19,12 +17,11 @@ import tokenizers
 from gguf import GGMLQuantizationType as Q
 
 import adapters
-import recipe
 import tiny_models
 from conftest import BUILD, run_program
 
 MODELS = ("llama3", "llama_tied", "mistral", "qwen2")
-TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_0", "q4_k", "q4_1", "q4_0")
+TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0")
 MODULES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
            "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
            "ffn_norm": "post_attention_layernorm", "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -80,7 +77,7 @@ def test_gguf_reads_our_file_and_decodes_what_we_decode(supersonic, tiny_model, 
     assert {hf_name(n) for n in data if n != "rope_freqs.weight"} == set(truth)
     supersonic("convert", file, back, "--type", "f32")
     ours = read_folder(back)
-    step = {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 127, "q6_k": 1 / 31, "q5_0": 1 / 15, "q4_k": 1 / 7, "q4_1": 1 / 7, "q4_0": 1 / 7}
+    step = {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 127, "q6_k": 1 / 31, "q5_1": 1 / 15, "q5_0": 1 / 15, "q4_k": 1 / 7, "q4_1": 1 / 7, "q4_0": 1 / 7}
     for n, values in data.items():
         if n == "rope_freqs.weight":
             continue
@@ -90,7 +87,7 @@ def test_gguf_reads_our_file_and_decodes_what_we_decode(supersonic, tiny_model, 
         assert np.abs(values - wanted).max() <= limit, n
         if wanted.ndim == 1:
             assert types[n] == Q.F32, n
-        elif types[n] in (Q.Q8_0, Q.Q5_0, Q.Q4_0, Q.Q4_1, Q.F16, Q.BF16):  # what the package can encode by itself
+        elif types[n] in (Q.Q8_0, Q.Q5_1, Q.Q5_0, Q.Q4_0, Q.Q4_1, Q.F16, Q.BF16):  # what the package can encode by itself
             stored = next(t.data for t in reader.tensors if t.name == n)
             np.testing.assert_array_equal(stored.view(np.uint8).ravel(), gguf.quants.quantize(wanted, types[n]).view(np.uint8).ravel(), err_msg=n)
 

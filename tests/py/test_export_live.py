@@ -108,7 +108,8 @@ def disagreements(supersonic, smollm2, model, prompts, rows, *options):
         end, at = next((k for k, t in enumerate(made) if t in STOPS), len(made)), 0
         while at < end and encode(prompt + decode(made[:at])) == encode(prompt) + made[:at]:
             done = supersonic("run", model, prompt + decode(made[:at]), "--raw", "--temp", "0", "-n", end - at, "--kv-type", "f16", *options)
-            other = next((k for k in range(at, end) if not done.stdout.startswith(decode(made[at : k + 1]).rstrip("\n"))), end)
+            ours = done.stdout.removesuffix("\n")  # the program's own line end
+            other = next((k for k in range(at, end) if not ours.startswith(decode(made[at : k + 1]))), end)
             compared += other - at
             if other < end:
                 margins.append(margin[other])
