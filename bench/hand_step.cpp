@@ -6,11 +6,12 @@
 //   N]
 //
 // engine_seconds, hand_seconds: a micro-batch forward and backward and an optimizer step. ratio: of
-// the two, and ratio_best that of the shortest ones. spread: of the medians' sides, the larger
-// (longest - shortest) / median. Bytes are those of activations and workspace; weights, adapter,
-// gradients and moments are the same on both sides. limit_fraction: the step's arithmetic (no
-// recomputation; head and causal attention included) at the probed rate of the multiplications,
-// divided by engine_seconds.
+// the two, and ratio_best that of the shortest ones, ratio_cpu that of the medians of processor
+// time (with one thread, the figure that other work on the machine moves least). spread: of the
+// medians' sides, the larger (longest - shortest) / median. Bytes are those of activations and
+// workspace; weights, adapter, gradients and moments are the same on both sides. limit_fraction:
+// the step's arithmetic (no recomputation; head and causal attention included) at the probed rate
+// of the multiplications, divided by engine_seconds.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -19,6 +20,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <vector>
 
@@ -112,20 +114,32 @@ double largest_distance(const nn::LoraSet& lora, std::span<const float> hand) {
   return worst;
 }
 
+struct Sample {
+  double seconds, cpu;  // on the clock, of all threads
+};
+
 template <class F>
-double seconds(F&& f) {
+Sample measure(F&& f) {
   const auto start = std::chrono::steady_clock::now();
+  const std::clock_t cpu = std::clock();
   f();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+          static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC};
 }
 
 struct Times {
-  double median, shortest, spread;
-  explicit Times(std::vector<double> t) {
+  double median, shortest, spread, cpu;  // cpu: the median
+  explicit Times(const std::vector<Sample>& samples) {
+    std::vector<double> seconds, of_cpu;
+    for (const Sample& s : samples) seconds.push_back(s.seconds), of_cpu.push_back(s.cpu);
+    median = middle(seconds);
+    shortest = seconds.front();
+    spread = (seconds.back() - seconds.front()) / median;
+    cpu = middle(of_cpu);
+  }
+  static double middle(std::vector<double>& t) {  // sorts t
     std::sort(t.begin(), t.end());
-    median = (t[t.size() / 2] + t[(t.size() - 1) / 2]) / 2;
-    shortest = t.front();
-    spread = (t.back() - t.front()) / median;
+    return (t[t.size() / 2] + t[(t.size() - 1) / 2]) / 2;
   }
 };
 
@@ -173,32 +187,44 @@ int compare(const Arguments& a) {
   CHECK(std::abs(hand_norm / engine_norm - 1) <= tolerance,
         "the gradients' norms disagree: {} and {}", engine_norm, hand_norm);
 
-  std::vector<double> engine_times, hand_times;
+  std::vector<Sample> engine_times, hand_times;
+  cpu::Limits limits = cpu::probe_limits(pool);
   for (std::int64_t i = 0; i < a.steps; ++i) {
-    engine_times.push_back(seconds([&] {
+    engine_times.push_back(measure([&] {
       engine.accumulate(batch, scale);
       engine.step(i + 2, 1e-4f);
     }));
-    hand_times.push_back(seconds([&] {
+    hand_times.push_back(measure([&] {
       hand.accumulate(feeds, scale);
       hand.step(i + 2, 1e-4f);
     }));
   }
+  const cpu::Limits after = cpu::probe_limits(pool);
+  limits.bf16 = std::max(limits.bf16, after.bf16);
+  limits.fp32 = std::max(limits.fp32, after.fp32);
   const Times e(engine_times), h(hand_times);
-  const double limit = shortest_step(model, lora, a, cpu::probe_limits(pool));
-  const auto bytes = static_cast<double>(engine.memory().arena),
-             by_hand = static_cast<double>(hand.arena_bytes());
-  fmt::print(
-      "{{\"work\": \"lora_step\", \"rows\": {}, \"len\": {}, \"compute\": \"{}\", "
-      "\"engine_seconds\": {:.4f}, \"hand_seconds\": {:.4f}, "
-      "\"ratio\": {:.4f}, \"ratio_best\": {:.4f}, \"spread\": {:.3f}, \"engine_bytes\": {:.0f}, "
-      "\"hand_bytes\": {:.0f}, "
-      "\"memory_ratio\": {:.4f}, \"tokens_per_second\": {:.1f}, \"limit_fraction\": {:.3f}, "
-      "\"hand_limit_fraction\": {:.3f}, "
-      "\"gradients_apart\": {:.2e}}}\n",
-      a.rows, a.len, name_of(a.compute), e.median, h.median, e.median / h.median,
-      e.shortest / h.shortest, std::max(e.spread, h.spread), bytes, by_hand, bytes / by_hand,
-      static_cast<double>(tokens) / e.median, limit / e.median, limit / h.median, gradients_apart);
+  const double limit = shortest_step(model, lora, a, limits);
+  const double bytes = static_cast<double>(engine.memory().arena),
+               by_hand = static_cast<double>(hand.arena_bytes());
+  std::string line =
+      fmt::format("{{\"work\": \"lora_step\", \"rows\": {}, \"len\": {}, \"compute\": \"{}\"",
+                  a.rows, a.len, name_of(a.compute));
+  const std::pair<const char*, double> fields[] = {
+      {"engine_seconds", e.median},
+      {"hand_seconds", h.median},
+      {"ratio", e.median / h.median},
+      {"ratio_best", e.shortest / h.shortest},
+      {"ratio_cpu", e.cpu / h.cpu},
+      {"spread", std::max(e.spread, h.spread)},
+      {"engine_bytes", bytes},
+      {"hand_bytes", by_hand},
+      {"memory_ratio", bytes / by_hand},
+      {"tokens_per_second", static_cast<double>(tokens) / e.median},
+      {"limit_fraction", limit / e.median},
+      {"hand_limit_fraction", limit / h.median},
+      {"gradients_apart", gradients_apart}};
+  for (const auto& [name, value] : fields) line += fmt::format(", \"{}\": {:.10g}", name, value);
+  fmt::print("{}}}\n", line);
   return 0;
 }
 
