@@ -212,6 +212,7 @@ struct Train : ComputeOptions {
   }
 
   int run(Context& context) {
+    while (out.size() > 1 && out.back() == '/') out.pop_back();
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
     train::TrainingData t = read_data(source, tokenizer);

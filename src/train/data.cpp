@@ -10,6 +10,7 @@
 namespace supersonic::train {
 namespace {
 
+constexpr std::int64_t kRowsAtLeast = 8;
 constexpr std::int64_t kShortestRow = 1024;  // tokens: a product over fewer rows does not pay for decoding its weights
 
 std::vector<text::Tokens> read_samples(const std::string& path, const text::TokenizerView& view,
@@ -27,7 +28,9 @@ std::int64_t row_length(const std::vector<text::Tokens>& samples, const DataOpti
   if (o.seq_len > 0) return o.seq_len;
   std::size_t longest = 1;
   for (const auto& s : samples) longest = std::max(longest, s.ids.size());
-  std::int64_t n = kShortestRow;
+  std::int64_t n = kShortestRow, tokens = 0;
+  for (const auto& s : samples) tokens += static_cast<std::int64_t>(s.ids.size());
+  while (n > 32 && tokens < kRowsAtLeast * n) n /= 2;  // little data would leave most of a long row empty
   while (n < static_cast<std::int64_t>(longest)) n *= 2;
   return std::min(n, std::max(o.longest, static_cast<std::int64_t>(longest)));
 }

@@ -98,7 +98,7 @@ class Build:
         env = dict(os.environ)
         if library_folder:
             env["LD_LIBRARY_PATH"] = str(library_folder)
-        command = [self.folder / "bin" / "supersonic_tests", "--gtest_filter=Generated/OpTest*", "--gtest_brief=1"]
+        command = [self.folder / "bin" / "supersonic_tests", "--gtest_filter=Generated/*", "--gtest_brief=1"]
         if library_folder:
             command.append("--gtest_fail_fast")
         done = subprocess.run(command, env=env, capture_output=True, text=True)
