@@ -15,7 +15,7 @@ namespace supersonic::bench {
 namespace {
 
 constexpr std::int64_t kChunk = 256;   // rows of logits that exist at a time
-constexpr std::int64_t kWords = 768;  // of the vocabulary, summed in one run of fp32 additions
+constexpr std::int64_t kWords = 1024;  // of the vocabulary, summed in one run of fp32 additions
 
 StorageRef floats(std::int64_t n, const char* name) {
   return Storage::make({Shape{n}, DType::f32, nullptr}, name);

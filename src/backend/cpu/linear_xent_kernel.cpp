@@ -36,7 +36,7 @@ bool int8_head(const Problem& p) { return p.compute == Compute::int8 && p.in[1].
 
 // dx sums over the whole vocabulary; in one run of fp32 additions the last bits of 49,152 terms would cost four digits. So it
 // is summed in blocks of words, each added to dx once. Formats whose rows cannot be addressed one by one take a single block.
-constexpr std::int64_t kWords = 768;
+constexpr std::int64_t kWords = 1024;
 std::int64_t words_per_block(const Problem& p) {
   const Spec& w = p.in[1].spec;
   return !w.format || (w.format->row_blocks && w.format->planes == 1) ? std::min(kWords, w.shape[0]) : w.shape[0];
