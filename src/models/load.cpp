@@ -125,8 +125,8 @@ struct Loader {
       l.gate = linear(p + "mlp.gate_proj", c.intermediate_size, d);
       l.up = linear(p + "mlp.up_proj", c.intermediate_size, d);
       l.down = linear(p + "mlp.down_proj", d, c.intermediate_size);
-      // In int8 these three cost most of the perplexity and little of the time: SwiGLU's result has values far beyond their
-      // neighbours, and every later token reads the keys and values.
+      // Over a prompt in int8 these three cost most of the perplexity and little of the time: SwiGLU's result has values far
+      // beyond their neighbours, and every later token reads the keys and values.
       l.down.sensitive = l.k.sensitive = l.v.sensitive = true;
       model.layers.push_back(std::move(l));
     }

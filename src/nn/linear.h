@@ -19,7 +19,7 @@ struct Linear {
   StorageRef weight;  // (out, in)
   StorageRef bias;    // (out) f32, or empty
   int lora = -1;      // slot in the LoraSet, or -1
-  bool sensitive = false;  // int8 arithmetic leaves it alone
+  bool sensitive = false;  // stays out of int8, but for the few rows of a decoded token
 };
 
 struct LoraSet {

@@ -11,7 +11,7 @@ constexpr int kMaxGemmTerms = 7;
 struct Gemm {
   std::int32_t dtype;    // of the result
   std::uint16_t trans_x, trans_w;  // bit i: term i's operand is stored transposed
-  std::uint16_t sensitive = 0;      // bit i: term i is not computed in int8 whatever the arithmetic
+  std::uint16_t sensitive = 0;      // bit i: term i stays out of int8, but for the few rows of a decoded token
   static void infer(Infer& i);     // x0, w0, x1, w1, …
   static Tensors define(const Gemm& a, Args in);
   static Grads backward(const Gemm& a, const BackwardArgs& b);
