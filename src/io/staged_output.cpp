@@ -66,8 +66,10 @@ StagedOutput::StagedOutput(std::string path, Kind kind, bool replace,
   hidden_ = (final_path.parent_path() /
              fmt::format(".{}.part-{}", final_path.filename().string(), ::getpid()))
                 .string();
-  CHECK(fs::create_directory(hidden_, error), "{}: cannot be written: {}", path,
-        error ? error.message() : "a part of it exists already");
+  // One with the own process id is of a process that was killed: ids repeat, in containers above
+  // all.
+  fs::remove_all(hidden_, error);
+  if (!fs::create_directory(hidden_, error)) fail_write(path, error ? error.value() : EEXIST);
   staged_ = (fs::path(hidden_) / final_path.filename()).string();
   if (kind == Kind::folder) fs::create_directory(staged_);
 }

@@ -100,6 +100,16 @@ Packed::Packed(std::span<const Tokens> samples, std::span<const std::uint32_t> w
   order_.resize(rows.size());
 }
 
+std::uint64_t Packed::fingerprint() const {
+  std::uint64_t h = mix(static_cast<std::uint64_t>(options_.seq_len));
+  for (std::size_t i = 0; i < ids_.size(); ++i)
+    h = mix(h ^
+            (static_cast<std::uint64_t>(static_cast<std::uint32_t>(ids_[i])) << 1 | trained_[i]));
+  for (const auto* begins : {&sample_begin_, &row_begin_})
+    for (std::int64_t b : *begins) h = mix(h ^ static_cast<std::uint64_t>(b));
+  return h;
+}
+
 Batch Packed::make_batch() const {
   const auto size = static_cast<std::size_t>(options_.rows * options_.seq_len);
   Batch b;
