@@ -25,6 +25,7 @@ namespace supersonic::cli {
 namespace {
 
 constexpr std::int64_t kSequencesPerStep = 16;
+constexpr double kLargestBeta = 0.999999;  // at 1, AdamW divides by 1 - beta = 0
 constexpr double kMemoryShare = 0.8;  // of what is available, when --memory is not given
 
 struct Train : ComputeOptions {
@@ -64,21 +65,21 @@ struct Train : ComputeOptions {
     o.add("targets", targets, "Linear layers to adapt (q_proj, …); all seven when empty").commas().shown("all-linear");
     o.add("base", base, "Quantize 16-bit weights to this while loading").choices({"", "nf4", "q4_0", "q8_0"}).shown("as they are");
     o.group("Schedule");
-    o.add("epochs", epochs, "Passes over the data").at_least(0).shown("1 above 10,000 samples, else 3");
+    o.add("epochs", epochs, "Passes over the data").range(0, 1e6).shown("1 above 10,000 samples, else 3");
     o.add("max-steps", max_steps, "Stop after this many steps; 0: when the epochs are over").at_least(0);
     o.add("lr", lr, "Peak learning rate").at_least(0);
     o.add("schedule", schedule, "Course of the learning rate").choices({"cosine", "linear", "constant"});
     o.add("warmup", warmup, "Steps of linear warm-up").at_least(-1).shown("3 %, at least 5");
     o.add("optim", optimizer, "Optimizer").choices({"adamw", "adamw-8bit"});
     o.add("weight-decay", weight_decay, "Decoupled weight decay").at_least(0);
-    o.add("beta1", beta1, "AdamW's first moment").range(0, 1);
-    o.add("beta2", beta2, "AdamW's second moment").range(0, 1);
+    o.add("beta1", beta1, "AdamW's first moment").range(0, kLargestBeta);
+    o.add("beta2", beta2, "AdamW's second moment").range(0, kLargestBeta);
     o.add("eps", eps, "AdamW's epsilon").at_least(0);
     o.add("clip", clip, "Largest gradient norm; 0: no clipping").at_least(0);
     o.group("Batches");
     o.add("seq-len", seq_len, "Tokens of a row").range(0, 1 << 20).shown("from the data, at most 2048");
-    o.add("batch", batch, "Rows of a micro-batch").at_least(0).shown("1");
-    o.add("accum", accumulate, "Micro-batches of a step").at_least(0).shown("about 16 samples a step");
+    o.add("batch", batch, "Rows of a micro-batch").range(0, 1 << 16).shown("1");
+    o.add("accum", accumulate, "Micro-batches of a step").range(0, 1 << 20).shown("about 16 samples a step");
     o.add("packing", packing, "Put several samples into a row; attention stays inside each");
     o.add("train-on", train_on, "What is learned").choices({"responses", "all"});
     o.group("Evaluation and checkpoints");
@@ -242,6 +243,7 @@ struct Train : ComputeOptions {
   }
 
   int run(Context& context) {
+    if (out.empty()) fail(ErrorKind::usage, "train: --out is empty");
     while (out.size() > 1 && out.back() == '/') out.pop_back();
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();

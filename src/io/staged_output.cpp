@@ -61,6 +61,11 @@ StagedOutput::StagedOutput(std::string path, Kind kind, bool replace,
   if (fs::exists(final_path, error) && !replace && !empty_folder)
     fail(ErrorKind::usage, "{}: exists already: choose another name, or give --force to replace it",
          path);
+  if (kind == Kind::folder && fs::exists(final_path, error) && !fs::is_directory(final_path, error))
+    fail(ErrorKind::usage,
+         "{}: is a file, where a folder is to be written: remove it, or choose another name (one "
+         "that ends in .gguf is a file)",
+         path);
   check_replaceable(final_path, path);
   make_directories(final_path.parent_path().string());
   hidden_ = (final_path.parent_path() /

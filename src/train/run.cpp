@@ -1,5 +1,6 @@
 #include "train/run.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -41,7 +42,18 @@ struct Runner {
     return all;
   }
 
+  // A learning rate that is far too large, or --eps 0, gives values that no later step notices before they are saved.
+  void check_values() const {
+    const auto values = std::span(trainer.lora().values->as<const float>(), trainer.lora().values->bytes / sizeof(float));
+    CHECK(std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }),
+          "step {}: the adapter holds values that are no numbers, and was not saved: use a lower --lr, a longer --warmup, or a larger --eps",
+          state.step);
+  }
+
   void save(LossLog& log) {
+    check_values();
+    // Checkpoints of later steps belong to a run that was given up; were they there after this one, a resumed run would take them.
+    io::keep_newest(root(), SIZE_MAX, state.step);
     try {
       log.sync();  // what a checkpoint continues is as durable as it is
       io::CheckpointWriter writer(root(), state.step, to_checkpoint_config(state, o.settings));
