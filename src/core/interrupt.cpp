@@ -31,7 +31,7 @@ void on_signal(int) {
   const int saved = errno;
   const char* text = notice_text.load();
   if (flag.exchange(true)) {
-    if (text && *text) say("stopped at once; what was being written is left out\n");
+    if (text && *text) say("stopped at once\n");
     _exit(static_cast<int>(ErrorKind::interrupted));
   }
   if (text) say(text);

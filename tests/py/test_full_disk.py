@@ -13,9 +13,9 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD
+from places import BIN
 
-PROGRAM = BUILD / "bin" / "supersonic"
+PROGRAM = BIN / "supersonic"
 OPTIONS = ["--max-steps", "6", "--seq-len", "64", "--accum", "1", "--rank", "32", "--save-every", "2", "--keep", "2"]
 NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
 # $1 the mount point, $2 its size, $3 how it is enlarged before the command runs again (empty: not at all), then the command.

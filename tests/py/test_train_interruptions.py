@@ -13,9 +13,9 @@ import time
 
 import pytest
 
-from conftest import BUILD
+from places import BIN
 
-PROGRAM = BUILD / "bin" / "supersonic"
+PROGRAM = BIN / "supersonic"
 WORDS = "the cat sat on a mat and ran to see what was in the house of stone that he built".split()
 # Everything that has a state: 8-bit moments, accumulation, shuffled epochs, evaluations, early stopping with its best adapter.
 EVERYTHING = ["--max-steps", "20", "--seq-len", "64", "--batch", "2", "--accum", "2", "--optim", "adamw-8bit", "--eval-split", "6", "--eval-every", "4", "--early-stop", "50", "--save-every", "5", "--keep", "9", "--lr", "2e-3"]
@@ -143,7 +143,7 @@ def test_everything_covers_what_it_says(straight):
 
 
 def test_killed_on_smollm2_and_resumed_equals_the_straight_run(model, data, tmp_path):
-    options = ["--max-steps", "8", "--seq-len", "32", "--accum", "1", "--rank", "2", "--targets", "q_proj,v_proj", "--eval-split", "1", "--save-every", "4"]
+    options = ["--max-steps", "8", "--seq-len", "64", "--train-on", "all", "--accum", "1", "--rank", "2", "--targets", "q_proj,v_proj", "--eval-split", "1", "--save-every", "4"]
     train(model, data, tmp_path / "straight", options)
     kill_at_step(start(model, data, tmp_path / "killed", options), tmp_path / "killed", 4)
     train(model, data, tmp_path / "killed", options)
