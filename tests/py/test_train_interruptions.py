@@ -47,8 +47,22 @@ def train(model, data, out, options, code=0):
     return done
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    yield
+    while STARTED:
+        child = STARTED.pop()
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
 def start(model, data, out, options):
-    return subprocess.Popen(command(model, data, out, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    STARTED.append(subprocess.Popen(command(model, data, out, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return STARTED[-1]
 
 
 def wait_for(child, condition, timeout=120):
