@@ -103,6 +103,8 @@ struct Bench : ModelOptions {
     const auto [limits, read] = probe(bytes);
     Executor executor = make_executor();
     infer::Session session(loaded.model, executor, options);
+    if (prompt == 0 && generate == 0)
+      fail(ErrorKind::usage, "bench: nothing to measure: -p and -n are both 0");
     const auto ids = some_ids(std::max<std::int64_t>(prompt, 1), loaded.model.config.vocab_size);
     std::vector<Row> rows;
     if (prompt) {

@@ -151,6 +151,7 @@ struct Run : GenerateSettings {
       all.push_back(ids_of_line(engine, line, fmt::format("{}:{}", prompts, number)));
       longest = std::max(longest, all.back().size());
     }
+    CHECK_FILE(!all.empty(), "{}: has no prompts", prompts);
     engine.reserve(static_cast<std::int64_t>(longest));
     Progress progress("answers", "prompt", all.size());
     for (std::size_t i = 0; i < all.size(); ++i) {

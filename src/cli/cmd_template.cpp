@@ -48,7 +48,7 @@ struct Template {
     const auto chat = source.chat_template(name);
     if (!chat) refuse(source);
     text::Heap heap;
-    text::ChatInput input = text::parse_chat_input(read_input(file, kMaxInput), heap);
+    text::ChatInput input = read_conversation(heap);
     input.bos_token = source.bos_text(), input.eos_token = source.eos_text();
     if (generation_prompt) input.add_generation_prompt = true;
     const text::Rendered rendered = chat->render(input);
@@ -69,6 +69,15 @@ struct Template {
       w.begin_object().key("begin").value(r.begin).key("end").value(r.end).end_object();
     w.end_array().end_object();
     return print(w.text() + "\n"), 0;
+  }
+
+  text::ChatInput read_conversation(text::Heap& heap) const {
+    const std::string content = read_input(file, kMaxInput);
+    try {
+      return text::parse_chat_input(content, heap);
+    } catch (const Error& e) {
+      fail(e.kind(), "{}: {}", file == "-" ? "standard input" : file, e.what());
+    }
   }
 
   [[noreturn]] void refuse(const text::ModelText& source) const {

@@ -13,6 +13,7 @@
 #include "cli/progress.h"
 #include "core/interrupt.h"
 #include "core/machine.h"
+#include "io/folder_lock.h"
 #include "io/output_file.h"
 #include "models/adapter.h"
 #include "text/tokenizer.h"
@@ -24,6 +25,7 @@ namespace supersonic::cli {
 namespace {
 
 constexpr std::int64_t kSequencesPerStep = 16;
+constexpr double kLargestBeta = 0.999999;  // at 1, AdamW divides by 1 - beta = 0
 constexpr double kMemoryShare = 0.8;  // of what is available, when --memory is not given
 
 struct Train : ComputeOptions {
@@ -63,21 +65,21 @@ struct Train : ComputeOptions {
     o.add("targets", targets, "Linear layers to adapt (q_proj, …); all seven when empty").commas().shown("all-linear");
     o.add("base", base, "Quantize 16-bit weights to this while loading").choices({"", "nf4", "q4_0", "q8_0"}).shown("as they are");
     o.group("Schedule");
-    o.add("epochs", epochs, "Passes over the data").at_least(0).shown("1 above 10,000 samples, else 3");
+    o.add("epochs", epochs, "Passes over the data").range(0, 1e6).shown("1 above 10,000 samples, else 3");
     o.add("max-steps", max_steps, "Stop after this many steps; 0: when the epochs are over").at_least(0);
     o.add("lr", lr, "Peak learning rate").at_least(0);
     o.add("schedule", schedule, "Course of the learning rate").choices({"cosine", "linear", "constant"});
     o.add("warmup", warmup, "Steps of linear warm-up").at_least(-1).shown("3 %, at least 5");
     o.add("optim", optimizer, "Optimizer").choices({"adamw", "adamw-8bit"});
     o.add("weight-decay", weight_decay, "Decoupled weight decay").at_least(0);
-    o.add("beta1", beta1, "AdamW's first moment").range(0, 1);
-    o.add("beta2", beta2, "AdamW's second moment").range(0, 1);
+    o.add("beta1", beta1, "AdamW's first moment").range(0, kLargestBeta);
+    o.add("beta2", beta2, "AdamW's second moment").range(0, kLargestBeta);
     o.add("eps", eps, "AdamW's epsilon").at_least(0);
     o.add("clip", clip, "Largest gradient norm; 0: no clipping").at_least(0);
     o.group("Batches");
     o.add("seq-len", seq_len, "Tokens of a row").range(0, 1 << 20).shown("from the data, at most 2048");
-    o.add("batch", batch, "Rows of a micro-batch").at_least(0).shown("1");
-    o.add("accum", accumulate, "Micro-batches of a step").at_least(0).shown("about 16 samples a step");
+    o.add("batch", batch, "Rows of a micro-batch").range(0, 1 << 16).shown("1");
+    o.add("accum", accumulate, "Micro-batches of a step").range(0, 1 << 20).shown("about 16 samples a step");
     o.add("packing", packing, "Put several samples into a row; attention stays inside each");
     o.add("train-on", train_on, "What is learned").choices({"responses", "all"});
     o.group("Evaluation and checkpoints");
@@ -133,11 +135,39 @@ struct Train : ComputeOptions {
     if (patience > 0 && eval_every == 0) r.eval_every = std::max<std::int64_t>(1, r.schedule.steps / 10);
     r.folder = out;
     r.resume = resume;
-    r.identity = fmt::format("{} {} {} rank {} alpha {} lr {} {} steps {} warmup {} accum {} rows {}x{} tokens {} optim {} wd {} clip {} seed {} on {} adapter {}",
-                             std::filesystem::path(model).filename().string(), base, fmt::join(targets, ","), rank, alpha, lr, schedule,
-                             r.schedule.steps, r.schedule.warmup, r.accumulate, std::max<std::int64_t>(1, batch), t.seq_len, t.train->tokens(),
-                             optimizer, weight_decay, clip, seed, train_on, adapter);
+    r.settings = settings(t, r);
     return r;
+  }
+
+  // What a run that continues another one must share with it, by the names of the options where there are any.
+  train::Settings settings(const train::TrainingData& t, const train::RunOptions& r) const {
+    auto text = [](const auto& value) { return fmt::format("{}", value); };
+    auto data_mark = [](const text::Packed& p) { return fmt::format("{} tokens ({:016x})", p.tokens(), p.fingerprint()); };
+    return {{"model", std::filesystem::path(model).filename().string()},
+            {"data", data_mark(*t.train)},
+            {"held-out data", t.eval ? data_mark(*t.eval) : "none"},
+            {"adapter", adapter.empty() ? "none" : adapter},
+            {"base", base.empty() ? "as it is" : base},
+            {"targets", targets.empty() ? "all-linear" : fmt::format("{}", fmt::join(targets, ","))},
+            {"rank", text(rank)},
+            {"alpha", text(alpha)},
+            {"steps", text(r.schedule.steps)},
+            {"lr", text(lr)},
+            {"schedule", schedule},
+            {"warmup", text(r.schedule.warmup)},
+            {"optim", optimizer},
+            {"weight-decay", text(weight_decay)},
+            {"beta1", text(beta1)},
+            {"beta2", text(beta2)},
+            {"eps", text(eps)},
+            {"clip", text(clip)},
+            {"seq-len", text(t.seq_len)},
+            {"batch", text(std::max<std::int64_t>(1, batch))},
+            {"accum", text(r.accumulate)},
+            {"packing", text(packing)},
+            {"train-on", train_on},
+            {"early-stop", patience > 0 ? "on" : "off"},
+            {"seed", text(seed)}};
   }
 
   train::OptimizerOptions optimizer_options() const {
@@ -187,7 +217,7 @@ struct Train : ComputeOptions {
       report.figures.push_back({"held-out loss", fmt::format("{:.3f} → {:.3f}", r.state.eval_before, r.state.eval_after)});
     report.figures.push_back({"steps", std::to_string(r.state.step)});
     report.figures.push_back({"tokens", std::to_string(r.state.tokens)});
-    report.figures.push_back({"tokens/s", fmt::format("{:.0f}", r.tokens_per_second)});
+    report.figures.push_back({"tokens/s", fmt::format("{:.0f}", r.tokens_per_second())});
     report.figures.push_back({"planned memory", fmt::format("{:.0f} MiB", static_cast<double>(memory_use.total()) / (1 << 20))});
     report.settings.push_back({"configuration", o.resolved_yaml()});
     train::write_report(out + "/report.html", report, train::read_loss_log(out + "/train_log.jsonl"));
@@ -195,8 +225,8 @@ struct Train : ComputeOptions {
 
   void print_result(const train::RunResult& r, const train::TrainMemory& m) const {
     if (!json) {
-      print(fmt::format("{} steps, {} tokens in {:.0f} s ({:.0f} tokens/s), peak memory {:.0f} MiB\n", r.state.step, r.state.tokens, r.seconds,
-                        r.tokens_per_second, static_cast<double>(peak_resident_bytes()) / (1 << 20)));
+      print(fmt::format("{} steps, {} tokens in {:.0f} s ({:.0f} tokens/s), peak memory {:.0f} MiB\n", r.state.step, r.state.tokens,
+                        r.state.seconds, r.tokens_per_second(), static_cast<double>(peak_resident_bytes()) / (1 << 20)));
       if (std::isfinite(r.state.eval_after)) print(fmt::format("held-out loss {:.4f} -> {:.4f}\n", r.state.eval_before, r.state.eval_after));
       print(fmt::format("adapter: {0}  report: {0}/report.html\nchat with it: supersonic chat {1} --adapter {0}\n", out, model));
       return;
@@ -205,13 +235,15 @@ struct Train : ComputeOptions {
     w.begin_object();
     w.key("eval_before").begin_object().key("loss").value(r.state.eval_before).end_object();
     w.key("eval_after").begin_object().key("loss").value(r.state.eval_after).end_object();
-    w.key("steps").value(r.state.step).key("tokens").value(r.state.tokens).key("seconds").value(r.seconds);
-    w.key("tokens_per_second").value(r.tokens_per_second).key("peak_bytes").value(peak_resident_bytes());
+    w.key("steps").value(r.state.step).key("resumed_from").value(r.resumed_from).key("complete").value(!r.interrupted);
+    w.key("tokens").value(r.state.tokens).key("seconds").value(r.state.seconds);
+    w.key("tokens_per_second").value(r.tokens_per_second()).key("peak_bytes").value(peak_resident_bytes());
     w.key("planned_bytes").value(static_cast<std::uint64_t>(m.total())).key("adapter").value(out);
     print(w.end_object().text() + "\n");
   }
 
   int run(Context& context) {
+    if (out.empty()) fail(ErrorKind::usage, "train: --out is empty");
     while (out.size() > 1 && out.back() == '/') out.pop_back();
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
@@ -231,20 +263,33 @@ struct Train : ComputeOptions {
     if (dry_run) return 0;
 
     io::make_directories(out);
-    io::write_file(out + "/config.yaml", context.options.resolved_yaml());
+    const io::FolderLock lock(out);
+    io::remove_temporaries(out);
     InterruptGuard guard("\ninterrupted: saving a checkpoint (again to stop at once)\n");
-    const train::RunResult r = train_with_progress(trainer, t, options);
+    const train::RunResult r = train_with_progress(trainer, t, options, context.options);
+    if (r.interrupted && r.state.step == 0) fail(ErrorKind::interrupted, "interrupted before the first step: nothing was saved");
     save_adapter(m, lora);
     write_report(context.options, r, trainer.memory());
+    if (r.was_complete) say_complete(r, options);
     print_result(r, trainer.memory());
-    if (r.interrupted) fail(ErrorKind::interrupted, "interrupted after step {}: the same command continues from there", r.state.step);
+    if (r.interrupted)
+      fail(ErrorKind::interrupted, "interrupted after step {}: {} continues from there", r.state.step,
+           resume == "auto" ? "the same command" : "the same command with --resume auto");
     return 0;
   }
 
-  train::RunResult train_with_progress(train::LoraTrainer& trainer, train::TrainingData& t, const train::RunOptions& options) {
+  void say_complete(const train::RunResult& r, const train::RunOptions& options) const {
+    const std::string where = r.stopped_early ? fmt::format("step {}, where it stopped early", r.state.step) : fmt::format("step {}", options.schedule.steps);
+    log_info("this run was complete already, at {}: nothing was trained\nto train further: the same command with --adapter {} and another --out; "
+             "to start anew here: --resume none", where, out);
+  }
+
+  train::RunResult train_with_progress(train::LoraTrainer& trainer, train::TrainingData& t, const train::RunOptions& options,
+                                       const Options& given) {
     Progress progress("training", "step", static_cast<std::uint64_t>(options.schedule.steps));
     char note[96];
     train::Observer observer;
+    observer.start = [&] { io::write_file(out + "/config.yaml", given.resolved_yaml()); };
     observer.step = [&](const train::StepRecord& s, double rate) {
       const auto end = fmt::format_to_n(note, sizeof note, "loss {:.3f}  {:.0f} tok/s", s.loss, rate);
       progress.update(static_cast<std::uint64_t>(s.step), std::string_view(note, std::min(end.size, sizeof note)));

@@ -2,6 +2,7 @@
 // do not mix.
 #include "cli/console.h"
 
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,6 +23,13 @@ Level threshold = Level::info;
 bool colours() {
   const char* no_color = std::getenv("NO_COLOR");
   return !(no_color && *no_color) && error_is_terminal();
+}
+
+// Whoever read the results has seen enough ("| head"): the process ends as programs do then.
+void leave_without_reader() {
+  if (errno != EPIPE) return;
+  signal(SIGPIPE, SIG_DFL);
+  raise(SIGPIPE);
 }
 
 }  // namespace
@@ -45,10 +53,13 @@ void log_text(Level level, std::string_view text) {
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
-void print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+void print(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) leave_without_reader();
+}
 
 void flush_output() {
   const bool flushed = std::fflush(stdout) == 0;
+  if (!flushed) leave_without_reader();
   CHECK(flushed && !std::ferror(stdout), "cannot write the output: {}", std::strerror(errno));
 }
 

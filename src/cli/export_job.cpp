@@ -195,6 +195,7 @@ bool ExportJob::gguf() const { return to == "auto" ? output.ends_with(".gguf") :
 int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora,
                             const std::vector<std::string>& inputs) const {
   prepare_threads();
+  if (shard_size.count == 0) fail(ErrorKind::usage, "--shard-size must be above 0");
   const InterruptGuard guard(kNotice);
   io::StagedOutput out(output,
                        gguf() ? io::StagedOutput::Kind::file : io::StagedOutput::Kind::folder,

@@ -1,5 +1,7 @@
 // supersonic COMMAND ...: finds the command, runs it, and turns what it throws into a message and
 // an exit code.
+#include <signal.h>
+
 #include <algorithm>
 #include <new>
 #include <string>
@@ -60,6 +62,10 @@ int guarded(std::span<const char* const> arguments) {
 int main(int argc, char** argv) {
   using namespace supersonic;
   const std::vector<const char*> arguments(argv + std::min(argc, 1), argv + argc);
+  // A write that fails is an error with a message, not the end of the process: a file over the
+  // limit of 'ulimit -f', and a log whose reader went away (results are another matter: see print).
+  signal(SIGXFSZ, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);
   try {
     return cli::guarded(arguments);
   } catch (const std::exception& e) {

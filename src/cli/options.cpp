@@ -87,7 +87,10 @@ void Options::check_value(const Option& o, std::string_view text, std::string_vi
     const std::vector<std::string> allowed(o.choices_.begin(), o.choices_.end());
     if (std::find(allowed.begin(), allowed.end(), text) == allowed.end()) {
       const std::string meant = nearest(text, allowed);
-      refuse(fmt::format("{} takes {}, not '{}'{}", source, fmt::join(allowed, ", "), text,
+      std::string list;  // an empty choice is the default, which needs no name
+      for (const std::string& choice : allowed)
+        if (!choice.empty()) list += (list.empty() ? "" : ", ") + choice;
+      refuse(fmt::format("{} takes {}, not '{}'{}", source, list, text,
                          meant.empty() ? "" : fmt::format("; did you mean '{}'?", meant)));
     }
   }
@@ -215,7 +218,12 @@ void Options::parse(std::span<const char* const> arguments, const Environment& e
 
 void Options::check_required() const {
   for (const Option& o : options_) {
-    if (!o.required_ || o.origin_ >= Origin::config) continue;
+    if (!o.required_) continue;
+    if (o.origin_ >= Origin::config) {
+      if (o.kind_ == ValueKind::text && o.print().empty())
+        refuse(fmt::format("--{} is empty", o.name_));
+      continue;
+    }
     if (o.position_ < 0) refuse(fmt::format("--{} is required", o.name_));
     refuse(fmt::format("{} is missing", o.placeholder_.empty() ? o.name_ : o.placeholder_));
   }

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include "core/error.h"
 
@@ -16,16 +17,24 @@ namespace {
 
 std::atomic<bool> flag{false};
 std::atomic<const char*> notice_text{nullptr};
-struct sigaction previous_int, previous_term;
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+struct sigaction previous[std::size(kSignals)];
 static_assert(std::atomic<bool>::is_always_lock_free &&
                   std::atomic<const char*>::is_always_lock_free,
               "the handler may only touch lock-free state");
 
+void say(const char* text) {
+  [[maybe_unused]] const auto n = write(STDERR_FILENO, text, std::strlen(text));
+}
+
 void on_signal(int) {
-  if (flag.exchange(true)) _exit(static_cast<int>(ErrorKind::interrupted));
   const int saved = errno;
-  if (const char* text = notice_text.load()) [[maybe_unused]]
-    const auto n = write(STDERR_FILENO, text, std::strlen(text));
+  const char* text = notice_text.load();
+  if (flag.exchange(true)) {
+    if (text && *text) say("stopped at once\n");
+    _exit(static_cast<int>(ErrorKind::interrupted));
+  }
+  if (text) say(text);
   errno = saved;
 }
 
@@ -44,13 +53,17 @@ InterruptGuard::InterruptGuard(const char* notice) {
   action.sa_handler = on_signal;
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;
-  sigaction(SIGINT, &action, &previous_int);
-  sigaction(SIGTERM, &action, &previous_term);
+  for (std::size_t i = 0; i < std::size(kSignals); ++i) {
+    sigaction(kSignals[i], &action, &previous[i]);
+    // nohup: the process was told to outlive its terminal.
+    if (kSignals[i] == SIGHUP && previous[i].sa_handler == SIG_IGN)
+      sigaction(SIGHUP, &previous[i], nullptr);
+  }
 }
 
 InterruptGuard::~InterruptGuard() {
-  sigaction(SIGINT, &previous_int, nullptr);
-  sigaction(SIGTERM, &previous_term, nullptr);
+  for (std::size_t i = 0; i < std::size(kSignals); ++i)
+    sigaction(kSignals[i], &previous[i], nullptr);
   notice_text = nullptr;
 }
 

@@ -1,6 +1,7 @@
-// Ctrl-C: the first SIGINT or SIGTERM sets a flag that long loops look at between steps, so that
-// they can save and leave with Error(interrupted); the second exits at once with code 130. Without
-// a guard a signal ends the program as usual.
+// Ctrl-C: the first SIGINT, SIGTERM or SIGHUP (a terminal that was closed; not under nohup) sets a
+// flag that long loops look at between steps, so that they can save and leave with
+// Error(interrupted); the second exits at once with code 130. Without a guard a signal ends the
+// program as usual.
 #pragma once
 
 namespace supersonic {
@@ -11,7 +12,7 @@ void clear_interrupt() noexcept;
 void check_interrupt();  // throws Error(interrupted) once interrupted
 
 // While one exists, signals are caught as described. `notice` (static storage) is written to stderr
-// at the first one.
+// at the first one; where it is not empty, the second one says that it stops.
 class InterruptGuard {
  public:
   explicit InterruptGuard(const char* notice);

@@ -81,7 +81,10 @@ Generation Generator::run(std::span<const std::int32_t> prompt, const Show& show
   if (options_.max_tokens == 0) return g;
   const auto start = Clock::now();
   g.reused_tokens = static_cast<std::int64_t>(keep_common(prompt, reuse));
-  Sampler sampler(static_cast<int>(model_.config.vocab_size), options_.sampling);
+  // Models pad their vocabulary: rows of the head beyond the tokenizer's ids stand for no text.
+  const int vocabulary =
+      std::min(static_cast<int>(model_.config.vocab_size), tokenizer_.vocab_size());
+  Sampler sampler(vocabulary, options_.sampling);
   sampler.accept(prompt);
   Outlet outlet(tokenizer_, options_, show, g.text);
 
@@ -91,7 +94,8 @@ Generation Generator::run(std::span<const std::int32_t> prompt, const Show& show
   for (;;) {
     const auto logits = session_.feed(next);
     cached_.insert(cached_.end(), next.begin(), next.end());
-    token = sampler.sample(logits, static_cast<std::uint32_t>(cached_.size()));
+    token = sampler.sample(logits.first(static_cast<std::size_t>(vocabulary)),
+                           static_cast<std::uint32_t>(cached_.size()));
     if (next.data() != &token) g.prompt_seconds = since(start), first = Clock::now();
     if (std::binary_search(options_.stop_ids.begin(), options_.stop_ids.end(), token)) {
       g.finish = Finish::stop;

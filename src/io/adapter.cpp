@@ -117,12 +117,17 @@ void write_peft_adapter(const std::string& folder, const LoraAdapter& adapter, D
     out.declare(key(m, kA), {m.rank, m.in}, dtype);
     out.declare(key(m, kB), {m.out, m.rank}, dtype);
   }
+  // Both files are complete before the first takes its name, so that a full disk leaves the old
+  // pair.
+  const std::string json = to_adapter_json(adapter);
+  OutputFile config((dir / "adapter_config.json").string(), json.size());
+  config.write(json);
   for (const auto& m : adapter.modules) {
     out.append(key(m, kA), from_floats(m.a, dtype));
     out.append(key(m, kB), from_floats(m.b, dtype));
   }
   out.finish();
-  write_file((dir / "adapter_config.json").string(), to_adapter_json(adapter));
+  config.commit();
 }
 
 }  // namespace supersonic::io

@@ -2,7 +2,6 @@
 #include "io/checkpoint.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -80,22 +79,6 @@ std::vector<std::pair<std::int64_t, fs::path>> list_steps(const std::string& roo
   return steps;
 }
 
-// Temporary folders are named .tmp-PID-…; those of processes that no longer live are leftovers.
-void remove_leftovers(const std::string& root) {
-  std::error_code error;
-  for (fs::directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    if (!name.starts_with(kTemporary)) continue;
-    const std::string rest = name.substr(kTemporary.size());
-    int pid = 0;
-    if (std::from_chars(rest.data(), rest.data() + rest.size(), pid).ec != std::errc() || pid <= 0)
-      continue;
-    std::error_code ignored;
-    if (pid != ::getpid() && ::kill(pid, 0) != 0 && errno == ESRCH)
-      fs::remove_all(it->path(), ignored);
-  }
-}
-
 // Makes from appear as to, replacing what stands there, without a moment when neither is there.
 void replace_directory(const fs::path& from, const fs::path& to) {
   if (::rename(from.c_str(), to.c_str()) == 0) return;
@@ -134,7 +117,6 @@ CheckpointWriter::CheckpointWriter(std::string root, std::int64_t step,
   state_->step = step;
   state_->config = parse_json(config_json, "the checkpoint's configuration", kLimits);
   make_directories(state_->root);
-  remove_leftovers(state_->root);
   static std::atomic<unsigned> counter{0};
   const std::string name = fmt::format("{}{}-{}-{}", kTemporary, ::getpid(), counter++, step);
   state_->temporary = (fs::path(state_->root) / name).string();
@@ -154,19 +136,34 @@ std::string CheckpointWriter::path() const {
   return (fs::path(state_->root) / step_name(state_->step)).string();
 }
 
+template <class F>
+void CheckpointWriter::named(F&& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    std::string message = e.what();
+    const std::string& hidden = state_->temporary;
+    for (std::size_t at = message.find(hidden); at != message.npos; at = message.find(hidden, at))
+      message.replace(at, hidden.size(), path());
+    throw Error(message, e.kind());
+  }
+}
+
 void CheckpointWriter::begin(std::string_view name, std::uint64_t expected_bytes) {
   end_file();
   CHECK(is_plain_name(name), "checkpoint: \"{}\" is not a plain file name", name);
   state_->files.push_back({std::string(name), {}, 0});
-  state_->file.emplace((fs::path(state_->temporary) / name).string(), expected_bytes,
-                       OutputFile::Naming::direct);
+  named([&] {
+    state_->file.emplace((fs::path(state_->temporary) / name).string(), expected_bytes,
+                         OutputFile::Naming::direct);
+  });
   state_->hash.emplace();
 }
 
 void CheckpointWriter::append(std::span<const std::byte> bytes) {
   CHECK(state_->file.has_value(), "checkpoint: data before a file was begun");
   state_->hash->add(bytes);
-  state_->file->write(bytes);
+  named([&] { state_->file->write(bytes); });
 }
 
 void CheckpointWriter::write(std::string_view name, std::span<const std::byte> bytes) {
@@ -190,7 +187,7 @@ void CheckpointWriter::end_file() {
   if (!state_->file) return;
   state_->files.back().bytes = state_->file->size();
   state_->files.back().hash = state_->hash->hex();
-  state_->file->commit();
+  named([&] { state_->file->commit(); });
   state_->file.reset();
   state_->hash.reset();
 }
@@ -209,7 +206,9 @@ void CheckpointWriter::commit() {
   for (const auto& f : state_->files)
     files.push_back({{"name", f.name}, {"bytes", f.bytes}, {"xxh3_128", f.hash}});
   manifest["files"] = std::move(files);
-  write_file((fs::path(state_->temporary) / kManifest).string(), manifest.dump(2) + "\n");
+  named([&] {
+    write_file((fs::path(state_->temporary) / kManifest).string(), manifest.dump(2) + "\n");
+  });
   sync_directory(state_->temporary);
   replace_directory(state_->temporary, path());
   state_->committed = true;
@@ -268,17 +267,26 @@ CheckpointSearch newest_checkpoint(const std::string& root) {
   return result;
 }
 
-void keep_newest(const std::string& root, std::size_t count) {
+void keep_newest(const std::string& root, std::size_t count, std::int64_t last) {
   CHECK(count >= 1, "at least one checkpoint must be kept");
-  const auto steps = list_steps(root);
-  for (std::size_t i = count; i < steps.size(); ++i) {
+  std::size_t kept = 0;
+  for (const auto& [step, path] : list_steps(root)) {
+    if (step <= last && kept++ < count) continue;
     // Renamed first: a removal that is interrupted must not leave a checkpoint that looks whole.
     const fs::path aside =
-        fs::path(root) / fmt::format("{}{}-gone-{}", kTemporary, ::getpid(), steps[i].first);
+        fs::path(root) / fmt::format("{}{}-gone-{}", kTemporary, ::getpid(), step);
     std::error_code error;
-    fs::rename(steps[i].second, aside, error);
-    fs::remove_all(error ? steps[i].second : aside, error);
+    fs::rename(path, aside, error);
+    fs::remove_all(error ? path : aside, error);
   }
+}
+
+void remove_unfinished(const std::string& root) {
+  std::error_code error;
+  std::vector<fs::path> found;
+  for (fs::directory_iterator it(root, error), end; !error && it != end; it.increment(error))
+    if (it->path().filename().string().starts_with(kTemporary)) found.push_back(it->path());
+  for (const fs::path& path : found) fs::remove_all(path, error);
 }
 
 }  // namespace supersonic::io

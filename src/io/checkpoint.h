@@ -17,8 +17,7 @@ namespace supersonic::io {
 
 class CheckpointWriter {
  public:
-  // Creates the temporary folder; removes what killed processes left. config: JSON text kept in the
-  // manifest.
+  // Creates the temporary folder. config: JSON text kept in the manifest.
   CheckpointWriter(std::string root, std::int64_t step, std::string_view config_json = "{}");
   ~CheckpointWriter();  // without commit(): removes the temporary folder
   CheckpointWriter(const CheckpointWriter&) = delete;
@@ -38,6 +37,8 @@ class CheckpointWriter {
  private:
   struct State;
   void end_file();
+  template <class F>
+  void named(F&& f);  // errors name the checkpoint, not its temporary folder
   std::unique_ptr<State> state_;
 };
 
@@ -63,7 +64,11 @@ struct CheckpointSearch {
 
 CheckpointSearch newest_checkpoint(const std::string& root);
 Checkpoint open_checkpoint(const std::string& path);  // verified; throws Error(bad_file)
-// Removes all but the newest `count` checkpoints (count >= 1).
-void keep_newest(const std::string& root, std::size_t count);
+// Removes all but the newest `count` checkpoints (count >= 1) up to step `last`. Those of later
+// steps belong to a run that was given up (training went on from an older checkpoint, or anew), and
+// go too.
+void keep_newest(const std::string& root, std::size_t count, std::int64_t last);
+// Removes what killed processes left. The caller knows that nobody else writes there (FolderLock).
+void remove_unfinished(const std::string& root);
 
 }  // namespace supersonic::io

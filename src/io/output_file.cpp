@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "core/error.h"
 #include "io/mapped_file.h"
@@ -36,38 +37,56 @@ std::string temporary_name(const std::string& path) {
       .string();
 }
 
-[[noreturn]] void fail_write(const std::string& path, int error, std::uint64_t written,
-                             std::uint64_t expected) {
-  if (error == ENOSPC || error == EDQUOT) {
-    struct statvfs room {};
-    std::uint64_t free_bytes = 0;
-    if (::statvfs(parent_of(path).c_str(), &room) == 0)
-      free_bytes = std::uint64_t{room.f_bavail} * room.f_frsize;
-    fail(ErrorKind::failure,
-         "{}: the disk is full after {} bytes{}; {} bytes are free there. Free some room or choose "
-         "another output "
-         "directory. Nothing was left under this name",
-         path, written, expected ? fmt::format(" of {}", expected) : "", free_bytes);
-  }
-  fail(ErrorKind::failure, "{}: cannot write: {}", path, std::strerror(error));
+constexpr std::string_view kNothingLeft = ". Nothing was left under this name";
+
+// An own process id in the name of a file that exists: a process of that id was killed here before,
+// as happens in containers, where ids repeat.
+int create_anew(const std::string& path, bool own) {
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+  const int fd = ::open(path.c_str(), kFlags, 0666);
+  if (fd >= 0 || errno != EEXIST || !own) return fd;
+  ::unlink(path.c_str());
+  return ::open(path.c_str(), kFlags, 0666);
 }
 
 }  // namespace
 
+void fail_write(const std::string& path, int error, std::string_view aftermath) {
+  if (error == ENOSPC || error == EDQUOT) {
+    struct statvfs room {};
+    double free_mib = 0;
+    if (::statvfs(parent_of(path).c_str(), &room) == 0)
+      free_mib =
+          static_cast<double>(room.f_bavail) * static_cast<double>(room.f_frsize) / (1 << 20);
+    fail(ErrorKind::failure,
+         "{}: {} ({:.1f} MiB are free there); free some room, or choose an output on another "
+         "disk{}",
+         path, error == EDQUOT ? "your quota of the disk is used up" : "the disk is full", free_mib,
+         aftermath);
+  }
+  if (error == EFBIG)
+    fail(ErrorKind::failure,
+         "{}: the file would be larger than this file system or the limit of 'ulimit -f' allows; "
+         "raise the limit, or choose an output on another disk{}",
+         path, aftermath);
+  fail(ErrorKind::failure, "{}: cannot write: {}{}", path, std::strerror(error), aftermath);
+}
+
 OutputFile::OutputFile(std::string path, std::uint64_t expected_bytes, Naming naming)
-    : path_(std::move(path)), expected_(expected_bytes), buffer_(new std::byte[kBufferBytes]) {
+    : path_(std::move(path)), buffer_(new std::byte[kBufferBytes]) {
   CHECK(!std::filesystem::is_directory(path_), "{}: is a directory, choose a file name", path_);
   temporary_ = naming == Naming::atomic ? temporary_name(path_) : path_;
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  fd_ = create_anew(temporary_, naming == Naming::atomic);
+  if (fd_ < 0 && (errno == ENOSPC || errno == EDQUOT)) fail_write(path_, errno, kNothingLeft);
   CHECK(fd_ >= 0, "{}: cannot create: {}; does the directory exist and may it be written?", path_,
         std::strerror(errno));
-  if (!expected_) return;
+  if (expected_bytes == 0) return;
   // Reserving is a courtesy: file systems that cannot do it say so, and writing then finds out.
-  if (::fallocate(fd_, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(expected_)) != 0 &&
-      (errno == ENOSPC || errno == EDQUOT)) {
+  if (::fallocate(fd_, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(expected_bytes)) != 0 &&
+      (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) {
     const int error = errno;
     discard();
-    fail_write(path_, error, 0, expected_);
+    fail_write(path_, error, kNothingLeft);
   }
 }
 
@@ -78,7 +97,6 @@ OutputFile::OutputFile(OutputFile&& other) noexcept
       temporary_(std::move(other.temporary_)),
       fd_(std::exchange(other.fd_, -1)),
       size_(other.size_),
-      expected_(other.expected_),
       buffered_(std::exchange(other.buffered_, 0)),
       buffer_(std::move(other.buffer_)) {}
 
@@ -87,7 +105,6 @@ OutputFile& OutputFile::operator=(OutputFile&& other) noexcept {
   std::swap(temporary_, other.temporary_);
   std::swap(fd_, other.fd_);
   std::swap(size_, other.size_);
-  std::swap(expected_, other.expected_);
   std::swap(buffered_, other.buffered_);
   std::swap(buffer_, other.buffer_);
   return *this;
@@ -137,7 +154,7 @@ void OutputFile::write_out(std::span<const std::byte> bytes) {
       if (errno == EINTR) continue;
       const int error = errno;
       discard();
-      fail_write(path_, error, size_ - bytes.size(), expected_);
+      fail_write(path_, error, kNothingLeft);
     }
     bytes = bytes.subspan(static_cast<std::size_t>(n));
   }
@@ -152,7 +169,7 @@ void OutputFile::commit() {
     error = errno;
   if (error) {
     ::unlink(temporary_.c_str());
-    fail_write(path_, error, size_, expected_);
+    fail_write(path_, error, kNothingLeft);
   }
   sync_directory(parent_of(path_));
 }
@@ -176,6 +193,20 @@ void make_directories(const std::string& path) {
   std::filesystem::create_directories(path, error);
   CHECK(!error && std::filesystem::is_directory(path), "{}: cannot create the directory: {}", path,
         error ? error.message() : "a file of that name exists");
+}
+
+void remove_temporaries(const std::string& folder) {
+  std::error_code error;
+  std::vector<std::filesystem::path> found;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    const std::size_t mark = name.rfind(".tmp-");
+    if (!name.starts_with(".") || mark == std::string::npos || mark == 0) continue;
+    if (name.find_first_not_of("0123456789-", mark + 5) != std::string::npos) continue;
+    if (it->is_regular_file(error)) found.push_back(it->path());
+  }
+  for (const auto& path : found) std::filesystem::remove(path, error);
 }
 
 void sync_directory(const std::string& path) {

@@ -1,7 +1,7 @@
 // Files that appear whole or not at all. An OutputFile writes to a hidden temporary beside its
 // final name; commit() flushes it to the disk and renames it into place. Destroyed without
-// commit(), it removes the temporary. A write that fails (a full disk) throws Error(failure) that
-// says how much room is missing.
+// commit(), it removes the temporary. A write that fails (a full disk, a limit on the size of
+// files) throws Error(failure) that says what to do.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -42,15 +42,20 @@ class OutputFile {
   std::string path_, temporary_;
   int fd_ = -1;
   std::uint64_t size_ = 0;  // bytes accepted
-  std::uint64_t expected_ = 0;
   std::size_t buffered_ = 0;
   std::unique_ptr<std::byte[]> buffer_;
 };
+
+// The error of a failed write, with the remedy that belongs to `error` (an errno): Error(failure).
+[[noreturn]] void fail_write(const std::string& path, int error, std::string_view aftermath = {});
 
 void write_file(const std::string& path, std::string_view content);  // atomically
 // The whole of a small file. Throws Error(bad_file) when it is larger than max_bytes.
 std::string read_file(const std::string& path, std::uint64_t max_bytes);
 void make_directories(const std::string& path);
 void sync_directory(const std::string& path);  // makes renames inside it durable
+// Removes temporaries of OutputFile that killed processes left in the folder. The caller knows that
+// nobody else is writing there (FolderLock).
+void remove_temporaries(const std::string& folder);
 
 }  // namespace supersonic::io

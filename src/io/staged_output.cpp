@@ -61,13 +61,20 @@ StagedOutput::StagedOutput(std::string path, Kind kind, bool replace,
   if (fs::exists(final_path, error) && !replace && !empty_folder)
     fail(ErrorKind::usage, "{}: exists already: choose another name, or give --force to replace it",
          path);
+  if (kind == Kind::folder && fs::exists(final_path, error) && !fs::is_directory(final_path, error))
+    fail(ErrorKind::usage,
+         "{}: is a file, where a folder is to be written: remove it, or choose another name (one "
+         "that ends in .gguf is a file)",
+         path);
   check_replaceable(final_path, path);
   make_directories(final_path.parent_path().string());
   hidden_ = (final_path.parent_path() /
              fmt::format(".{}.part-{}", final_path.filename().string(), ::getpid()))
                 .string();
-  CHECK(fs::create_directory(hidden_, error), "{}: cannot be written: {}", path,
-        error ? error.message() : "a part of it exists already");
+  // One with the own process id is of a process that was killed: ids repeat, in containers above
+  // all.
+  fs::remove_all(hidden_, error);
+  if (!fs::create_directory(hidden_, error)) fail_write(path, error ? error.value() : EEXIST);
   staged_ = (fs::path(hidden_) / final_path.filename()).string();
   if (kind == Kind::folder) fs::create_directory(staged_);
 }

@@ -213,8 +213,8 @@ void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, st
 void check_room(const std::string& path, std::uint64_t bytes) {
   const std::uint64_t free_bytes = free_disk_bytes(path);
   CHECK(free_bytes >= bytes,
-        "{}: the disk is full: {} MiB are needed and {} MiB are free there. Free some room or "
-        "choose another output",
+        "{}: the disk is full: {} MiB are needed and {} MiB are free there; free some room, or "
+        "choose an output on another disk",
         path, (bytes >> 20) + 1, free_bytes >> 20);
 }
 

@@ -80,7 +80,8 @@ Packed::Packed(std::span<const Tokens> samples, std::span<const std::uint32_t> w
   }
   skipped_ = static_cast<std::int64_t>(which.size() - kept.size());
   CHECK_FILE(!kept.empty(),
-             "no sample has a token to train on; is seq_len too short, or are all answers empty?");
+             "no sample has a token to train on: its answers are empty, or cut off by a --seq-len "
+             "that is too short");
   std::vector<std::vector<std::uint32_t>> rows;
   if (options.pack) {
     rows = best_fit(std::move(kept), samples, options.seq_len);
@@ -98,6 +99,16 @@ Packed::Packed(std::span<const Tokens> samples, std::span<const std::uint32_t> w
     row_begin_.push_back(static_cast<std::int64_t>(sample_begin_.size()) - 1);
   }
   order_.resize(rows.size());
+}
+
+std::uint64_t Packed::fingerprint() const {
+  std::uint64_t h = mix(static_cast<std::uint64_t>(options_.seq_len));
+  for (std::size_t i = 0; i < ids_.size(); ++i)
+    h = mix(h ^
+            (static_cast<std::uint64_t>(static_cast<std::uint32_t>(ids_[i])) << 1 | trained_[i]));
+  for (const auto* begins : {&sample_begin_, &row_begin_})
+    for (std::int64_t b : *begins) h = mix(h ^ static_cast<std::uint64_t>(b));
+  return h;
 }
 
 Batch Packed::make_batch() const {
@@ -155,8 +166,8 @@ void Packed::fill_row(std::int64_t row, std::int64_t at, Batch& batch) const {
 Split split_samples(std::size_t n, std::int64_t eval, std::uint64_t seed) {
   if (eval < 0)
     eval = n >= 200 ? std::min<std::int64_t>(static_cast<std::int64_t>(n / 20), 200) : 0;
-  CHECK(eval == 0 || static_cast<std::size_t>(eval) < n,
-        "an evaluation split of {} leaves none of {} samples to train on", eval, n);
+  if (eval > 0 && static_cast<std::size_t>(eval) >= n)
+    fail(ErrorKind::usage, "--eval-split {} leaves none of the {} samples to train on", eval, n);
   std::vector<std::uint32_t> order(n);
   shuffle(order, mix(seed ^ 0x65766C));
   const auto cut = order.begin() + static_cast<std::ptrdiff_t>(eval);

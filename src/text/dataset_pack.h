@@ -51,6 +51,9 @@ class Packed {
     return 1.0 - static_cast<double>(tokens()) / static_cast<double>(rows() * options_.seq_len);
   }
 
+  // Of the packed tokens and their order: equal data give equal numbers, other data other ones.
+  std::uint64_t fingerprint() const;
+
   Batch make_batch() const;  // buffers of the right size
   // Micro-batch `step`, counted from the start of training; shuffled: rows in the epoch's order,
   // else in packing order.

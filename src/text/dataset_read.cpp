@@ -7,9 +7,24 @@
 #include "core/error.h"
 #include "text/dataset.h"
 #include "text/jinja_json.h"
+#include "text/unicode.h"
 
 namespace supersonic::text {
 namespace {
+
+// Throws Error(bad_file) without a place where the text is not UTF-8: a tokenizer would repair it,
+// and the model would learn replacement characters.
+void check_encoding(std::string_view text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const Utf8Step step = utf8_step(text.substr(at));
+    if (step.kind != Utf8Step::valid)
+      fail(ErrorKind::bad_file,
+           "byte {} (0x{:02X}) is not UTF-8: save the file in that encoding, for example with "
+           "iconv -f WINDOWS-1252 -t UTF-8",
+           at + 1, static_cast<unsigned char>(text[at]));
+    at += step.bytes;
+  }
+}
 
 class RowReader {
  public:
@@ -59,6 +74,11 @@ class RowReader {
     std::string all{std::istreambuf_iterator<char>(in_), {}};
     CHECK_FILE(!in_.bad(), "{}: reading failed", path_);
     if (all.starts_with("\xEF\xBB\xBF")) all.erase(0, 3);
+    try {
+      check_encoding(all);
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}: {}", path_, error.what()), error.kind());
+    }
     return all;
   }
 
@@ -109,6 +129,12 @@ class RowReader {
       const std::string where = fmt::format("{}:{}", path_, number_);
       Heap heap;
       Value row;
+      try {
+        check_encoding(line);
+      } catch (const Error& error) {
+        bad(where, error.what());
+        continue;
+      }
       try {
         row = parse_json(line, heap);
       } catch (const Error& error) {
@@ -165,7 +191,11 @@ DataFiles find_data_files(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code ec;
   if (!fs::is_directory(path, ec)) {
-    CHECK_FILE(fs::is_regular_file(path, ec), "{}: no such file or folder", path);
+    CHECK_FILE(fs::exists(path, ec), "{}: no such file or folder", path);
+    CHECK_FILE(fs::is_regular_file(path, ec),
+               "{}: is neither a file nor a folder: copy its content "
+               "to a file",
+               path);
     return {path, "", ""};
   }
   const auto part = [&](std::string_view name) -> std::string {

@@ -11,6 +11,7 @@ namespace supersonic::train {
 namespace {
 
 constexpr std::int64_t kRowsAtLeast = 8;
+constexpr std::int64_t kRowUnit = 32;          // tokens
 constexpr std::int64_t kShortestRow = 1024;  // tokens: a product over fewer rows does not pay for decoding its weights
 
 std::vector<text::Tokens> read_samples(const std::string& path, const text::TokenizerView& view,
@@ -24,15 +25,19 @@ std::vector<text::Tokens> read_samples(const std::string& path, const text::Toke
   return samples;
 }
 
-std::int64_t row_length(const std::vector<text::Tokens>& samples, const DataOptions& o) {
-  if (o.seq_len > 0) return o.seq_len;
-  std::size_t longest = 1;
-  for (const auto& s : samples) longest = std::max(longest, s.ids.size());
-  std::int64_t n = kShortestRow, tokens = 0;
-  for (const auto& s : samples) tokens += static_cast<std::int64_t>(s.ids.size());
+// Every sample, held-out ones included, must fit into a row; a row longer than all the data would be padding.
+std::int64_t row_length(const TrainingData& d, const DataOptions& o) {
+  std::int64_t longest = 1, tokens = 0, held_out = 0;
+  for (const auto* samples : {&d.samples, &d.eval_samples})
+    for (const auto& s : *samples) longest = std::max(longest, static_cast<std::int64_t>(s.ids.size()));
+  for (const auto& s : d.samples) tokens += static_cast<std::int64_t>(s.ids.size());
+  for (const auto& s : d.eval_samples) held_out += static_cast<std::int64_t>(s.ids.size());
+  const std::int64_t needed = o.pack ? std::max(tokens, held_out) : longest;
+  if (o.seq_len > 0) return std::min(o.seq_len, (needed + kRowUnit - 1) / kRowUnit * kRowUnit);
+  std::int64_t n = kShortestRow;
   while (n > 32 && tokens < kRowsAtLeast * n) n /= 2;  // little data would leave most of a long row empty
-  while (n < static_cast<std::int64_t>(longest)) n *= 2;
-  return std::min(n, std::max(o.longest, static_cast<std::int64_t>(longest)));
+  while (n < longest) n *= 2;
+  return std::min(n, std::max(o.longest, longest));
 }
 
 }  // namespace
@@ -53,7 +58,7 @@ TrainingData load_training_data(const text::ModelText& model, const text::Tokeni
   if (!eval_file.empty()) d.eval_samples = read_samples(eval_file, view, render, eval_summary, nullptr, color);
   if (d.samples.empty()) fail(ErrorKind::usage, "{}: no samples: the file is empty", files.train);
 
-  d.seq_len = row_length(d.samples, o);
+  d.seq_len = row_length(d, o);
   text::PackOptions pack;
   pack.seq_len = d.seq_len;
   pack.rows = o.rows;

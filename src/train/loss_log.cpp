@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "io/output_file.h"
 
 namespace supersonic::train {
 namespace {
@@ -43,8 +44,9 @@ double number(const nlohmann::json& object, const char* name) {
 }
 
 // Calls use(object, end of line offset) for each complete line.
+// `damaged_ends`: a line that is no record ends the file, instead of being an error.
 template <class Use>
-void each_line(const std::string& path, Use&& use) {
+void each_line(const std::string& path, bool damaged_ends, Use&& use) {
   std::ifstream in(path, std::ios::binary);
   CHECK_FILE(in, "{}: cannot open: {}", path, std::strerror(errno));
   std::string line;
@@ -53,6 +55,7 @@ void each_line(const std::string& path, Use&& use) {
     if (in.eof()) return;  // no line end: the run was killed while writing
     offset += static_cast<std::int64_t>(line.size()) + 1;
     const auto object = nlohmann::json::parse(line, nullptr, false);
+    if (damaged_ends && object.is_discarded()) return;
     CHECK_FILE(object.is_object() && object.contains("step") && object["step"].is_number_integer(),
                "{}:{}: not a loss record (no whole number 'step')", path, n);
     for (const auto& [key, value] : object.items())
@@ -63,7 +66,7 @@ void each_line(const std::string& path, Use&& use) {
 
 std::int64_t bytes_up_to_step(const std::string& path, std::int64_t step) {
   std::int64_t end = 0;
-  each_line(path, [&](const nlohmann::json& object, std::int64_t offset) {
+  each_line(path, true, [&](const nlohmann::json& object, std::int64_t offset) {
     if (object["step"].get<std::int64_t>() > step) return false;
     return end = offset, true;
   });
@@ -88,9 +91,14 @@ void LossLog::put(const char* line, std::size_t size) {
   while (size > 0) {
     const ssize_t n = ::write(file_, line, size);
     if (n < 0 && errno == EINTR) continue;
-    CHECK(n > 0, "{}: cannot write the loss log: {}", path_, std::strerror(errno));
+    if (n < 0)
+      io::fail_write(path_, errno, "; the same command continues from the newest checkpoint");
     line += n, size -= static_cast<std::size_t>(n);
   }
+}
+
+void LossLog::sync() {
+  if (fdatasync(file_) != 0 && errno != EINVAL) io::fail_write(path_, errno);
 }
 
 void LossLog::write(const StepRecord& r) {
@@ -116,7 +124,7 @@ void LossLog::write(const EvalRecord& r) {
 
 LossCurve read_loss_log(const std::string& path) {
   LossCurve curve;
-  each_line(path, [&](const nlohmann::json& object, std::int64_t) {
+  each_line(path, false, [&](const nlohmann::json& object, std::int64_t) {
     const auto step = object["step"].get<std::int64_t>();
     if (object.contains("eval_loss")) {
       curve.evals.push_back({step, number(object, "eval_loss")});

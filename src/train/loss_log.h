@@ -4,7 +4,7 @@
 //   {"step":12,"eval_loss":2.61}
 // A line is written by one write(2) from a fixed buffer: no allocation in a step, and a killed run
 // leaves whole lines. When a run resumes from a checkpoint, lines after the checkpoint's step are
-// dropped, so that no step appears twice.
+// dropped, so that no step appears twice, and so is what a crash of the machine left after them.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -42,6 +42,7 @@ class LossLog {
 
   void write(const StepRecord& record);
   void write(const EvalRecord& record);
+  void sync();  // what was written is on the disk when this returns
 
  private:
   void put(const char* line, std::size_t size);

@@ -1,14 +1,14 @@
 #include "train/run.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "core/interrupt.h"
 #include "io/checkpoint.h"
-#include "io/json.h"
+#include "io/mapped_file.h"
 #include "io/output_file.h"
 
 namespace supersonic::train {
@@ -20,20 +20,6 @@ double seconds_since(Clock::time_point t) { return std::chrono::duration<double>
 
 std::span<const std::byte> bytes_of_storage(const Storage& s) { return {s.as<std::byte>(), s.bytes}; }
 
-std::string checkpoint_config(const RunState& s, const RunOptions& o) {
-  nlohmann::json j;
-  j["identity"] = o.identity;
-  j["tokens"] = s.tokens;
-  j["best_step"] = s.best_step;
-  j["worse"] = s.worse;
-  // Doubles as bits: a resumed run must continue with the very same numbers.
-  auto bits = [](double x) { return std::bit_cast<std::uint64_t>(x); };
-  j["eval_before"] = bits(s.eval_before);
-  j["eval_after"] = bits(s.eval_after);
-  j["best_eval"] = bits(s.best_eval);
-  return j.dump();
-}
-
 struct Runner {
   LoraTrainer& trainer;
   text::Packed& train;
@@ -43,49 +29,67 @@ struct Runner {
   RunState state;
   StorageRef best;  // the adapter of the best evaluation
   text::Batch batch, eval_batch;
+  bool unsaved = false;  // something happened that the newest checkpoint does not have
+  std::int64_t saved_step = 0;
 
   std::string root() const { return o.folder + "/checkpoints"; }
 
-  std::vector<std::pair<std::string, StorageRef>> saved() const {
+  // --- checkpoints --------------------------------------------------------------------------------------------------------------
+
+  std::vector<std::pair<std::string, StorageRef>> arrays() const {
     auto all = trainer.state();
     if (best) all.emplace_back("best", best);
     return all;
   }
 
-  void save() {
-    io::CheckpointWriter writer(root(), state.step, checkpoint_config(state, o));
-    for (const auto& [name, s] : saved()) writer.write(name + ".bin", bytes_of_storage(*s));
-    writer.commit();
-    io::keep_newest(root(), static_cast<std::size_t>(o.keep));
+  // A learning rate that is far too large, or --eps 0, gives values that no later step notices before they are saved.
+  void check_values() const {
+    const auto values = std::span(trainer.lora().values->as<const float>(), trainer.lora().values->bytes / sizeof(float));
+    CHECK(std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }),
+          "step {}: the adapter holds values that are no numbers, and was not saved: use a lower --lr, a longer --warmup, or a larger --eps",
+          state.step);
+  }
+
+  void save(LossLog& log) {
+    check_values();
+    // Checkpoints of later steps belong to a run that was given up; were they there after this one, a resumed run would take them.
+    io::keep_newest(root(), SIZE_MAX, state.step);
+    try {
+      log.sync();  // what a checkpoint continues is as durable as it is
+      io::CheckpointWriter writer(root(), state.step, to_checkpoint_config(state, o.settings));
+      for (const auto& [name, s] : arrays()) writer.write(name + ".bin", bytes_of_storage(*s));
+      writer.commit();
+    } catch (const Error& e) {
+      fail(e.kind(), "{}\nThe checkpoint of step {} was not written; {}", e.what(), state.step,
+           saved_step > 0 ? fmt::format("the one of step {} is whole, and the same command continues from there", saved_step)
+                          : "there is none before it, so that the same command starts from the beginning");
+    }
+    unsaved = false;
+    saved_step = state.step;
+    io::keep_newest(root(), static_cast<std::size_t>(o.keep), state.step);
   }
 
   void load(const io::Checkpoint& c) {
-    const auto j = io::parse_json(c.config_json, c.path);
-    CHECK_FILE(j.at("identity") == o.identity,
-               "{}: was written with other data or settings: give the same ones to continue, or --resume none to start anew", c.path);
-    for (const auto& [name, s] : saved()) {
-      const std::string content = io::read_file(c.file(name + ".bin"), s->bytes + 1);
-      CHECK_FILE(content.size() == s->bytes, "{}: {}.bin has {} bytes, this run needs {}", c.path, name, content.size(), s->bytes);
-      std::memcpy(s->as<void>(), content.data(), s->bytes);
+    state = read_run_state(c, o.settings);
+    CHECK_FILE(state.step <= o.schedule.steps, "{}: is of step {}, of a run of {} steps", c.path, state.step, o.schedule.steps);
+    for (const auto& [name, s] : arrays()) {
+      const io::MappedFile file = io::MappedFile::open(c.file(name + ".bin"));
+      CHECK_FILE(file.bytes().size() == s->bytes, "{}: has {} bytes, this run needs {}", file.path(), file.bytes().size(), s->bytes);
+      std::memcpy(s->as<void>(), file.bytes().data(), s->bytes);
     }
-    auto number = [&](const char* key) { return std::bit_cast<double>(j.at(key).get<std::uint64_t>()); };
-    state.step = c.step;
-    state.tokens = j.at("tokens");
-    state.best_step = j.at("best_step");
-    state.worse = j.at("worse");
-    state.eval_before = number("eval_before");
-    state.eval_after = number("eval_after");
-    state.best_eval = number("best_eval");
+    saved_step = state.step;
+    if (!complete()) observer.note(fmt::format("continuing after step {} of {} ({})", state.step, o.schedule.steps, c.path));
   }
 
   void resume() {
     if (o.resume == "none") return;
     if (o.resume != "auto") return load(io::open_checkpoint(o.resume));
-    if (!std::filesystem::exists(root())) return;
     const auto found = io::newest_checkpoint(root());
     for (const auto& w : found.warnings) observer.note(w);
     if (found.newest) load(*found.newest);
   }
+
+  // --- evaluation ---------------------------------------------------------------------------------------------------------------
 
   double evaluate() {
     double nll = 0;
@@ -99,24 +103,35 @@ struct Runner {
     return nll / static_cast<double>(std::max<std::int64_t>(1, count));
   }
 
-  // Returns false when patience has run out.
-  bool note_evaluation(LossLog& log) {
+  bool out_of_patience() const { return o.patience > 0 && state.worse >= o.patience; }
+  bool evaluation_due() const {
+    if (!eval || state.evaluated == state.step) return false;
+    return state.step == 0 || state.step == o.schedule.steps || (o.eval_every > 0 && state.step % o.eval_every == 0);
+  }
+  bool complete() const { return !evaluation_due() && (state.step >= o.schedule.steps || out_of_patience()); }
+
+  void evaluate_now(LossLog& log) {
     state.eval_after = evaluate();
+    state.evaluated = state.step;
+    unsaved = true;
     const EvalRecord record{state.step, state.eval_after};
     log.write(record);
     observer.eval(record);
+    if (state.step == 0) state.eval_before = state.eval_after;
     if (state.eval_after < state.best_eval) {
       state.best_eval = state.eval_after;
       state.best_step = state.step;
       state.worse = 0;
       if (best) std::memcpy(best->as<void>(), trainer.lora().values->as<void>(), best->bytes);
-    } else {
+    } else if (state.step > 0) {
       ++state.worse;
     }
-    return o.patience == 0 || state.worse < o.patience;
   }
 
+  // --- steps --------------------------------------------------------------------------------------------------------------------
+
   StepRecord one_step() {
+    const auto begin = Clock::now();
     const std::int64_t first = state.step * o.accumulate;
     std::int64_t trained = 0, tokens = 0;
     // The gradient is the mean over the trained tokens of the whole step, so they are counted first.
@@ -132,11 +147,14 @@ struct Runner {
       tokens += batch.tokens;
     }
     ++state.step;
+    unsaved = true;
     state.tokens += tokens;
     StepRecord r;
     r.step = state.step;
     r.learning_rate = o.schedule.at(state.step);
     r.grad_norm = trainer.step(state.step, static_cast<float>(r.learning_rate));
+    state.seconds += seconds_since(begin);
+    r.seconds = state.seconds;
     r.loss = loss;
     r.epoch = static_cast<double>(state.step * o.accumulate) / static_cast<double>(train.batches_per_epoch());
     r.tokens = state.tokens;
@@ -145,47 +163,40 @@ struct Runner {
     return r;
   }
 
+  // Evaluation, checkpoint and step take turns, so that a checkpoint of a step has that step's evaluation, and a run that was
+  // interrupted in an evaluation begins with it.
+  void advance(LossLog& log) {
+    const RunState begin = state;
+    while (true) {
+      if (evaluation_due()) evaluate_now(log);
+      if (unsaved && o.save_every > 0 && state.step > 0 && state.step % o.save_every == 0) save(log);
+      if (complete()) return;
+      check_interrupt();
+      const StepRecord r = one_step();
+      log.write(r);
+      observer.step(r, static_cast<double>(state.tokens - begin.tokens) / (state.seconds - begin.seconds));
+    }
+  }
+
   RunResult run() {
+    io::remove_unfinished(root());
     RunResult result;
     batch = train.make_batch();
     if (eval) eval_batch = eval->make_batch();
     if (o.patience > 0) best = Storage::make(trainer.lora().values->spec, "best adapter");
     resume();
     result.resumed_from = state.step;
+    result.was_complete = complete();
+    observer.start();
     LossLog log(o.folder + "/train_log.jsonl", state.step);
-    bool go_on = true, saved_last = state.step > 0;
     try {
-      if (eval && state.step == 0) {
-        note_evaluation(log);
-        state.eval_before = state.eval_after;
-        state.worse = 0;
-      }
-      const auto begin = Clock::now();
-      const std::int64_t tokens_before = state.tokens;
-      double aside = 0;  // seconds spent on evaluations and checkpoints
-      while (go_on && state.step < o.schedule.steps) {
-        check_interrupt();
-        const StepRecord r = one_step();
-        saved_last = false;
-        log.write(r);
-        result.seconds = seconds_since(begin) - aside;
-        result.tokens_per_second = static_cast<double>(state.tokens - tokens_before) / result.seconds;
-        observer.step(r, result.tokens_per_second);
-        const auto pause = Clock::now();
-        if (eval && o.eval_every > 0 && state.step % o.eval_every == 0 && state.step < o.schedule.steps) go_on = note_evaluation(log);
-        if (o.save_every > 0 && state.step % o.save_every == 0) {
-          save();
-          saved_last = true;
-        }
-        aside += seconds_since(pause);
-      }
-      result.stopped_early = !go_on;
-      if (eval && go_on && result.resumed_from < o.schedule.steps) note_evaluation(log);
+      advance(log);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::interrupted) throw;
       result.interrupted = true;
     }
-    if (!saved_last && state.step > 0) save();
+    if (unsaved && state.step > 0) save(log);
+    result.stopped_early = !result.interrupted && state.step < o.schedule.steps;
     if (!result.interrupted && best && state.best_step > 0 && state.best_step != state.step) {
       std::memcpy(trainer.lora().values->as<void>(), best->as<void>(), best->bytes);
       observer.note(fmt::format("keeping the adapter of step {}, the best evaluation", state.best_step));

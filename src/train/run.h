@@ -3,12 +3,12 @@
 // the same bytes. Between the third step and a checkpoint nothing is allocated.
 #pragma once
 #include <functional>
-#include <limits>
 #include <string>
 
 #include "text/dataset_pack.h"
 #include "train/lora_trainer.h"
 #include "train/loss_log.h"
+#include "train/run_state.h"
 #include "train/schedule.h"
 
 namespace supersonic::train {
@@ -22,30 +22,28 @@ struct RunOptions {
   std::int64_t patience = 0;        // evaluations without improvement before stopping; 0: never
   std::string folder;               // of checkpoints and log
   std::string resume = "auto";      // auto, none, or a checkpoint's path
-  std::string identity;             // settings that a resumed run must share
-};
-
-struct RunState {
-  std::int64_t step = 0, tokens = 0;
-  double eval_before = std::numeric_limits<double>::quiet_NaN(), eval_after = eval_before;
-  double best_eval = std::numeric_limits<double>::infinity();
-  std::int64_t best_step = 0, worse = 0;
+  Settings settings;                // that a resumed run must share
 };
 
 struct RunResult {
   RunState state;
-  double seconds = 0, tokens_per_second = 0;  // of the steps alone
   bool interrupted = false, stopped_early = false;
+  bool was_complete = false;        // an earlier run had done it all
   std::int64_t resumed_from = 0;
+
+  // Over the whole of training, earlier runs included.
+  double tokens_per_second() const { return state.seconds > 0 ? static_cast<double>(state.tokens) / state.seconds : 0; }
 };
 
 struct Observer {
+  std::function<void()> start;        // the checkpoint, if any, is loaded; nothing was written yet
   std::function<void(const StepRecord&, double tokens_per_second)> step;
   std::function<void(const EvalRecord&)> eval;
   std::function<void(const std::string&)> note;
 };
 
-// eval may be null. Throws Error when data and settings do not fit a checkpoint that is resumed.
+// eval may be null. The caller holds the folder's lock (io/folder_lock.h). Throws Error when data and settings do not fit a checkpoint
+// that is resumed.
 RunResult run_training(LoraTrainer& trainer, text::Packed& train, text::Packed* eval, const RunOptions& options,
                        const Observer& observer);
 

@@ -10,6 +10,7 @@
 
 #include <fstream>
 
+#include "io/folder_lock.h"
 #include "io/mapped_file.h"
 #include "io/output_file.h"
 #include "io_test_util.h"
@@ -88,8 +89,9 @@ TEST(Checkpoint, a_kill_while_writing_leaves_the_previous_one_and_the_next_run_c
   ASSERT_TRUE(WIFSIGNALED(status));
   EXPECT_EQ(dir.entries(), 2u) << "the leftover is there";
   EXPECT_EQ(newest_checkpoint(dir.path()).newest->step, 1);
+  remove_unfinished(dir.path());
+  EXPECT_EQ(dir.entries(), 1u) << "the leftover is gone";
   save(dir.path(), 2, "again");
-  EXPECT_EQ(dir.entries(), 2u) << "the leftover is gone";
   EXPECT_EQ(newest_checkpoint(dir.path()).newest->step, 2);
 }
 
@@ -125,7 +127,8 @@ TEST(Checkpoint, an_abandoned_one_vanishes_and_only_the_newest_are_kept) {
     EXPECT_THROW(out.begin("manifest.json"), Error);
   }
   EXPECT_EQ(dir.entries(), 4u);
-  keep_newest(dir.path(), 2);
+  save(dir.path(), 9, "of a run that was given up");
+  keep_newest(dir.path(), 2, 4);
   EXPECT_EQ(dir.entries(), 2u);
   EXPECT_TRUE(std::filesystem::exists(dir / "step-000003"));
   EXPECT_TRUE(std::filesystem::exists(dir / "step-000004"));
@@ -148,7 +151,7 @@ TEST(OutputFile, a_failed_write_leaves_the_old_file_and_no_temporary) {
       out.commit();
     } catch (const Error& e) {
       code = e.kind() == ErrorKind::failure &&
-                     std::string(e.what()).find("cannot write") != std::string::npos
+                     std::string(e.what()).find("ulimit -f") != std::string::npos
                  ? 7
                  : 2;
     }
@@ -176,6 +179,38 @@ TEST(OutputFile, replaces_a_file_only_on_commit) {
                        "cannot create"));
   EXPECT_TRUE(
       mentions(error_of([&] { (void)read_file(dir / "f", 3); }), "8 bytes, more than the 3"));
+}
+
+TEST(OutputFile, temporaries_of_killed_processes_are_removed_and_nothing_else) {
+  const TempDir dir;
+  for (const char* name : {".a.bin.tmp-17-0", "b.tmp-17-0", ".c.tmp-mine", ".d.tmp-1-2.txt"})
+    write_file(dir / name, "x");
+  std::filesystem::create_directory(dir / ".e.tmp-3-4");
+  remove_temporaries(dir.path());
+  EXPECT_FALSE(std::filesystem::exists(dir / ".a.bin.tmp-17-0"));
+  EXPECT_EQ(dir.entries(), 4u);
+}
+
+TEST(FolderLock, one_process_at_a_time_and_a_killed_one_holds_nothing) {
+  const TempDir dir;
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const FolderLock lock(dir.path());
+    [[maybe_unused]] const auto n = ::write(ready[1], "x", 1);
+    ::pause();
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  EXPECT_TRUE(mentions(error_of([&] { FolderLock lock(dir.path()); }, ErrorKind::failure),
+                       "another run is writing there"));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_NO_THROW(FolderLock lock(dir.path()));
+  ::close(ready[0]);
+  ::close(ready[1]);
 }
 
 TEST(MappedFile, refuses_what_is_not_a_readable_file) {

@@ -228,9 +228,9 @@ def test_what_goes_wrong_is_said_with_its_exit_code(supersonic, model, tmp_path,
 
 
 def test_interrupt_ends_an_answer_with_130_and_keeps_what_was_said(model, supersonic):
-    from conftest import BUILD
+    from places import BIN
 
-    child = subprocess.Popen([BUILD / "bin" / "supersonic", "run", model, "Write a very long story.", "--temp", "0", "--compute", "fp32", "--stop", "\x01"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = subprocess.Popen([BIN / "supersonic", "run", model, "Write a very long story.", "--temp", "0", "--compute", "fp32", "--stop", "\x01"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     first = child.stdout.read(20)
     child.send_signal(signal.SIGINT)
     start = time.monotonic()
@@ -332,9 +332,9 @@ def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(mode
     import os
     import pty
 
-    from conftest import BUILD
+    from places import BIN
 
-    program = str(BUILD / "bin" / "supersonic")
+    program = str(BIN / "supersonic")
     child, terminal = pty.fork()
     if child == 0:
         os.execv(program, [program, "chat", str(model), "--temp", "0", "--compute", "fp32"])
