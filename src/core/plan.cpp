@@ -77,10 +77,11 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
   if (fits(*best)) return best;
   int low = 0, high = static_cast<int>(levels.size()) - 1;  // low does not fit, high does
   auto chosen = build(high), least = chosen;
-  // The last level may need more than one before it, so those are tried as well, until several in a row bring nothing: a
-  // refusal shall not cost the planning of every level.
+  // The last level may need more than one before it, so those are tried as well: all of them where little is missing, else
+  // until several in a row bring nothing, since a refusal shall not cost the planning of every level.
+  const std::size_t far = policy.budget + policy.budget / 4;
   int worse = 0;
-  while (!fits(*chosen) && --high > 0 && worse < kPatience) {
+  while (!fits(*chosen) && --high > 0 && (worse < kPatience || least->peak(backend.compute_place()) <= far)) {
     chosen = build(high);
     const bool better = chosen->peak(backend.compute_place()) < least->peak(backend.compute_place());
     if (better) least = chosen;

@@ -342,11 +342,11 @@ def test_a_result_that_is_too_far_from_its_source_is_not_kept(supersonic, tiny_m
     assert made["verified"] is None and (tmp_path / "out.gguf").exists()
 
 
-def test_a_result_whose_predictions_are_others_is_warned_of(supersonic, tiny_model, tmp_path):
-    """Where rounding explains the difference, and yet it is large: over 0.1 nats a token."""
+def test_a_result_whose_predictions_are_others_is_warned_of(supersonic, model, tmp_path):
+    """Where rounding explains the difference, and yet it is large: over 0.1 nats a token. 0.6 and 0.003 here."""
     seen = set()
     for kind in ("q4_0", "q8_0"):
-        done = supersonic("convert", tiny_model("llama3"), tmp_path / f"{kind}.gguf", "--type", kind, "--json")
+        done = supersonic("convert", model, tmp_path / f"{kind}.gguf", "--type", kind, "--json")
         made = json.loads(done.stdout)["verified"]
         assert made["kl_warning"] == (made["kl"] > 0.1)
         assert ("warning" in done.stderr) == made["kl_warning"]
