@@ -3,6 +3,7 @@
 
 #include "cli/command.h"
 #include "cli/export_job.h"
+#include "cli/model_options.h"
 #include "core/error.h"
 #include "io/gguf.h"
 #include "models/adapter.h"
@@ -27,25 +28,27 @@ struct Convert {
   ExportJob job;
   bool json = false;
 
-  static constexpr About about{.summary = "Write a model or an adapter in another format",
-                               .usage = "IN OUT [--to gguf|hf] [--type TYPE]",
-                               .details =
-                                   "IN is a GGUF file or a Hugging Face folder; so is OUT. Tensors "
-                                   "whose type does not change are copied byte for byte. "
-                                   "--type q4_0, q4_1, q5_0, q8_0 and q6_k are llama.cpp's plain "
-                                   "types, q4_k its mixture Q4_K_M: the output layer, or the "
-                                   "embedding where it is both, gets q6_k or q8_0, norms stay f32, "
-                                   "and rows that the blocks do not divide fall back as "
-                                   "llama.cpp's do. Before OUT takes its name, the logits of both "
-                                   "are compared on a fixed text, in fp32.\n\n"
-                                   "IN may also be an adapter: a PEFT folder or a GGUF adapter "
-                                   "becomes the other one; --base names the model that it "
-                                   "belongs to.",
-                               .examples =
-                                   "supersonic convert ./SmolLM2-135M model.gguf --type "
-                                   "q8_0\nsupersonic convert model.gguf ./folder --type bf16\n"
-                                   "supersonic convert out/ adapter.gguf --base model.gguf",
-                               .group = CommandGroup::work};
+  static constexpr About about{
+      .summary = "Write a model or an adapter in another format",
+      .usage = "IN OUT [--to gguf|hf] [--type TYPE]",
+      .details =
+          "IN is a GGUF file or a Hugging Face folder; so is OUT. Tensors "
+          "whose type does not change are copied byte for byte. "
+          "--type q4_0, q4_1, q5_0, q8_0 and q6_k are llama.cpp's plain "
+          "types, q4_k its mixture Q4_K_M: the output layer, or the "
+          "embedding where it is both, gets q6_k or q8_0, norms stay f32, "
+          "and rows that the blocks do not divide fall back as "
+          "llama.cpp's do. Before OUT takes its name, the logits of both "
+          "are compared on a fixed text, in fp32; a warning names a better "
+          "type where they are over 0.1 nats a token apart (KL).\n\n"
+          "IN may also be an adapter: a PEFT folder or a GGUF adapter "
+          "becomes the other one; --base names the model that it "
+          "belongs to.",
+      .examples =
+          "supersonic convert ./SmolLM2-135M model.gguf --type "
+          "q8_0\nsupersonic convert model.gguf ./folder --type bf16\n"
+          "supersonic convert out/ adapter.gguf --base model.gguf",
+      .group = CommandGroup::work};
 
   void options(Options& o) {
     o.positional("input", input, "GGUF file, Hugging Face folder, or adapter")
@@ -65,7 +68,7 @@ struct Convert {
     if (!is_adapter(input)) {
       if (!base.empty())
         fail(ErrorKind::usage, "convert: --base is for adapters, and {} is none", input);
-      models::Model model = models::load_model(input);
+      models::Model model = load_and_warn(input);
       return job.export_model(model, nullptr, {input});
     }
     if (base.empty())

@@ -156,7 +156,7 @@ struct Fit : ModelOptions {
     train::OptimizerOptions o;
     o.eight_bit = optim == "adamw-8bit";
     return train::LoraTrainer(loaded.model, lora, executor, rows * length,
-                              resolve_training(loaded.model), o, arena)
+                              resolve_training(loaded.model), o, {.budget = arena})
         .memory();
   }
 

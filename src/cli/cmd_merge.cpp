@@ -2,6 +2,7 @@
 // weights.
 #include "cli/command.h"
 #include "cli/export_job.h"
+#include "cli/model_options.h"
 #include "core/error.h"
 #include "models/adapter.h"
 
@@ -31,10 +32,7 @@ struct Merge {
       .group = CommandGroup::work};
 
   void options(Options& o) {
-    o.positional("model", model, "GGUF file, or Hugging Face folder")
-        .letter('m')
-        .value("MODEL")
-        .required();
+    declare_model(o, model);
     o.add("adapter", adapter, "PEFT folder, GGUF adapter, or the folder of a training run")
         .letter('a')
         .value("DIR")
@@ -49,7 +47,7 @@ struct Merge {
 
   int run(Context&) {
     job.json = json;
-    models::Model loaded = models::load_model(model);
+    models::Model loaded = load_and_warn(model);
     const nn::LoraSet lora =
         models::attach_adapter(loaded, models::read_adapter(adapter, loaded), adapter);
     return job.export_model(loaded, &lora, {model, adapter});

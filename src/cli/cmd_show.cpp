@@ -5,6 +5,7 @@
 #include "cli/console.h"
 #include "cli/json_writer.h"
 #include "cli/model_listing.h"
+#include "cli/model_options.h"
 #include "core/error.h"
 
 namespace supersonic::cli {
@@ -80,10 +81,7 @@ struct Show {
           "./SmolLM2-135M --template > chat.jinja"};
 
   void options(Options& o) {
-    o.positional("model", model, "GGUF file, or Hugging Face folder")
-        .letter('m')
-        .value("MODEL")
-        .required();
+    declare_model(o, model);
     o.group("What to show");
     o.add("tensors", tensors, "List every tensor with its shape, type and size");
     o.add("metadata", metadata, "List the metadata");

@@ -4,6 +4,7 @@
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/json_writer.h"
+#include "cli/model_options.h"
 #include "core/error.h"
 #include "text/chat_template.h"
 #include "text/model_text.h"
@@ -30,10 +31,7 @@ struct Template {
                                    "template model.gguf -f - --generation-prompt"};
 
   void options(Options& o) {
-    o.positional("model", model, "GGUF file, or Hugging Face folder")
-        .letter('m')
-        .value("MODEL")
-        .required();
+    declare_model(o, model);
     o.add("file", file, "The conversation as JSON; - reads standard input")
         .letter('f')
         .value("FILE")

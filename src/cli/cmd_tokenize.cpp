@@ -4,6 +4,7 @@
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/json_writer.h"
+#include "cli/model_options.h"
 #include "core/error.h"
 #include "text/model_text.h"
 #include "text/tokenizer.h"
@@ -30,10 +31,7 @@ struct Tokenize {
           "supersonic tokenize model.gguf --ids 19556,905"};
 
   void options(Options& o) {
-    o.positional("model", model, "GGUF file, or Hugging Face folder")
-        .letter('m')
-        .value("MODEL")
-        .required();
+    declare_model(o, model);
     o.group("Input");
     o.add("text", text, "The text").letter('t');
     o.add("file", file, "A file with the text; - reads standard input").letter('f').value("FILE");

@@ -248,14 +248,15 @@ struct Train : ComputeOptions {
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
     train::TrainingData t = read_data(source, tokenizer);
-    models::Model m = models::load_model(model, {base});
+    models::Model m = load_and_warn(model, {base});
+    models::check_context(m, t.seq_len);
     nn::LoraSet lora = adapt(m);
     Executor executor = make_executor();
     const train::RunOptions options = plan_run(t);
     const Machine machine = inspect_machine();
     const std::size_t budget = memory ? memory->count : static_cast<std::size_t>(kMemoryShare * static_cast<double>(machine.available));
     const Compute arithmetic = resolve_training(m);
-    train::LoraTrainer trainer(m, lora, executor, t.seq_len * std::max<std::int64_t>(1, batch), arithmetic, optimizer_options(), budget);
+    train::LoraTrainer trainer(m, lora, executor, t.seq_len * std::max<std::int64_t>(1, batch), arithmetic, optimizer_options(), {.budget = budget});
     print_memory(trainer.memory());
     log_info("{} steps of {} x {} tokens, {} arithmetic, {} threads", options.schedule.steps, options.accumulate,
              t.seq_len * std::max<std::int64_t>(1, batch), name_of(arithmetic), executor.backend().threads());

@@ -48,10 +48,21 @@ double tolerance_of(const models::ExportSummary& s) {
   return most;
 }
 
+// Nats a token from which a result is worth a warning: text of the source's own kind then looks a
+// tenth less likely to the result, exp(0.1) in perplexity.
+constexpr double kNotableKl = 0.1;
+
 struct Verified {
   infer::LogitDifference difference;
   double tolerance = 0;
   std::size_t tokens = 0;
+  bool notable() const { return difference.kl > kNotableKl; }
+  // The types that come closer than those whose rounding `tolerance` explains.
+  const char* better() const {
+    return tolerance > cli::tolerance("q6_k")   ? "q6_k or q8_0"
+           : tolerance > cli::tolerance("q8_0") ? "q8_0"
+                                                : "bf16 or f32";
+  }
 };
 
 void check_tokens(const std::string& source, const std::string& result,
@@ -105,7 +116,9 @@ void write_report(JsonWriter& w, const std::optional<Verified>& v) {
       .key("relative_error")
       .value(v->difference.relative_error)
       .key("kl")
-      .value(v->difference.kl);
+      .value(v->difference.kl)
+      .key("kl_warning")
+      .value(v->notable());
   w.key("same_top")
       .value(v->difference.same_top)
       .key("tolerance")
@@ -122,6 +135,14 @@ void report_check(const std::optional<Verified>& v) {
                   "first choice {:.1f} %, over {} tokens\n",
                   v->difference.relative_error, v->tolerance, v->difference.kl,
                   100 * v->difference.same_top, v->tokens));
+}
+
+void warn(const std::string& path, const std::optional<Verified>& v) {
+  if (v && v->notable())
+    log_warning(
+        "{}: its predictions are {:.2g} nats a token away from the source's (KL; below {} is "
+        "good), and {:.0f} % of its first choices are others; --type {} comes closer",
+        path, v->difference.kl, kNotableKl, 100 * (1 - v->difference.same_top), v->better());
 }
 
 // Loads what was written and compares it with the source.
@@ -209,6 +230,7 @@ int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora,
     return summary;
   });
   out.commit();
+  warn(output, verified);
   return report(*this, out.path(), s, verified), 0;
 }
 

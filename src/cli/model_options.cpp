@@ -34,11 +34,21 @@ Executor ComputeOptions::make_executor() const {
   return Executor(cpu_backend());
 }
 
-void ModelOptions::declare_model(Options& o) {
+void declare_model(Options& o, std::string& model) {
   o.positional("model", model, "GGUF file, or Hugging Face folder")
       .letter('m')
       .value("MODEL")
       .required();
+}
+
+models::Model load_and_warn(const std::string& path, const models::LoadOptions& options) {
+  models::Model model = models::load_model(path, options);
+  if (model.config.rope_scaling.kind == io::RopeScaling::Kind::dynamic)
+    log_warning(
+        "{}: rope_scaling is of type \"dynamic\", which this program has up to "
+        "max_position_embeddings alone ({} tokens): --ctx and --seq-len beyond them are refused",
+        path, model.config.max_position_embeddings);
+  return model;
 }
 
 void ModelOptions::declare_adapter(Options& o) {
@@ -48,7 +58,7 @@ void ModelOptions::declare_adapter(Options& o) {
 }
 
 LoadedModel ModelOptions::load() const {
-  LoadedModel loaded{models::load_model(model), {}};
+  LoadedModel loaded{load_and_warn(model), {}};
   if (!adapter.empty()) {
     loaded.adapter =
         models::attach_adapter(loaded.model, models::read_adapter(adapter, loaded.model), adapter);

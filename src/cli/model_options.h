@@ -30,10 +30,16 @@ struct LoadedModel {
   const nn::LoraSet* lora() const { return adapter.slots.empty() ? nullptr : &adapter; }
 };
 
+// The positional argument MODEL; declare it first.
+void declare_model(Options& o, std::string& model);
+
+// Loads, and warns of what this engine computes as others do only within limits.
+models::Model load_and_warn(const std::string& path, const models::LoadOptions& options = {});
+
 // MODEL, --adapter and ComputeOptions.
 struct ModelOptions : ComputeOptions {
   std::string model, adapter;
-  void declare_model(Options& o);  // the positional argument; declare it first
+  void declare_model(Options& o) { cli::declare_model(o, model); }
   void declare_adapter(Options& o);
   LoadedModel load() const;  // throws Error(bad_file)
 };

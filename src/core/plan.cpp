@@ -12,6 +12,8 @@ struct Level {
   std::string name;
 };
 
+constexpr int kPatience = 2;  // levels
+
 // The levels of the policy loop in order of cost: everything kept, cheap results recomputed, one region after another
 // recomputed; where kernels do not work in host memory, then region boundaries sent there, and copies not started early.
 std::vector<Level> levels_of(std::uint32_t regions, Backend& backend, const Policy& policy) {
@@ -75,11 +77,17 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
   if (fits(*best)) return best;
   int low = 0, high = static_cast<int>(levels.size()) - 1;  // low does not fit, high does
   auto chosen = build(high), least = chosen;
-  while (!fits(*chosen) && --high > 0) {  // the last level may need more than one before it
+  // The last level may need more than one before it, so those are tried as well: all of them where little is missing, else
+  // until several in a row bring nothing, since a refusal shall not cost the planning of every level.
+  const std::size_t far = policy.budget + policy.budget / 4;
+  int worse = 0;
+  while (!fits(*chosen) && --high > 0 && (worse < kPatience || least->peak(backend.compute_place()) <= far)) {
     chosen = build(high);
-    if (chosen->peak(backend.compute_place()) < least->peak(backend.compute_place())) least = chosen;
+    const bool better = chosen->peak(backend.compute_place()) < least->peak(backend.compute_place());
+    if (better) least = chosen;
+    worse = better ? 0 : worse + 1;
   }
-  if (high <= 0) {
+  if (!fits(*chosen)) {
     if (best->peak(backend.compute_place()) < least->peak(backend.compute_place())) least = best;
     refuse(*least, backend, policy.budget);
   }

@@ -14,6 +14,7 @@ StorageRef ints(std::int64_t n, const char* name) { return Storage::make({Shape{
 Scorer::Scorer(const models::Model& model, Executor& executor, Compute compute, std::int64_t window, bool with_logits,
                const nn::LoraSet* lora)
     : model_(model), window_(window), with_logits_(with_logits) {
+  models::check_context(model, window);
   ids_ = ints(window, "ids");
   positions_ = ints(window, "positions");
   lo_ = ints(window, "lo");

@@ -47,6 +47,7 @@ Tensors record_step(const models::Model& model, const SessionOptions& options, c
 // last real one.
 std::int64_t capacity_of(const models::Model& model, const SessionOptions& options) {
   const std::int64_t trained = model.config.max_position_embeddings;
+  if (options.context > 0) models::check_context(model, options.context);
   return std::max(options.context > 0 ? options.context : std::min(kDefaultContext, trained), std::int64_t{16});
 }
 

@@ -69,7 +69,10 @@ RopeScaling read_scaling(const JsonFields& r, std::int64_t max_position) {
   const auto kinds = {Kind::none, Kind::linear, Kind::dynamic, Kind::llama3, Kind::yarn};
   const auto kind =
       std::find_if(kinds.begin(), kinds.end(), [&](Kind k) { return name_of(k) == type; });
-  if (kind == kinds.end()) r.bad(key, "default, linear, dynamic, llama3 or yarn");
+  if (kind == kinds.end())
+    r.bad(key,
+          "default, linear, dynamic, llama3 or yarn (with any other, results would be wrong: use a "
+          "version of the model with one of these)");
   s.kind = *kind;
   if (s.kind == Kind::none) return s;
   s.factor = r.real("factor", 1, 1e6).value_or(0);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -77,6 +78,15 @@ void MappedFile::advise(Access access) const {
                      : access == Access::will_need ? MADV_WILLNEED
                                                    : MADV_NORMAL;
   (void)::madvise(const_cast<std::byte*>(data_), size_, advice);
+}
+
+void drop_pages(std::span<const std::byte> range) {
+  if (range.empty()) return;
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(range.data());
+  // Outwards to whole pages: those of neighbours are of the file, too, and come back when read.
+  const std::uintptr_t first = begin / page * page;
+  (void)::madvise(reinterpret_cast<void*>(first), begin + range.size() - first, MADV_DONTNEED);
 }
 
 }  // namespace supersonic::io

@@ -33,4 +33,8 @@ class MappedFile {
   std::string path_;
 };
 
+// Gives back the memory of a mapped range that is not needed for now; reading it again takes it
+// from the file. The range must lie in a MappedFile.
+void drop_pages(std::span<const std::byte> range);
+
 }  // namespace supersonic::io

@@ -65,8 +65,15 @@ RopeScaling scaling_from_gguf(const GgufFile& file, const std::string& arch) {
   else if (type == "yarn")
     r.kind = RopeScaling::Kind::yarn;
   else
-    CHECK_FILE(type == "none", "{}: {} is \"{}\"; none, linear and yarn are known", file.path(),
-               key("type"), type);
+    CHECK_FILE(type == "none",
+               "{}: {} is \"{}\"; none, linear and yarn are known (with another, results would be "
+               "wrong: use a version of the model with one of these)",
+               file.path(), key("type"), type);
+  for (const char* factors : {"rope_factors_long.weight", "rope_factors_short.weight"})
+    CHECK_FILE(!file.find_tensor(factors),
+               "{}: has the tensor {}: longrope scaling, which this program does not have; use a "
+               "version of the model with linear, llama3 or yarn scaling",
+               file.path(), factors);
   // Before rope.scaling.factor there was rope.scale_linear.
   const double old = file.get_float(arch + ".rope.scale_linear", 0.0);
   r.factor = file.get_float(key("factor"), old > 0 ? old : 1.0);

@@ -8,6 +8,7 @@
 #include "io/float_convert.h"
 #include "io/gguf.h"
 #include "io/hf_config.h"
+#include "io/mapped_file.h"
 #include "io/safetensors.h"
 #include "models/model.h"
 
@@ -71,6 +72,7 @@ StorageRef quantized(const Source::Found& f, const Format& format, const std::st
   void* planes[kMaxPlanes];
   for (int p = 0; p < kMaxPlanes; ++p) planes[p] = const_cast<void*>(s->planes.data[p]);
   format.encode(values.data(), f.spec.shape[0], f.spec.shape[1], planes);
+  io::drop_pages(f.data);  // or the whole 16-bit file stays resident beside the quantized copy
   return s;
 }
 

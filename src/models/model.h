@@ -40,6 +40,10 @@ struct LoadOptions {
 // path: a GGUF file or a Hugging Face folder. Throws Error(bad_file) for what is malformed or unknown, naming the tensor.
 Model load_model(const std::string& path, const LoadOptions& options = {});
 
+// Throws Error(usage) where the model's rotation is not computed for positions 0 … tokens - 1: "dynamic" RoPE scaling turns
+// every token in another way once a text is longer than max_position_embeddings.
+void check_context(const Model& model, std::int64_t tokens);
+
 // The frequencies of rotary embedding, scaled as the config says (linear, llama3, yarn); magnitude: YaRN's attention factor.
 std::vector<float> rope_frequencies(const io::ModelConfig& config, float& magnitude);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/error.h"
 #include "models/model.h"
 
 namespace supersonic::models {
@@ -24,6 +25,15 @@ double yarn_dim(double rotations, double dim, double base, double original) {
 }
 
 }  // namespace
+
+void check_context(const Model& model, std::int64_t tokens) {
+  const io::ModelConfig& c = model.config;
+  if (c.rope_scaling.kind != io::RopeScaling::Kind::dynamic || tokens <= c.max_position_embeddings) return;
+  fail(ErrorKind::usage,
+       "{}: a context of {} tokens: rope_scaling of type \"dynamic\" changes the rotation beyond max_position_embeddings ({}), "
+       "which this program does not do; ask for at most that many (--ctx, --seq-len)",
+       model.path, tokens, c.max_position_embeddings);
+}
 
 std::vector<float> rope_frequencies(const io::ModelConfig& c, float& magnitude) {
   using Kind = io::RopeScaling::Kind;

@@ -52,7 +52,7 @@ nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool tra
 }
 
 LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor& executor, std::int64_t tokens,
-                         Compute compute, const OptimizerOptions& optimizer, std::size_t budget)
+                         Compute compute, const OptimizerOptions& optimizer, Policy policy)
     : model_(model), lora_(lora), executor_(executor), tokens_(tokens), optimizer_(optimizer), compute_(compute) {
   ids_ = make(DType::i32, tokens, "ids");
   positions_ = make(DType::i32, tokens, "positions");
@@ -72,9 +72,7 @@ LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor
     moments_ = {{"m", make(DType::f32, n, "m")}, {"v", make(DType::f32, n, "v")}};
   }
 
-  Policy policy;
   policy.compute = compute;
-  policy.budget = budget;
   train_ = Program::capture(
       [&]() -> Tensors {
         nn::Recorder r;

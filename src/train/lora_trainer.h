@@ -42,9 +42,10 @@ struct TrainMemory {
 
 class LoraTrainer {
  public:
-  // tokens: of a micro-batch. budget: bytes for the arena. Throws Error(memory) when no plan fits.
+  // tokens: of a micro-batch. policy: of the micro-batch's plan, its budget above all; its arithmetic is `compute`. Throws
+  // Error(memory) when no plan fits.
   LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor& executor, std::int64_t tokens, Compute compute,
-              const OptimizerOptions& optimizer, std::size_t budget = SIZE_MAX);
+              const OptimizerOptions& optimizer, Policy policy = {});
 
   // Forward and backward; the gradients of scale * Σ nll are added to those of earlier calls. Returns scale * Σ nll.
   double accumulate(const text::Batch& batch, float scale);

@@ -1,5 +1,6 @@
 """Records what transformers and PEFT make of the small random models of tiny_models.py, in tests/golden/tiny: one part a model,
 with logits at every position, and the loss and every LoRA gradient (rank 8, alpha 16, A and B non-zero) of two sequences.
+All in float64, but for what transformers itself computes in float32 there: the angles of rotary embedding.
 With --check it computes all again and compares. Needs scripts/peers --python-only. Schema: tests/golden/README.md.
 """
 
@@ -23,7 +24,7 @@ transformers.utils.logging.disable_progress_bar()
 def load(name):
     with tempfile.TemporaryDirectory() as folder:
         tiny_models.write(name, folder, shards=2 if name == "mistral" else 1)
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().double()
 
 
 def record(name):
@@ -33,7 +34,7 @@ def record(name):
     arrays, rows = {}, []
     with torch.no_grad():
         for k, ids in enumerate(sequences):
-            wanted = model(torch.tensor(ids[None])).logits[0].double().numpy()
+            wanted = model(torch.tensor(ids[None])).logits[0].numpy()
             rows.append({"ids": ids.tolist()})
             arrays |= {
                 f"{k}/norm": ("f64", np.linalg.norm(wanted, axis=1)), f"{k}/projections": ("f32", recipe.projections(wanted)),
@@ -46,7 +47,7 @@ def record(name):
         found = re.search(r"layers\.(\d+)\.\w+\.(\w+)\.lora_([AB])\.", full)
         if found:
             short = "layers.{}.{}.{}".format(*found.groups())
-            parameter.data = torch.from_numpy(recipe.uniform(f"lora {short}", parameter.shape, 2.0**-4))
+            parameter.data = torch.from_numpy(recipe.uniform(f"lora {short}", parameter.shape, 2.0**-4)).double()
             parameters[short] = parameter
     total, count = 0.0, 0
     for ids in sequences:
@@ -54,7 +55,7 @@ def record(name):
         total = total + torch.nn.functional.cross_entropy(out, torch.tensor(ids[1:]), reduction="sum")
         count += len(ids) - 1
     (total / count).backward()
-    gradients = [p.grad.double().numpy() for p in parameters.values()]
+    gradients = [p.grad.numpy() for p in parameters.values()]
     arrays |= {
         "gradient_norm": ("f64", np.array([np.linalg.norm(g) for g in gradients])),
         "gradient_projections": ("f32", np.array([recipe.projections(g.reshape(-1)) for g in gradients])),

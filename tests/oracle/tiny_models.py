@@ -21,9 +21,13 @@ COMMON = {
 }
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "mlp_bias": False}
 MODELS = {
+    # As Llama 2 is: one key-value head per query head, an lm_head of its own, no RoPE scaling.
+    "llama2": {**COMMON, **LLAMA, "num_key_value_heads": 4, "rms_norm_eps": 1e-6},
     # Llama 3's frequency-dependent RoPE scaling, over a short original context so that 200 positions show it.
     "llama3": {**COMMON, **LLAMA, "rope_theta": 500000.0, "rope_scaling": {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}},
+    # YaRN over a short original context.
+    "llama_yarn": {**COMMON, **LLAMA, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
     # Tied embedding, one key-value head per query head, linear RoPE scaling, weights in bf16.
     "llama_tied": {**COMMON, **LLAMA, "num_key_value_heads": 4, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
                    "rope_scaling": {"rope_type": "linear", "factor": 4.0}},

@@ -343,6 +343,20 @@ def test_a_result_that_is_too_far_from_its_source_is_not_kept(supersonic, tiny_m
     assert made["verified"] is None and (tmp_path / "out.gguf").exists()
 
 
+def test_a_result_whose_predictions_are_others_is_warned_of(supersonic, model, tmp_path):
+    """Where rounding explains the difference, and yet it is large: over 0.1 nats a token. 0.6 and 0.003 here."""
+    seen = set()
+    for kind in ("q4_0", "q8_0"):
+        done = supersonic("convert", model, tmp_path / f"{kind}.gguf", "--type", kind, "--json")
+        made = json.loads(done.stdout)["verified"]
+        assert made["kl_warning"] == (made["kl"] > 0.1)
+        assert ("warning" in done.stderr) == made["kl_warning"]
+        if made["kl_warning"]:
+            assert f"{made['kl']:.2g} nats" in done.stderr and "--type q6_k or q8_0" in done.stderr
+        seen.add(made["kl_warning"])
+    assert seen == {True, False}
+
+
 def test_a_full_disk_is_found_and_leaves_nothing(tiny_model, tmp_path):
     """A file system of 2 MiB in a name space of its own; where the kernel allows none, a limit on file sizes stands in."""
     source, program = tiny_model("llama3"), BIN / "supersonic"
