@@ -72,7 +72,7 @@ std::vector<Case> Attention::cases() {
     return c;
   };
   return {make(5, 5, 2, 1, 8, 5), make(9, 9, 6, 2, 16, 4), make(65, 65, 9, 3, 64, 37), make(130, 130, 4, 4, 32, 130),
-          make(33, 33, 2, 1, 40, 1), decoded(70, 6, 2, 64), decoded(301, 9, 3, 40)};
+          make(33, 33, 2, 1, 40, 1), make(3, 3, 2, 2, 16, 2), decoded(70, 6, 2, 64), decoded(301, 9, 3, 40)};
 }
 
 void AttentionGrad::infer(Infer& i) {
