@@ -1,5 +1,5 @@
 """Chooses from extracted data what the quickstart uses, the same lines on every machine that has the same data:
-    python3 choose.py DATA OUT [--train 1750] [--evaluate 200] [--ask 60]
+    python3 choose.py DATA OUT [--train 2100] [--evaluate 200] [--ask 60]
 DATA holds train.jsonl and valid.jsonl (chat messages, one conversation a line). OUT gets train.jsonl and evaluate.jsonl (subsets),
 prompts.jsonl (held-out conversations without their answer) and references.jsonl (those answers, as JSON strings).
 """
@@ -24,7 +24,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--train", type=int, default=1750, help="conversations to train on")
+    parser.add_argument("--train", type=int, default=2100, help="conversations to train on")
     parser.add_argument("--evaluate", type=int, default=200, help="held-out conversations for the loss")
     parser.add_argument("--ask", type=int, default=60, help="held-out conversations to answer")
     arguments = parser.parse_args()

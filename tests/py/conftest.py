@@ -1,20 +1,16 @@
 """Shared by the Python tests: where the program and the test tools lie, how they are called, the model, golden files.
 
 Tests marked "live" need PyTorch, transformers, PEFT or llama.cpp; they run only with --live (scripts/test --live).
-SUPERSONIC_BUILD names another build folder than build/release.
 """
 
 import json
-import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILD = pathlib.Path(os.environ.get("SUPERSONIC_BUILD", ROOT / "build" / "release"))
-CACHE = pathlib.Path(os.environ.get("SUPERSONIC_CACHE", ROOT / ".cache"))
+from places import BIN, CACHE, MODEL, ROOT
+
 sys.path.insert(0, str(ROOT / "tests" / "oracle"))  # recipe, golden, tiny_models: they need numpy and safetensors alone
 
 
@@ -35,7 +31,7 @@ def pytest_collection_modifyitems(config, items):
 
 def run_program(name, *arguments, input=None, timeout=600, check=True):
     """Runs build/release/bin/NAME; check: its exit status must be 0."""
-    program = BUILD / "bin" / name
+    program = BIN / name
     if not program.exists():
         pytest.fail(f"{program} is not built")
     done = subprocess.run([str(program), *map(str, arguments)], input=input, capture_output=True, timeout=timeout, text=isinstance(input, (str, type(None))))
@@ -64,10 +60,9 @@ def tool():
 @pytest.fixture(scope="session")
 def model():
     """The Q4_1 file of SmolLM2-135M-Instruct."""
-    path = CACHE / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    if not path.exists():
-        pytest.fail(f"{path} is missing: run scripts/setup")
-    return path
+    if not MODEL.exists():
+        pytest.fail(f"{MODEL} is missing: run scripts/setup")
+    return MODEL
 
 
 @pytest.fixture(scope="session")

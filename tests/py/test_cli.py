@@ -5,12 +5,12 @@ import os
 import struct
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = Path(os.environ.get("SUPERSONIC", ROOT / "build/release/bin/supersonic"))
+from places import BIN, ROOT
+
+PROGRAM = BIN / "supersonic"
 
 
 def run(*args, stdin="", env=None):

@@ -1,17 +1,16 @@
 """The weight codecs against gguf-py, live on random data: decoding bit for bit, encoding byte for byte.
 
-Needs numpy and gguf, and the program format_probe of the build folder ($SUPERSONIC_BUILD, or build/release).
+Needs numpy and gguf, and the program format_probe.
 """
 
-import os
-import pathlib
 import subprocess
 
 import gguf
 import numpy as np
 import pytest
 
-BIN = pathlib.Path(os.environ.get("SUPERSONIC_BUILD", pathlib.Path(__file__).parents[2] / "build/release")) / "bin"
+from places import BIN
+
 TYPES = {
     name.lower(): gguf.GGMLQuantizationType[name]
     for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")

@@ -1,7 +1,6 @@
 """A Hugging Face folder that we write from SmolLM2's GGUF file, as transformers reads it: the same ids, the same chats.
 
-Needs transformers (no torch) and the GGUF file: SUPERSONIC_SMOLLM2, or .cache/models. tokenizer_probe and jinja_probe are looked for
-in build/release/bin, or where SUPERSONIC_PROBE_DIR says.
+Needs transformers (no torch) and the GGUF file (scripts/setup).
 """
 import json
 import os
@@ -10,11 +9,9 @@ import pathlib
 import pytest
 
 transformers = pytest.importorskip("transformers")
+from places import MODEL  # noqa: E402
 from test_tokenizer import ask, texts  # noqa: E402
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-MODEL = pathlib.Path(os.environ.get("SUPERSONIC_SMOLLM2", ROOT / ".cache/models/SmolLM2-135M-Instruct.Q4_1.gguf"))
-pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"no model at {MODEL}")
 
 CHATS = [
     [{"role": "user", "content": "Hi"}],

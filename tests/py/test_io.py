@@ -1,12 +1,9 @@
 """src/io against other implementations: the gguf and safetensors packages write what we read and read what we write.
 
-Needs the packages gguf, safetensors, numpy, ml_dtypes and xxhash. The program io_probe is looked for in build/release/bin,
-or where SUPERSONIC_PROBE_DIR says; SUPERSONIC_SMOLLM2 may name the SmolLM2 GGUF file.
+Needs the packages gguf, safetensors, numpy, ml_dtypes and xxhash.
 """
 
 import json
-import os
-import pathlib
 import subprocess
 
 import gguf
@@ -18,9 +15,9 @@ from gguf import GGMLQuantizationType as Quant
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROBE = pathlib.Path(os.environ.get("SUPERSONIC_PROBE_DIR", ROOT / "build/release/bin")) / "io_probe"
-SMOLLM2 = os.environ.get("SUPERSONIC_SMOLLM2", "")
+from places import BIN
+
+PROBE = BIN / "io_probe"
 
 
 def probe(*args):
@@ -112,16 +109,15 @@ def test_gguf_truncations_are_refused_with_the_offset(tmp_path):
         assert "cut.gguf: byte " in message
 
 
-@pytest.mark.skipif(not SMOLLM2, reason="SUPERSONIC_SMOLLM2 names no file")
-def test_the_real_model_reads_the_same_and_copies_exactly(tmp_path):
-    ours = assert_probe_agrees(SMOLLM2)
+def test_the_real_model_reads_the_same_and_copies_exactly(model, tmp_path):
+    ours = assert_probe_agrees(model)
     assert len(ours["values"]["tokenizer.ggml.tokens"]["value"]) == 49152
-    config = probe("gguf-config", SMOLLM2)
+    config = probe("gguf-config", model)
     wanted = {"family": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
     wanted |= {"num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152}
     wanted |= {"max_position_embeddings": 8192, "rope_theta": 100000.0, "tie_word_embeddings": True}
     assert {k: config[k] for k in wanted} == wanted
-    probe("copy-gguf", SMOLLM2, tmp_path / "copy.gguf")
+    probe("copy-gguf", model, tmp_path / "copy.gguf")
     assert_probe_agrees(tmp_path / "copy.gguf")
 
 

@@ -1,19 +1,18 @@
 """Chat templates: our engine against jinja2 with Hugging Face's settings, over real templates and many conversations."""
 import json
-import os
-import pathlib
 import subprocess
 import sys
 import time
 
+import gguf
 import pytest
+
+from places import BIN, LLAMA_CPP, ROOT
 
 jinja2 = pytest.importorskip("jinja2")
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROBE = pathlib.Path(os.environ.get("SUPERSONIC_BIN", ROOT / "build/release/bin")) / "jinja_probe"
+PROBE = BIN / "jinja_probe"
 NOW = 1700000000
-sys.path.insert(0, str(ROOT / "tests/oracle"))
 from chat_cases import CONVERSATIONS, FEATURES, render  # noqa: E402
 
 
@@ -23,16 +22,9 @@ def ask(requests):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def probe():
-    if not PROBE.exists():
-        pytest.skip(f"{PROBE} is not built")
-
-
 def template_files():
-    """The *.jinja files of llama.cpp, from an unpacked llama-cpp-python source archive named by the environment."""
-    folder = os.environ.get("SUPERSONIC_TEMPLATES", "")
-    return sorted(pathlib.Path(folder).glob("*.jinja")) if folder else []
+    """The *.jinja files of llama.cpp's source."""
+    return sorted((LLAMA_CPP / "models" / "templates").glob("*.jinja"))
 
 
 def compare(sources):
@@ -83,21 +75,17 @@ def test_feature_templates_render_as_jinja2_does():
     assert equal > len(FEATURES)
 
 
+@pytest.mark.live
 def test_templates_of_llama_cpp_render_as_jinja2_does():
     files = template_files()
-    if not files:
-        pytest.skip("set SUPERSONIC_TEMPLATES to llama.cpp's models/templates (llama-cpp-python 0.3.36's source has it)")
+    assert len(files) > 40
     wrong, equal, refused = compare({f.name: f.read_text() for f in files})
     print(f"{len(files)} templates, {equal} renderings equal, {refused} refused by jinja2")
     assert not wrong, report(wrong)
     assert equal > 8 * len(files)
 
 
-def test_smollm2_template_from_its_gguf():
-    gguf = pytest.importorskip("gguf")
-    model = os.environ.get("SUPERSONIC_SMOLLM2", "")
-    if not model:
-        pytest.skip("set SUPERSONIC_SMOLLM2 to SmolLM2-135M-Instruct.Q4_1.gguf")
+def test_smollm2_template_from_its_gguf(model):
     field = gguf.GGUFReader(model).fields["tokenizer.chat_template"]
     wrong, equal, refused = compare({"SmolLM2": bytes(field.parts[field.data[0]]).decode()})
     assert not wrong, report(wrong)
