@@ -1,5 +1,18 @@
-# Cross-compilation for 64-bit ARM with Debian's toolchain; tests run under qemu-user.
+# Cross-compilation for 64-bit ARM with Debian's toolchain; tests run under qemu-user. Libraries are those that scripts/setup --cross
+# unpacked into .cache/aarch64 (or $SUPERSONIC_CACHE/aarch64); nothing of this machine's own architecture is found.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64-static;-L;/usr/aarch64-linux-gnu)
+if(DEFINED ENV{SUPERSONIC_CACHE})
+  set(ARM_LIBRARIES $ENV{SUPERSONIC_CACHE}/aarch64)
+else()
+  get_filename_component(ARM_LIBRARIES ${CMAKE_CURRENT_LIST_DIR}/../.cache/aarch64 ABSOLUTE)
+endif()
+set(CMAKE_FIND_ROOT_PATH ${ARM_LIBRARIES} /usr/aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+set(ENV{PKG_CONFIG_LIBDIR} ${ARM_LIBRARIES}/usr/lib/aarch64-linux-gnu/pkgconfig)
+set(ENV{PKG_CONFIG_SYSROOT_DIR} ${ARM_LIBRARIES})

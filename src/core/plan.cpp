@@ -18,13 +18,14 @@ constexpr int kPatience = 2;  // levels
 // recomputed; where kernels do not work in host memory, then region boundaries sent there, and copies not started early.
 std::vector<Level> levels_of(std::uint32_t regions, Backend& backend, const Policy& policy) {
   std::vector<Level> levels;
-  if (!policy.remat_cheap) levels.push_back({{false, 0}, {}, "everything kept"});
-  levels.push_back({{true, 0}, {}, "norms, activations and casts recomputed"});
+  if (!policy.remat_cheap) levels.emplace_back(RematChoice{false, 0}, CopyChoice{}, "everything kept");
+  levels.emplace_back(RematChoice{true, 0}, CopyChoice{}, "norms, activations and casts recomputed");
   for (std::uint32_t n = 1; n <= regions; ++n)
-    levels.push_back({{true, n}, {}, fmt::format("{} of {} regions recomputed", n, regions)});
+    levels.emplace_back(RematChoice{true, n}, CopyChoice{}, fmt::format("{} of {} regions recomputed", n, regions));
   if (backend.compute_place() == Place{} || !policy.offload) return levels;
-  levels.push_back({{true, regions}, {1, true}, "all regions recomputed, boundaries in host memory"});
-  levels.push_back({{true, regions}, {0, true}, "all regions recomputed, boundaries in host memory, copies at the last moment"});
+  const RematChoice all{true, regions};
+  levels.emplace_back(all, CopyChoice{1, true}, "all regions recomputed, boundaries in host memory");
+  levels.emplace_back(all, CopyChoice{0, true}, "all regions recomputed, boundaries in host memory, copies at the last moment");
   return levels;
 }
 

@@ -62,8 +62,17 @@ std::vector<Case> Attention::cases() {
     c.tolerance = 2;
     return c;
   };
+  // A token that is decoded: one query, keys of a cache from the third on, the last ones not written yet.
+  auto decoded = [&](std::int64_t s, std::int64_t h, std::int64_t g, std::int64_t d) {
+    Case c = make(1, s, h, g, d, 1);
+    c.inputs[3] = {Shape{1}, CaseInput::constant, 2, 0, nullptr, CaseInput::i32};
+    c.inputs[4] = {Shape{1}, CaseInput::constant, static_cast<double>(s - 8), 0, nullptr, CaseInput::i32};
+    c.name = "decoded";
+    c.differences = false;
+    return c;
+  };
   return {make(5, 5, 2, 1, 8, 5), make(9, 9, 6, 2, 16, 4), make(65, 65, 9, 3, 64, 37), make(130, 130, 4, 4, 32, 130),
-          make(33, 33, 2, 1, 40, 1)};
+          make(33, 33, 2, 1, 40, 1), make(3, 3, 2, 2, 16, 2), decoded(70, 6, 2, 64), decoded(301, 9, 3, 40)};
 }
 
 void AttentionGrad::infer(Infer& i) {

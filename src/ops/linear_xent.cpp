@@ -48,9 +48,10 @@ std::vector<Case> LinearXent::cases() {
   const CaseInput factor{Shape{1}, CaseInput::constant, 0.25, 0, nullptr, CaseInput::f32};
   Case big{{normal({37, 64}), normal({515, 64}), labels({37}, 515), factor}, {}};
   Case quant{{normal({37, 96}), {Shape{515, 96}, CaseInput::normal, 0, 0, "q8_0"}, labels({37}, 515), factor}, {}, "q8_0"};
+  Case first{{normal({6, 8}), normal({11, 8}), labels({6}, 1), factor}, {}, "first_word"};  // label 0, or none
   Case wide{{normal({9, 32}), normal({2500, 32}), labels({9}, 2500), factor}, {}, "many_words"};
   big.differences = quant.differences = wide.differences = false;
-  return {{{normal({5, 8}), normal({11, 8}), labels({5}, 11), factor}, {}}, big, wide, quant};
+  return {{{normal({5, 8}), normal({11, 8}), labels({5}, 11), factor}, {}}, first, big, wide, quant};
 }
 
 }  // namespace supersonic

@@ -24,7 +24,7 @@ void finish(Rewriter& out, std::string& text, Origins* origins) {
   out.finish(text, origins ? *origins : unused);
 }
 
-std::string unicode_form(std::string_view text, int options) {
+std::string utf8proc_form(std::string_view text, int options) {
   utf8proc_uint8_t* mapped = nullptr;
   const utf8proc_ssize_t size =
       utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
@@ -36,11 +36,27 @@ std::string unicode_form(std::string_view text, int options) {
   return out;
 }
 
+// Characters that the reference's tables do not know stay as they are, and nothing composes or moves across them: what lies
+// between them is normalized by itself.
+std::string unicode_form(std::string_view text, int options) {
+  std::string out;
+  const char *begin = text.data(), *end = begin + text.size(), *known = begin;
+  for (const char* p = begin; p < end;) {
+    const char* here = p;
+    if (!in_ranges(next_code(p), kUnknownForms)) continue;
+    out += utf8proc_form({known, here}, options);
+    out.append(here, p);
+    known = p;
+  }
+  return known == begin ? utf8proc_form(text, options) : out + utf8proc_form({known, end}, options);
+}
+
 bool plain(char c) { return static_cast<signed char>(c) >= 0; }
 
 // Whether normalization never joins this character to the one before it: a starter that composes
 // with nothing to its left. (What does is a mark, or a vowel or final consonant of Hangul.)
 bool starts_segment(uint32_t code) {
+  if (in_ranges(code, kUnknownForms)) return true;
   constexpr auto kForms = static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
   utf8proc_int32_t first[32];
   int unused = 0;
@@ -157,7 +173,10 @@ void each_character(std::string& text, Origins* origins, Map map) {
 
 void lower(uint32_t code, std::string& out) {
   if (code == 0x130)
-    out += "i\xCC\x87";  // the only character whose lower case is two
+    return void(out += "i\xCC\x87");  // the only character whose lower case is two
+  const auto other = std::ranges::lower_bound(kOtherLower, code, {}, &CodePair::from);
+  if (other != kOtherLower.end() && other->from == code)
+    append_utf8(out, other->to);
   else
     append_utf8(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
 }
@@ -252,7 +271,7 @@ void Normalizer::apply(std::string& text, Origins* origins) const {
         break;
       case NormalizerStep::strip_accents:
         each_character(text, origins, [](uint32_t c, std::string& out) {
-          if (!is_in(c, kMark)) append_utf8(out, c);
+          if (is_in(c, kMark) == in_ranges(c, kOtherAccents)) append_utf8(out, c);
         });
         break;
       case NormalizerStep::prepend:

@@ -57,7 +57,7 @@ void match_words(std::string_view text, std::vector<Match>& out) {
 bool is_punctuation(uint32_t c) {
   if (c < 128)
     return (c > 32 && c < 48) || (c > 57 && c < 65) || (c > 90 && c < 97) || (c > 122 && c < 127);
-  return is_in(c, kPunctuation);
+  return is_in(c, kPunctuation) != in_ranges(c, kOtherPunctuation);
 }
 
 // Joins matches with their neighbours, in place; removed ones are dropped.
@@ -164,7 +164,7 @@ void PreTokenizer::cut(size_t step, Stretch in, bool at_start, WordSink& sink,
         match_literal(in.text, s.spec.pattern.text, matches);
       break;
     case PreStep::digits:
-      match_characters(in.text, matches, [](uint32_t c) { return is_in(c, kNumber); });
+      match_characters(in.text, matches, [](uint32_t c) { return is_in(c, kNumber) != in_ranges(c, kOtherNumbers); });
       break;
     case PreStep::punctuation:
       match_characters(in.text, matches, is_punctuation);

@@ -1,8 +1,10 @@
 // Category table, UTF-8 repair and the byte alphabet of byte-level BPE.
 #include "text/unicode.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 
 namespace supersonic::text {
 namespace {
@@ -45,6 +47,11 @@ const ByteAlphabet& alphabet() {
 const uint8_t* category_table() {
   static const CategoryTable table;
   return table.at;
+}
+
+bool in_ranges(uint32_t code, std::span<const CodeRange> ascending) {
+  const auto after = std::ranges::upper_bound(ascending, code, {}, &CodeRange::first);
+  return after != ascending.begin() && code <= std::prev(after)->last;
 }
 
 bool is_word(uint32_t c) {

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -56,6 +57,18 @@ inline constexpr uint32_t kLetter = category_mask(Lu, Ll, Lt, Lm, Lo),
 
 extern const uint32_t kCategoryRuns[];  // (first code point << 8) | category, ascending
 extern const size_t kCategoryRunCount;
+
+// Where parts of the `tokenizers` package follow another version of Unicode than its categories do, or than utf8proc does.
+struct CodeRange {
+  uint32_t first, last;
+};
+struct CodePair {
+  uint32_t from, to;
+};
+extern const std::span<const CodeRange> kOtherNumbers, kOtherPunctuation, kOtherAccents;  // not as the category says
+extern const std::span<const CodeRange> kUnknownForms;  // its normal forms leave them, and compose or reorder nothing across them
+extern const std::span<const CodePair> kOtherLower;
+bool in_ranges(uint32_t code, std::span<const CodeRange> ascending);
 
 // 0x110000 categories, one a code point; built at the first call, never freed.
 const uint8_t* category_table();

@@ -12,14 +12,19 @@ namespace {
 
 struct RandomGraph {
   static constexpr std::int64_t kRows = 12, kCols = 16;
+  // Large, since rms_norm(x) hardly depends on the length of x: its gradient along x is what two terms leave of each other, about
+  // eps / mean(x * x) of them. With the customary 1e-5 some graphs lose four digits or more in fp32 whatever the policy (seed 50:
+  // 1e-2 from fp64, and the policies 3e-3 from each other); with 0.1 every result is within 2e-6 of fp64. No maximum has operands closer than
+  // 8e-5 of their size, so rounding decides no mask of its gradient.
+  static constexpr float kEps = 0.1f;
   std::vector<StorageRef> inputs, written;
   unsigned seed;
 
-  explicit RandomGraph(unsigned s) : seed(s) {
-    for (int i = 0; i < 4; ++i) inputs.push_back(random_storage({Shape{kRows, kCols}, DType::f32, nullptr}, s * 10 + i + 1, 0.5));
-    inputs.push_back(random_storage({Shape{kCols, kCols}, DType::f32, nullptr}, s * 10 + 7, 0.2));
-    inputs.push_back(random_storage({Shape{kCols}, DType::f32, nullptr}, s * 10 + 8, 0.5));
-    for (int i = 0; i < 2; ++i) written.push_back(random_storage({Shape{kRows, kCols}, DType::f32, nullptr}, s * 10 + 9 + i, 0.5));
+  explicit RandomGraph(unsigned s, DType type = DType::f32) : seed(s) {
+    for (int i = 0; i < 4; ++i) inputs.push_back(random_storage({Shape{kRows, kCols}, type, nullptr}, s * 10 + i + 1, 0.5));
+    inputs.push_back(random_storage({Shape{kCols, kCols}, type, nullptr}, s * 10 + 7, 0.2));
+    inputs.push_back(random_storage({Shape{kCols}, type, nullptr}, s * 10 + 8, 0.5));
+    for (int i = 0; i < 2; ++i) written.push_back(random_storage({Shape{kRows, kCols}, type, nullptr}, s * 10 + 9 + i, 0.5));
   }
 
   Tensors build() const {
@@ -42,11 +47,11 @@ struct RandomGraph {
         case 3: pool.push_back(silu(pick())); break;
         case 4: pool.push_back(linear(pick(), square)); break;
         case 5: pool.push_back(add(linear(pick(), square), linear(pick(), square), Where::current())); break;
-        case 6: pool.push_back(rms_norm(pick(), row, 1e-5f)); break;
+        case 6: pool.push_back(rms_norm(pick(), row, kEps)); break;
         case 7: pool.push_back(expand(scale(sum(pick(), 1), 0.1), {kRows, kCols})); break;
         case 8: pool.push_back(reshape(permute(pick(), {1, 0}), {kRows, kCols})); break;
         case 9: pool.push_back(pad(slice(pick(), 1, 2, 10), 1, 3, 5)); break;
-        case 10: pool.push_back(exp(scale(sigmoid(sub(pick(), pick())), -1))); break;
+        case 10: pool.push_back(sigmoid(maximum(pick(), pick()))); break;
         case 11: accumulate(from_storage(written[below(2)]), scale(pick(), 0.5)); break;
         case 12: pool.push_back(mul(from_storage(written[below(2)]), sigmoid(pick()))); break;
         case 13: assign(slice(from_storage(written[below(2)]), 0, 2, 7), slice(sigmoid(pick()), 0, 5, 10)); break;
@@ -98,6 +103,19 @@ void expect_equal(const std::vector<std::vector<double>>& got, const std::vector
   }
 }
 
+constexpr double kTolerance = 2e-5;  // folded products round once, others at each of up to 40 steps
+
+TEST(RandomGraphs, ResultsAreThoseOfFp64) {
+  Policy bare;
+  bare.fuse = bare.prepare = bare.reuse = bare.remat_cheap = false;
+  for (unsigned seed = 1; seed <= 150; ++seed) {
+    Executor executor(cpu_backend());
+    const auto want = RandomGraph(seed, DType::f64).run(executor, bare);
+    expect_equal(RandomGraph(seed).run(executor, {}), want, kTolerance, fmt::format("seed {}", seed));
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
 TEST(RandomGraphs, EveryPolicyGivesTheSameResults) {
   for (unsigned seed = 1; seed <= 150; ++seed) {
     const RandomGraph graph(seed);
@@ -105,7 +123,7 @@ TEST(RandomGraphs, EveryPolicyGivesTheSameResults) {
     const auto want = graph.run(executor, {});
     Policy bare;  // as SUPERSONIC_EAGER plans: each node by itself, in memory of its own
     bare.fuse = bare.prepare = bare.reuse = bare.remat_cheap = false;
-    expect_equal(graph.run(executor, bare), want, 2e-5, fmt::format("seed {} bare", seed));  // folded products round once
+    expect_equal(graph.run(executor, bare), want, kTolerance, fmt::format("seed {} bare", seed));
     for (int bits = 0; bits < 4; ++bits) {
       Policy p;
       p.prepare = bits & 1;
@@ -115,9 +133,9 @@ TEST(RandomGraphs, EveryPolicyGivesTheSameResults) {
     for (int regions : {1, 3, 100}) {
       Policy p;
       p.checkpoint_regions = regions;
-      expect_equal(graph.run(executor, p), want, 2e-5, fmt::format("seed {} regions {}", seed, regions));
+      expect_equal(graph.run(executor, p), want, kTolerance, fmt::format("seed {} regions {}", seed, regions));
       p.fuse = false;
-      expect_equal(graph.run(executor, p), want, 2e-5, fmt::format("seed {} regions {} unfused", seed, regions));
+      expect_equal(graph.run(executor, p), want, kTolerance, fmt::format("seed {} regions {} unfused", seed, regions));
     }
     if (::testing::Test::HasFailure()) return;
   }
@@ -131,7 +149,7 @@ TEST(RandomGraphs, EveryBudgetThatIsMetGivesTheSameResults) {
     const std::size_t least = least_budget([&] { return graph.build(); }, cpu_backend());
     Policy p;
     p.budget = least;
-    expect_equal(graph.run(executor, p), want, 2e-5, fmt::format("seed {} budget {}", seed, least));
+    expect_equal(graph.run(executor, p), want, kTolerance, fmt::format("seed {} budget {}", seed, least));
     if (::testing::Test::HasFailure()) return;
   }
 }
@@ -151,7 +169,7 @@ TEST(RandomGraphs, TwoPlacesGiveTheSameBits) {
     Policy least;
     least.budget = least_budget([&] { return graph.build(); }, backend);
     Executor executor(backend);
-    expect_equal(graph.run(executor, least), graph.run(cpu, {}), 2e-5, fmt::format("seed {} least budget", seed));
+    expect_equal(graph.run(executor, least), graph.run(cpu, {}), kTolerance, fmt::format("seed {} least budget", seed));
     if (::testing::Test::HasFailure()) return;
   }
 }

@@ -44,6 +44,9 @@ WORDS = ("the of hello world don't I'LL we've it's they're CamelCase snake_case 
          "मेरा नाम สวัสดี 你好世界 こんにちは 안녕하세요 שלום مرحبا Привет γειά 👨‍👩‍👧 🏳️‍🌈 é é Å Ω ½ ² ٣").split()
 SPACES = [" ", "  ", "    ", "\t", "\n", "\n\n", "\r\n", " \n ", "\u00a0", "\u2003", "\u3000", "\u180e", "\u200b", "\x85", "\x1f", ""]
 LOOKALIKES = SPECIALS + ["<|im_", "end|>", "<s", "<<s>>", "<|im_start|", "▁", "▁▁", "<0x0A>", "<0x41>", "Ġ", "Ċ", "<tool>", "word"]
+# Digits, punctuation, marks, cases and forms that came with some version of Unicode: parts of the package know them, others do not.
+LOOKALIKES += ["7\U00011DE97\U00016FF4", "a\u2E43b\u166Dc\U00011A9A", "a\u0898\u0301\u0323", "\u0E01\u0EBA\u1ABF", "\u1C89\uA7DC\U00016EA0",
+               "a\U0001E040b", "\U00011935\U00011930", "\U00011938\u0301", "\u32FF\U0001FBF5"]
 
 
 def random_text(rng):

@@ -66,7 +66,8 @@ inline Vec log(Vec x) {
   const VecI tiny = x < 0x1p-126f;
   const Vec y = select(tiny, x * 0x1p23f, x);
   // y = 2^e * m with m in [sqrt(1/2), sqrt(2))
-  const VecI shifted = bits(y) - 0x3f3504f3;
+  // Unsigned: of negative numbers, whose result is NaN below, the difference does not fit.
+  const VecI shifted = reinterpret_cast<VecI>(reinterpret_cast<VecU>(y) - 0x3f3504f3u);
   const VecI e = (shifted >> 23) - select(tiny, set_int(23), VecI{});
   const Vec f = from_bits((shifted & 0x007fffff) + 0x3f3504f3) - 1.0f, ef = to_float(e);
   Vec p = set(0x1.1d8ea6p-4f);
