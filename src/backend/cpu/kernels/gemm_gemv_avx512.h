@@ -256,39 +256,39 @@ inline bool gemv_int8_512(const Source& w, std::int64_t n0, int count, const Int
   });
 }
 
-// Dense rows: R rows of W times M rows of x.
-template <Codec codec, int R, int M>
-inline void gemv_dense(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t k, const float* x, std::int64_t ldx, float* out) {
-  constexpr int kSize = codec == Codec::f32 ? 4 : 2;
-  __m512 acc[R][M];
+// A dense row of W times M rows of x. One row after another, for the prefetcher; 64 / M weights at a time, since each sum waits
+// four cycles for its last addition.
+template <Codec codec, int M>
+inline void gemv_dense(const std::uint8_t* row, std::int64_t k, const float* x, std::int64_t ldx, float* out) {
+  constexpr int kSize = codec == Codec::f32 ? 4 : 2, kParts = 4 / M;
+  __m512 acc[kParts][M];
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r)
+  for (int u = 0; u < kParts; ++u)
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) acc[r][m] = _mm512_setzero_ps();
-  for (std::int64_t i = 0; i < k; i += 16) {
-    const __mmask16 lanes = first_lanes(k - i);
-    __m512 xs[M];
+    for (int m = 0; m < M; ++m) acc[u][m] = _mm512_setzero_ps();
+  const auto add = [&](int u, std::int64_t i, __mmask16 lanes) {
+    const __m512 w = dense16(codec, row + i * kSize, lanes);
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) xs[m] = _mm512_maskz_loadu_ps(lanes, x + m * ldx + i);
+    for (int m = 0; m < M; ++m) acc[u][m] = _mm512_fmadd_ps(w, _mm512_maskz_loadu_ps(lanes, x + m * ldx + i), acc[u][m]);
+  };
+  std::int64_t i = 0;
+  for (; i + 16 * kParts <= k; i += 16 * kParts) {
+    for (int line = 0; line < 16 * kParts * kSize; line += 64) ahead(row + i * kSize + line);
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const std::uint8_t* p = data + r * row_bytes + i * kSize;
-      ahead(p);
-      const __m512 w = dense16(codec, p, lanes);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) acc[r][m] = _mm512_fmadd_ps(w, xs[m], acc[r][m]);
-    }
+    for (int u = 0; u < kParts; ++u) add(u, i + 16 * u, 0xffff);
   }
-  for (int r = 0; r < R; ++r)
-    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += _mm512_reduce_add_ps(acc[r][m]);
+  for (; i < k; i += 16) add(0, i, first_lanes(k - i));
+  for (int m = 0; m < M; ++m) {
+    __m512 sum = acc[0][m];
+    for (int u = 1; u < kParts; ++u) sum = _mm512_add_ps(sum, acc[u][m]);
+    out[m] += _mm512_reduce_add_ps(sum);
+  }
 }
 template <Codec codec, int M>
 inline void gemv_dense_columns(const Source& w, std::int64_t n0, int count, const float* x, std::int64_t ldx, float* out) {
   const std::int64_t row_bytes = w.ld * (codec == Codec::f32 ? 4 : 2);
   const std::uint8_t* data = static_cast<const std::uint8_t*>(w.data) + n0 * row_bytes;
-  int i = 0;
-  for (; i + 4 <= count; i += 4) gemv_dense<codec, 4, M>(data + i * row_bytes, row_bytes, w.cols, x, ldx, out + i * kVectorRows);
-  for (; i < count; ++i) gemv_dense<codec, 1, M>(data + i * row_bytes, row_bytes, w.cols, x, ldx, out + i * kVectorRows);
+  for (int i = 0; i < count; ++i) gemv_dense<codec, M>(data + i * row_bytes, w.cols, x, ldx, out + i * kVectorRows);
 }
 template <Codec codec>
 inline void gemv_dense_all(const Source& w, std::int64_t n0, int count, const float* x, std::int64_t ldx, int m, float* out) {
