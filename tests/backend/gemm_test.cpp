@@ -182,6 +182,18 @@ void check(const Case& c) {
       g.x = MatrixRef{.data = out, .dtype = DType::i8, .rows = c.m, .cols = t.k};
       x = quantized_rows(x, c.m, t.k);
     }
+    if (rounds && t.x != DType::i8 && !t.trans_x && c.m > 8 && packs_bf16() && pick(0, 1)) {
+      const std::size_t bytes = bf16_panels_bytes(c.m, t.k);
+      prepared.emplace_back(bytes + 64, std::uint8_t{0xff});
+      pack_bf16_panels(pool, g.x.data, t.x, c.m, t.k, g.x.ld, prepared.back().data());
+      for (std::size_t i = bytes; i < bytes + 64; ++i)
+        ASSERT_EQ(prepared.back()[i], 0xff) << "wrote behind the panels";
+      g.x = MatrixRef{.data = prepared.back().data(),
+                      .dtype = DType::bf16,
+                      .panels = true,
+                      .rows = c.m,
+                      .cols = t.k};
+    }
     terms.push_back(g);
     const double coarse = (rounds ? 0x1p-7 : 0) + (t.x == DType::i8 ? 0.01 : 0);
     for (std::int64_t i = 0; i < c.m; ++i)

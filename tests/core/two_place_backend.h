@@ -190,21 +190,31 @@ class TwoPlaceBackend : public Backend {
       inner_kernel(p).launch(p, ptr, queue.inner);
     });
   }
-  // The CPU backend has one form; it is made on the queue like everything else.
-  static const Form*& inner_form() {
-    static const Form* form = nullptr;
-    return form;
-  }
+  // The CPU backend's forms are made on the queue like everything else. A form's maker is a plain function, so each of them has a
+  // slot of its own.
+  template <int slot>
+  struct QueuedForm {
+    static inline const Form* inner = nullptr;
+    static inline Form queued;
+    static const Form* of(const Form* wanted) {
+      if (inner && inner != wanted) return nullptr;
+      if (!inner) {
+        inner = wanted;
+        queued = {wanted->name, wanted->bytes, [](const Operand& o, const void* data, void* out, Lane& lane) {
+                    auto& queue = static_cast<QueueLane&>(lane);
+                    queue.push([&o, data, out, &queue] { inner->make(o, data, out, queue.inner); });
+                  }};
+      }
+      return &queued;
+    }
+  };
   static const Form* form(const Problem& p, int input) {
     const Form* wanted = inner_kernel(p).form(p, input);
     if (!wanted) return nullptr;
-    CHECK(!inner_form() || inner_form() == wanted, "two_place_backend.h knows one form alone");
-    inner_form() = wanted;
-    static const Form queued{wanted->name, wanted->bytes, [](const Operand& o, const void* data, void* out, Lane& lane) {
-                               auto& queue = static_cast<QueueLane&>(lane);
-                               queue.push([&o, data, out, &queue] { inner_form()->make(o, data, out, queue.inner); });
-                             }};
-    return &queued;
+    if (const Form* f = QueuedForm<0>::of(wanted)) return f;
+    const Form* f = QueuedForm<1>::of(wanted);
+    CHECK(f, "two_place_backend.h knows two forms alone");
+    return f;
   }
 
   cpu::Pool pool_;

@@ -1,5 +1,5 @@
-// The matrix product as the planner sees it: operations Gemm and GemmAccumulate on kernels/gemm.h, and the int8 form of their
-// activations, made once for all products that read the same rows.
+// The matrix product as the planner sees it: operations Gemm and GemmAccumulate on kernels/gemm.h, and the forms of their
+// activations (int8 rows, bf16 panels), made once for all products that read the same rows.
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/kernels/gemm.h"
 #include "ops/gemm.h"
@@ -10,6 +10,23 @@ namespace {
 using cpu::pool_of;
 
 bool plain_float(DType t) { return t == DType::f32 || t == DType::bf16 || t == DType::f16; }
+
+const Form kInt8Rows{
+    "int8_rows",
+    [](const Spec& s) { return cpu::int8_rows_bytes(s.shape[0], s.shape[1]); },
+    [](const Operand& o, const void* data, void* out, Lane& lane) {
+      cpu::quantize_int8_rows(pool_of(lane), data, o.spec.dtype, o.spec.shape[0], o.spec.shape[1], o.spec.shape[1], out);
+    }};
+
+const Form kBf16Panels{
+    "bf16_panels",
+    [](const Spec& s) { return cpu::bf16_panels_bytes(s.shape[0], s.shape[1]); },
+    [](const Operand& o, const void* data, void* out, Lane& lane) {
+      cpu::pack_bf16_panels(pool_of(lane), data, o.spec.dtype, o.spec.shape[0], o.spec.shape[1], o.spec.shape[1], out);
+    }};
+
+// Another backend may present the same form as its own: the name tells.
+bool is(const Form* form, const Form& which) { return form && form->name == which.name; }
 
 struct Call {
   cpu::GemmTerm terms[supersonic::kMaxGemmTerms];
@@ -25,7 +42,8 @@ void fill_call(Call& c, const Problem& p, int first, const Gemm& a, const Pointe
     m.rows = o.spec.shape[0];
     m.cols = o.spec.shape[1];
     m.ld = m.cols;
-    m.dtype = o.form ? DType::i8 : o.spec.dtype;
+    m.panels = is(o.form, kBf16Panels);
+    m.dtype = is(o.form, kInt8Rows) ? DType::i8 : m.panels ? DType::bf16 : o.spec.dtype;
     m.format = o.spec.format;
     if (ptr) {
       m.data = ptr->in[i];
@@ -57,23 +75,20 @@ const char* reject_gemm(const Problem& p, int first) {
   return nullptr;
 }
 
-const Form kInt8Rows{
-    "int8_rows",
-    [](const Spec& s) { return cpu::int8_rows_bytes(s.shape[0], s.shape[1]); },
-    [](const Operand& o, const void* data, void* out, Lane& lane) {
-      cpu::quantize_int8_rows(pool_of(lane), data, o.spec.dtype, o.spec.shape[0], o.spec.shape[1], o.spec.shape[1], out);
-    }};
-
 constexpr std::int64_t kFewRows = 8;
 
-// Activations become int8 where they meet a quantized weight in its own orientation. Sensitive products do so for a few rows
-// only: a decoded token is bound by reading the weights, which the int8 loops do a third faster.
+// bf16 products of many rows read their activations from panels. In int8, activations become int8 where they meet a quantized
+// weight in its own orientation. Sensitive products do so for a few rows only: a decoded token is bound by reading the weights,
+// which the int8 loops do a third faster.
 const Form* gemm_form(const Problem& p, int input) {
-  if (p.compute != Compute::int8 || input % 2 != 0) return nullptr;
+  if (input % 2 != 0) return nullptr;
   const int t = input / 2;
   const auto& a = p.attr<Gemm>();
-  if ((a.trans_x >> t & 1) || (a.trans_w >> t & 1) || ((a.sensitive >> t & 1) && p.in[input].spec.shape[0] > kFewRows) || !p.in[input + 1].spec.format) return nullptr;
-  return &kInt8Rows;
+  const bool few = p.in[input].spec.shape[0] <= kFewRows;
+  if (a.trans_x >> t & 1) return nullptr;
+  if (p.compute == Compute::bf16) return !few && cpu::packs_bf16() ? &kBf16Panels : nullptr;
+  if (p.compute != Compute::int8 || (a.trans_w >> t & 1) || !p.in[input + 1].spec.format) return nullptr;
+  return (a.sensitive >> t & 1) && !few ? nullptr : &kInt8Rows;
 }
 
 }  // namespace

@@ -11,159 +11,18 @@
 #include <algorithm>
 #include <array>
 
-#include "backend/cpu/kernels/gemm_inner.h"
+#include "backend/cpu/kernels/gemm_rows.h"
 #include "core/error.h"
-#include "formats/nf4.h"
 
 namespace supersonic::cpu {
 namespace {
 
-using std::int64_t;
-using std::size_t;
+using namespace gemm_parts;
 
 constexpr size_t kBlockBytes = 320 << 10;   // packed weights that a thread keeps in L2
 constexpr size_t kPackedXBytes = 12 << 20;  // packed activations shared by the threads, all terms
 constexpr int64_t kMinRowBlock = 512;       // weights are decoded once for so many rows at least
 constexpr int64_t kSegmentStep = 256;       // K blocks begin at whole blocks of every GGUF format
-constexpr size_t kLine = 64;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-constexpr size_t round_up(size_t a, size_t b) { return (a + b - 1) / b * b; }
-
-const Inner& inner() {
-  static const Inner& chosen = []() -> const Inner& {
-#if defined(__x86_64__)
-    if (isa() == Isa::avx512) return inner_avx512();
-    if (isa() == Isa::avx2) return inner_avx2();
-#endif
-    return inner_portable();
-  }();
-  return chosen;
-}
-
-Codec codec_of(const MatrixRef& w) {
-  if (!w.format) {
-    switch (w.dtype) {
-      case DType::f32:
-        return Codec::f32;
-      case DType::bf16:
-        return Codec::bf16;
-      case DType::f16:
-        return Codec::f16;
-      case DType::i8:
-        return Codec::i8_rows;
-      default:
-        fail(ErrorKind::failure,
-             "gemm: a matrix of {} is not supported: use f32, bf16, f16, a format, or prepared "
-             "int8 rows",
-             name_of(w.dtype));
-    }
-  }
-  constexpr std::pair<std::string_view, Codec> names[] = {
-      {"q4_0", Codec::q4_0}, {"q4_1", Codec::q4_1}, {"q5_0", Codec::q5_0},
-      {"q5_1", Codec::q5_1}, {"q8_0", Codec::q8_0}, {"q4_k", Codec::q4_k},
-      {"q5_k", Codec::q5_k}, {"q6_k", Codec::q6_k}, {"nf4", Codec::nf4}};
-  for (const auto& [name, codec] : names)
-    if (w.format->name == name) return codec;
-  return Codec::other;
-}
-
-Affine affine_of(Codec codec) {
-  switch (codec) {
-    case Codec::q4_0:
-      return {.supported = true, .zero = 8};
-    case Codec::q5_0:
-      return {.supported = true, .zero = 16};
-    case Codec::q8_0:
-      return {.supported = true, .zero = 128};
-    case Codec::q6_k:
-      return {.supported = true, .halves = true, .zero = 32};
-    case Codec::q4_1:
-    case Codec::q5_1:
-    case Codec::q4_k:
-    case Codec::q5_k:
-      return {.supported = true, .has_min = true};
-    default:
-      return {};
-  }
-}
-
-// `m` is the reference that lives in the problem: its planes are pointed at, not copied.
-Source source_of(const MatrixRef& m) {
-  Source s;
-  s.codec = codec_of(m);
-  s.data = m.format ? m.planes.data[0] : m.data;
-  s.planes = &m.planes;
-  s.rows = m.rows;
-  s.cols = m.cols;
-  s.ld = m.format ? m.cols : m.ld;
-  if (m.format) {
-    s.decode = m.format->decode;
-    s.block = m.format->block;
-    s.scales = s.codec == Codec::nf4 ? formats::nf4_scales : nullptr;
-  }
-  return s;
-}
-
-// ---- prepared rows
-// ----------------------------------------------------------------------------------------------------
-// m <= kVectorRows: per row codes[padded k], {scale, scaled sum}[groups], {half, half}[groups],
-// each a multiple of a line. Otherwise panels of at most mr rows, evenly cut, one after another.
-
-int64_t panel_count(int64_t m) { return ceil_div(m, inner().mr); }
-int64_t panel_begin(int64_t m, int64_t panel) { return m * panel / panel_count(m); }
-
-struct RowLayout {
-  size_t codes, pairs, row;
-  explicit RowLayout(int64_t k)
-      : codes(round_up(static_cast<size_t>(k), kLine)),
-        pairs(round_up(static_cast<size_t>(ceil_div(k, kGroup)) * 8, kLine)),
-        row(codes + 2 * pairs) {}
-};
-
-template <class T>
-T* align_up(T* p, size_t to) {
-  return reinterpret_cast<T*>(round_up(reinterpret_cast<std::uintptr_t>(p), to));
-}
-const std::uint8_t* prepared_bytes(const void* data) {
-  return align_up(static_cast<const std::uint8_t*>(data), kLine);
-}
-
-Int8Row prepared_row(const void* data, int64_t k, int64_t row) {
-  const RowLayout layout(k);
-  const auto* p = prepared_bytes(data) + layout.row * static_cast<size_t>(row);
-  return {reinterpret_cast<const std::int8_t*>(p), reinterpret_cast<const float*>(p + layout.codes),
-          reinterpret_cast<const float*>(p + layout.codes + layout.pairs)};
-}
-const std::uint8_t* prepared_panel(const void* data, int64_t m, int64_t k, int64_t panel) {
-  const auto rows_before = static_cast<size_t>(panel_begin(m, panel));
-  return prepared_bytes(data) +
-         static_cast<size_t>(ceil_div(k, kGroup)) * int8_group_bytes(rows_before);
-}
-
-// Elements k0..k0+count of one prepared row as floats, for weights that have no int8 loop.
-void widen_prepared(const void* data, int64_t m, int64_t k, int64_t row, int64_t k0, int64_t count,
-                    float* out) {
-  if (m <= kVectorRows) {
-    const Int8Row r = prepared_row(data, k, row);
-    for (int64_t i = 0; i < count; ++i)
-      out[i] = r.scale_sum[(k0 + i) / kGroup * 2] * static_cast<float>(r.codes[k0 + i]);
-    return;
-  }
-  int64_t panel = row / inner().mr;
-  while (panel_begin(m, panel + 1) <= row) ++panel;
-  const int64_t begin = panel_begin(m, panel), rows = panel_begin(m, panel + 1) - begin,
-                r = row - begin;
-  const auto* groups = prepared_panel(data, m, k, panel);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t g = (k0 + i) / kGroup, j = (k0 + i) % kGroup;
-    const auto* group =
-        groups + static_cast<size_t>(g) * int8_group_bytes(static_cast<size_t>(rows));
-    const auto code = static_cast<std::int8_t>(group[(j / 4 * rows + r) * 4 + j % 4]);
-    out[i] = reinterpret_cast<const float*>(group + rows * kGroup)[r] * static_cast<float>(code);
-  }
-}
 
 // ---- the cut of one product
 // ------------------------------------------------------------------------------------------
@@ -177,8 +36,9 @@ struct Term {
   Affine affine;
   int64_t k, steps;      // steps: k in words (1, 2, 4 elements), int8 padded to groups
   size_t x_offset;       // of this term in a packed X panel, bytes per row
-  bool packed_x;         // false: prepared rows, used in place
+  bool packed_x;         // false: prepared rows or panels, used in place
   const void* prepared;  // of i8 rows
+  const void* panels;    // of bf16 rows
 };
 
 int64_t step_elements(Kind kind) { return kind == Kind::f32 ? 1 : kind == Kind::bf16 ? 2 : kGroup; }
@@ -222,7 +82,7 @@ void check_matrix(const MatrixRef& a, int64_t rows, int64_t cols, const char* na
     CHECK(!a.format->row_blocks || cols % a.format->block == 0,
           "gemm: term {}: {} has {} columns, not a multiple of {}'s block of {}", term, name, cols,
           a.format->name, a.format->block);
-  } else if (a.dtype != DType::i8) {
+  } else if (a.dtype != DType::i8 && !a.panels) {
     CHECK(a.ld >= cols || rows <= 1, "gemm: term {}: {} has a row stride of {} for {} columns",
           term, name, a.ld, cols);
   }
@@ -248,7 +108,10 @@ Term make_term(const GemmProblem& p, size_t index) {
   t.kind = prepared && t.affine.supported && !t.trans_w && p.m > kVectorRows ? Kind::int8
            : p.compute != Compute::fp32 && inner().native_bf16               ? Kind::bf16
                                                                              : Kind::f32;
-  t.packed_x = t.kind != Kind::int8;
+  CHECK(!g.x.panels || (t.kind == Kind::bf16 && !t.trans_x && p.m > kVectorRows),
+        "gemm: term {}: bf16 panels serve products of many rows in bf16, X as it is", index);
+  t.panels = g.x.panels ? g.x.data : nullptr;
+  t.packed_x = t.kind != Kind::int8 && !g.x.panels;
   t.steps = ceil_div(k, step_elements(t.kind));
   return t;
 }
@@ -365,10 +228,12 @@ void convert(const Term& t, const Source& s, int64_t first, int64_t count, void*
   if (count % 2) words[count] = 0;
 }
 
-// `steps` steps of a transposed operand from stored row k0 on, columns c0..c0+cols, in panels of `panel` columns. A panel of
-// at most half of it is `narrow` wide; panel c / `panel` begins at out + c * bytes.
-void pack_transposed(const Term& t, const Source& s, int64_t k0, int64_t steps, int64_t c0, int64_t cols, int64_t panel, int64_t narrow,
-                     std::uint8_t* linear, std::uint8_t* out) {
+// `steps` steps of a transposed operand from stored row k0 on, columns c0..c0+cols, in panels of
+// `panel` columns. A panel of at most half of it is `narrow` wide; panel c / `panel` begins at out
+// + c * bytes.
+void pack_transposed(const Term& t, const Source& s, int64_t k0, int64_t steps, int64_t c0,
+                     int64_t cols, int64_t panel, int64_t narrow, std::uint8_t* linear,
+                     std::uint8_t* out) {
   const int64_t unit = step_elements(t.kind), rows = std::min(steps * unit, t.k - k0);
   const bool direct = t.kind == Kind::bf16 && s.codec == Codec::bf16;
   const int64_t ld = direct ? s.ld : round_up(cols, 32), batch = direct ? rows : 8;
@@ -390,7 +255,8 @@ void pack_transposed(const Term& t, const Source& s, int64_t k0, int64_t steps, 
       const int64_t count = std::min(panel, cols - c), width = count <= narrow ? narrow : panel;
       auto* words = reinterpret_cast<std::uint32_t*>(out) + steps * c + k / unit * width;
       if (t.kind == Kind::bf16) {
-        inner().interleave(in + c * 2, ld, some, static_cast<int>(count), words, static_cast<int>(width));
+        inner().interleave(in + c * 2, ld, some, static_cast<int>(count), words,
+                           static_cast<int>(width));
         continue;
       }
       for (int64_t i = 0; i < some; ++i, words += width) {
@@ -406,6 +272,7 @@ void pack_x(const Cut& cut, const Term& t, int64_t panel, std::uint8_t* linear, 
   const int rows = static_cast<int>(panel_begin(cut.m, panel + 1) - row0);
   auto* words = reinterpret_cast<std::uint32_t*>(out);
   if (t.trans_x) return pack_transposed(t, t.x, 0, t.steps, row0, rows, rows, 0, linear, out);
+  if (t.kind == Kind::bf16 && !t.prepared) return pack_bf16_rows(t.x, row0, rows, words);
   const int64_t ld = round_up(t.steps, 16);
   for (int r = 0; r < rows; ++r) {
     auto* row = reinterpret_cast<std::uint32_t*>(linear) + r * ld;
@@ -497,6 +364,9 @@ const std::uint8_t* x_panel(const Job& job, const Segment& s, int64_t panel, int
   if (t.kind == Kind::int8)
     return prepared_panel(t.prepared, job.cut.m, t.k, panel) +
            static_cast<size_t>(step) * int8_group_bytes(static_cast<size_t>(rows));
+  if (t.panels)
+    return reinterpret_cast<const std::uint8_t*>(bf16_panel(t.panels, job.cut.m, t.k, panel) +
+                                                 step * rows);
   const auto mr = static_cast<size_t>(inner().mr);
   return job.x + static_cast<size_t>(panel - first_panel) * job.cut.x_row_bytes * mr +
          t.x_offset * mr + static_cast<size_t>(step * rows) * 4;
@@ -679,46 +549,6 @@ void gemm(Pool& pool, const GemmProblem& problem, void* workspace) {
     });
   }
   pool.each_thread([&](int thread) { run_tiles(job, thread); });
-}
-
-size_t int8_rows_bytes(int64_t m, int64_t k) {
-  CHECK(m >= 0 && k >= 0, "int8 rows: negative size {} x {}", m, k);
-  const size_t body = m <= kVectorRows ? RowLayout(k).row * static_cast<size_t>(m)
-                                       : static_cast<size_t>(ceil_div(k, kGroup)) *
-                                             int8_group_bytes(static_cast<size_t>(m));
-  return body + kLine;
-}
-
-void quantize_int8_rows(Pool& pool, const void* x, DType dtype, int64_t m, int64_t k, int64_t ld,
-                        void* out) {
-  MatrixRef ref;
-  ref.data = x;
-  ref.dtype = dtype;
-  ref.rows = m;
-  ref.cols = k;
-  ref.ld = ld;
-  const Source s = source_of(ref);
-  CHECK(s.codec != Codec::i8_rows, "int8 rows: x is i8, but must be f32, bf16 or f16");
-  CHECK(ld >= k || m <= 1, "int8 rows: a row stride of {} for {} columns", ld, k);
-  if (m == 0 || k == 0) return;
-  if (m > kVectorRows) {
-    return pool.ranges(panel_count(m), 1, [&](int64_t p0, int64_t p1, int) {
-      for (int64_t p = p0; p < p1; ++p) {
-        const int64_t row0 = panel_begin(m, p);
-        inner().quantize_panel(s, row0, static_cast<int>(panel_begin(m, p + 1) - row0),
-                               const_cast<std::uint8_t*>(prepared_panel(out, m, k, p)));
-      }
-    });
-  }
-  const RowLayout layout(k);
-  for (int64_t r = 0; r < m; ++r) {
-    const Int8Row row = prepared_row(out, k, r);
-    auto* codes = const_cast<std::int8_t*>(row.codes);
-    std::fill_n(codes, layout.codes, std::int8_t{0});
-    std::fill_n(const_cast<float*>(row.scale_sum), layout.pairs / 2, 0.0f);
-    inner().quantize_row(s, r, codes, const_cast<float*>(row.scale_sum),
-                         const_cast<float*>(row.half_sums));
-  }
 }
 
 }  // namespace supersonic::cpu

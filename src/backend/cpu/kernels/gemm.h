@@ -28,6 +28,7 @@ namespace supersonic::cpu {
 struct MatrixRef {
   const void* data = nullptr;
   DType dtype = DType::f32;
+  bool panels = false;  // X alone, dtype bf16: a buffer filled by pack_bf16_panels, ld unused
   const Format* format = nullptr;
   Planes planes = {};
   std::int64_t rows = 0, cols = 0, ld = 0;
@@ -69,5 +70,14 @@ std::size_t int8_rows_bytes(std::int64_t m, std::int64_t k);
 // x (m, k) f32, bf16 or f16, row-major, ld elements from row to row.
 void quantize_int8_rows(Pool& pool, const void* x, DType dtype, std::int64_t m, std::int64_t k,
                         std::int64_t ld, void* out);
+
+
+// Activations as the bf16 loops read them: rounded, and turned into panels of a few rows. Where packs_bf16() is false no product
+// takes them. The layout lives in memory only.
+bool packs_bf16();
+std::size_t bf16_panels_bytes(std::int64_t m, std::int64_t k);
+// x (m, k) f32, bf16 or f16, row-major, ld elements from row to row.
+void pack_bf16_panels(Pool& pool, const void* x, DType dtype, std::int64_t m, std::int64_t k,
+                      std::int64_t ld, void* out);
 
 }  // namespace supersonic::cpu

@@ -1,8 +1,10 @@
-// The inner loops for AVX-512 with VNNI and BF16: sixteen fp32 lanes, a 14 x 32 tile in 28 of 32 registers.
+// The inner loops for AVX-512 with VNNI and BF16: sixteen fp32 lanes, a 14 x 32 tile in 28 of 32
+// registers.
 //
-// Per step of a bf16 or int8 tile two loads and fourteen broadcasts feed 28 dot products, so the multipliers are the limit
-// (one 512-bit dot product a cycle on Zen 4) while W streams from L2 at 128 bytes in 28 cycles. int8 sums leave the
-// registers once per group of 32, through a conversion, a scale and an fp32 tile in L1: 56 to 84 more operations on 224.
+// Per step of a bf16 or int8 tile two loads and fourteen broadcasts feed 28 dot products, so the
+// multipliers are the limit (one 512-bit dot product a cycle on Zen 4) while W streams from L2 at
+// 128 bytes in 28 cycles. int8 sums leave the registers once per group of 32, through a conversion,
+// a scale and an fp32 tile in L1: 56 to 84 more operations on 224.
 #if defined(__x86_64__)
 // GCC 12 takes the deliberately undefined operands inside its own intrinsics for mistakes.
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -17,16 +19,19 @@
 namespace supersonic::cpu {
 namespace {
 
-// ---- bf16 -------------------------------------------------------------------------------------------------------------
+// ---- bf16
+// -------------------------------------------------------------------------------------------------------------
 
 template <int R, int V>
 struct TileBf16 {
-  static void run(std::int64_t steps, const std::uint32_t* x, const std::uint32_t* w, float* tile, bool add) {
+  static void run(std::int64_t steps, const std::uint32_t* x, const std::uint32_t* w, float* tile,
+                  bool add) {
     __m512 acc[R][V];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) acc[r][v] = add ? _mm512_loadu_ps(tile + r * kWidth + v * 16) : _mm512_setzero_ps();
+      for (int v = 0; v < V; ++v)
+        acc[r][v] = add ? _mm512_loadu_ps(tile + r * kWidth + v * 16) : _mm512_setzero_ps();
     for (std::int64_t k = 0; k < steps; ++k, x += R, w += V * 16) {
       __m512bh b[V];
 #pragma GCC unroll 2
@@ -44,14 +49,16 @@ struct TileBf16 {
       for (int v = 0; v < V; ++v) _mm512_storeu_ps(tile + r * kWidth + v * 16, acc[r][v]);
   }
 };
-void product_bf16(int rows, int width, std::int64_t steps, const std::uint32_t* x, const std::uint32_t* w, float* tile,
-                  bool add) {
+void product_bf16(int rows, int width, std::int64_t steps, const std::uint32_t* x,
+                  const std::uint32_t* w, float* tile, bool add) {
   with_rows<TileBf16>(rows, width < kWidth, steps, x, w, tile, add);
 }
 
-// ---- int8 -------------------------------------------------------------------------------------------------------------
+// ---- int8
+// -------------------------------------------------------------------------------------------------------------
 
-// One group of 32 (as `parts` sums of 32 / parts): dot products in registers, then tile += scale * dots [+ min * sum].
+// One group of 32 (as `parts` sums of 32 / parts): dot products in registers, then tile += scale *
+// dots [+ min * sum].
 template <int R, int V, int kParts, bool kMin>
 inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, float* tile) {
   const auto* x_scale = reinterpret_cast<const float*>(x + R * 32);
@@ -69,7 +76,8 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) acc[r][v] = kMin ? __v16si{} : (__v16si)_mm512_set1_epi32(start[r]);
+      for (int v = 0; v < V; ++v)
+        acc[r][v] = kMin ? __v16si{} : (__v16si)_mm512_set1_epi32(start[r]);
     for (int q = part * 8 / kParts; q < (part + 1) * 8 / kParts; ++q) {
       __m512i b[V];
 #pragma GCC unroll 2
@@ -78,7 +86,8 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
       for (int r = 0; r < R; ++r) {
         const __m512i a = _mm512_set1_epi32(static_cast<int>(load32(x + (q * R + r) * 4)));
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) acc[r][v] = (__v16si)_mm512_dpbusd_epi32((__m512i)acc[r][v], b[v], a);
+        for (int v = 0; v < V; ++v)
+          acc[r][v] = (__v16si)_mm512_dpbusd_epi32((__m512i)acc[r][v], b[v], a);
       }
     }
 #pragma GCC unroll 16
@@ -88,9 +97,11 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
       for (int v = 0; v < V; ++v) {
         float* y = tile + r * kWidth + v * 16;
         const __m512 both_scales = _mm512_mul_ps(s, _mm512_loadu_ps(scale + (part * V + v) * 16));
-        __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)acc[r][v]), both_scales, _mm512_loadu_ps(y));
+        __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)acc[r][v]), both_scales,
+                                     _mm512_loadu_ps(y));
         if constexpr (kMin)
-          sum = _mm512_fmadd_ps(_mm512_set1_ps(scaled_sum[r]), _mm512_loadu_ps(scale + (kParts * V + v) * 16), sum);
+          sum = _mm512_fmadd_ps(_mm512_set1_ps(scaled_sum[r]),
+                                _mm512_loadu_ps(scale + (kParts * V + v) * 16), sum);
         _mm512_storeu_ps(y, sum);
       }
     }
@@ -99,10 +110,12 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
 
 template <int R, int V>
 struct TileInt8 {
-  static void run(Affine a, std::int64_t groups, const std::uint8_t* x, const std::uint8_t* w, float* tile, bool add) {
+  static void run(Affine a, std::int64_t groups, const std::uint8_t* x, const std::uint8_t* w,
+                  float* tile, bool add) {
     if (!add)
       for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v) _mm512_storeu_ps(tile + r * kWidth + v * 16, _mm512_setzero_ps());
+        for (int v = 0; v < V; ++v)
+          _mm512_storeu_ps(tile + r * kWidth + v * 16, _mm512_setzero_ps());
     const int w_bytes = V * 16 * (32 + 4 * (a.halves ? 2 : 1) * (a.has_min ? 2 : 1));
     for (std::int64_t g = 0; g < groups; ++g, x += int8_group_bytes(R), w += w_bytes) {
       if (a.halves)
@@ -114,13 +127,13 @@ struct TileInt8 {
     }
   }
 };
-void product_int8(Affine a, int rows, int width, std::int64_t groups, const std::uint8_t* x, const std::uint8_t* w,
-                  float* tile, bool add) {
+void product_int8(Affine a, int rows, int width, std::int64_t groups, const std::uint8_t* x,
+                  const std::uint8_t* w, float* tile, bool add) {
   with_rows<TileInt8>(rows, width < kWidth, a, groups, x, w, tile, add);
 }
 
-void pack_int8(const Source& s, Affine a, std::int64_t n0, int count, int width, std::int64_t g0, std::int64_t groups,
-               std::uint8_t* out) {
+void pack_int8(const Source& s, Affine a, std::int64_t n0, int count, int width, std::int64_t g0,
+               std::int64_t groups, std::uint8_t* out) {
   const int halves = a.halves ? 2 : 1, bytes = width * (32 + 4 * halves * (a.has_min ? 2 : 1));
   const auto* data = static_cast<const std::uint8_t*>(s.data);
   const std::int64_t row_groups = s.cols / 32;
@@ -128,7 +141,8 @@ void pack_int8(const Source& s, Affine a, std::int64_t n0, int count, int width,
     for (int c = 0; c < width; ++c)
       for (std::int64_t g = 0; g < groups; ++g) {
         Group512 group = {};
-        if (c < count) group = unpack512<decltype(tag)::value>(data, (n0 + c) * row_groups + g0 + g);
+        if (c < count)
+          group = unpack512<decltype(tag)::value>(data, (n0 + c) * row_groups + g0 + g);
         std::uint8_t* to = out + g * bytes;
         alignas(32) std::uint32_t words[8];
         _mm256_store_si256(reinterpret_cast<__m256i*>(words), group.codes);
@@ -141,7 +155,8 @@ void pack_int8(const Source& s, Affine a, std::int64_t n0, int count, int width,
   });
 }
 
-// ---- packing ----------------------------------------------------------------------------------------------------------
+// ---- packing
+// ----------------------------------------------------------------------------------------------------------
 
 // 16 x 16 words: out[k][r] = in[r][k].
 inline void transpose16(__m512i* v) {
@@ -161,8 +176,10 @@ inline void transpose16(__m512i* v) {
   // Now v[4 i + j], 128-bit lane l, holds step 4 l + j of rows 4 i .. 4 i + 3.
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    const __m512i a = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x88), b = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x88);
-    const __m512i c = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xdd), d = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xdd);
+    const __m512i a = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x88),
+                  b = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x88);
+    const __m512i c = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xdd),
+                  d = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xdd);
     t[j] = _mm512_shuffle_i32x4(a, b, 0x88);
     t[8 + j] = _mm512_shuffle_i32x4(a, b, 0xdd);
     t[4 + j] = _mm512_shuffle_i32x4(c, d, 0x88);
@@ -172,32 +189,60 @@ inline void transpose16(__m512i* v) {
   for (int i = 0; i < 16; ++i) v[i] = t[i];
 }
 
-void transpose(const std::uint32_t* in, std::int64_t ld, int rows, std::int64_t steps, std::uint32_t* out,
-               int out_stride) {
+void transpose(const std::uint32_t* in, std::int64_t ld, int rows, std::int64_t steps,
+               std::uint32_t* out, int out_stride) {
   const __mmask16 lanes = first_lanes(rows);
   for (std::int64_t k = 0; k < steps; k += 16) {
     const __mmask16 valid = first_lanes(steps - k);
     __m512i v[16];
 #pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) v[r] = r < rows ? _mm512_maskz_loadu_epi32(valid, in + r * ld + k) : _mm512_setzero_si512();
+    for (int r = 0; r < 16; ++r)
+      v[r] = r < rows ? _mm512_maskz_loadu_epi32(valid, in + r * ld + k) : _mm512_setzero_si512();
     transpose16(v);
     const int n = steps - k < 16 ? static_cast<int>(steps - k) : 16;
     if (n == 16) {
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) _mm512_mask_storeu_epi32(out + (k + i) * out_stride, lanes, v[i]);
+      for (int i = 0; i < 16; ++i)
+        _mm512_mask_storeu_epi32(out + (k + i) * out_stride, lanes, v[i]);
     } else {
       for (int i = 0; i < n; ++i) _mm512_mask_storeu_epi32(out + (k + i) * out_stride, lanes, v[i]);
     }
   }
 }
 
-void interleave(const std::uint8_t* in, std::int64_t ld, std::int64_t rows, int count, std::uint32_t* out, int width) {
+void interleave(const std::uint8_t* in, std::int64_t ld, std::int64_t rows, int count,
+                std::uint32_t* out, int width) {
   for (std::int64_t k = 0; k < rows; k += 2, in += 4 * ld, out += width)
     for (int c = 0; c < width; c += 16) {
       const __mmask16 valid = first_lanes(count > c ? count - c : 0), kept = first_lanes(width - c);
       const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(valid, in + c * 2));
-      const __m256i second = k + 1 < rows ? _mm256_maskz_loadu_epi16(valid, in + 2 * ld + c * 2) : _mm256_setzero_si256();
-      _mm512_mask_storeu_epi32(out + c, kept, _mm512_or_si512(a, _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16)));
+      const __m256i second = k + 1 < rows ? _mm256_maskz_loadu_epi16(valid, in + 2 * ld + c * 2)
+                                          : _mm256_setzero_si256();
+      _mm512_mask_storeu_epi32(
+          out + c, kept, _mm512_or_si512(a, _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16)));
+    }
+}
+
+// ---- results
+// ----------------------------------------------------------------------------------------------------------
+
+void store(const float* tile, std::int64_t tile_ld, int rows, int cols, float alpha,
+           bool accumulate, Codec type, void* y, std::int64_t ldy) {
+  if (type == Codec::f16 || (type == Codec::bf16 && accumulate))
+    return generic_store(tile, tile_ld, rows, cols, alpha, accumulate, type, y, ldy);
+  const __m512 factor = _mm512_set1_ps(alpha);
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < cols; c += 16) {
+      const __mmask16 lanes = first_lanes(cols - c);
+      const __m512 v = _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(lanes, tile + r * tile_ld + c));
+      if (type == Codec::bf16) {
+        auto* to = static_cast<std::uint8_t*>(y) + (r * ldy + c) * 2;
+        _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(v));
+      } else {
+        auto* to = static_cast<std::uint8_t*>(y) + (r * ldy + c) * 4;
+        _mm512_mask_storeu_ps(to, lanes,
+                              accumulate ? _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, to), v) : v);
+      }
     }
 }
 
@@ -213,6 +258,7 @@ const Inner& inner_avx512() {
     i.product_bf16 = product_bf16;
     i.product_int8 = product_int8;
     i.pack_int8 = pack_int8;
+    i.store = store;
     i.gemv_f32 = gemv_f32_512;
     i.gemv_int8 = gemv_int8_512;
     return i;

@@ -1,0 +1,85 @@
+#include "backend/cpu/kernels/gemm_source.h"
+
+#include <string_view>
+#include <utility>
+
+#include "core/error.h"
+#include "formats/nf4.h"
+
+namespace supersonic::cpu::gemm_parts {
+
+const Inner& inner() {
+  static const Inner& chosen = []() -> const Inner& {
+#if defined(__x86_64__)
+    if (isa() == Isa::avx512) return inner_avx512();
+    if (isa() == Isa::avx2) return inner_avx2();
+#endif
+    return inner_portable();
+  }();
+  return chosen;
+}
+
+Codec codec_of(const MatrixRef& w) {
+  if (!w.format) {
+    switch (w.dtype) {
+      case DType::f32:
+        return Codec::f32;
+      case DType::bf16:
+        return Codec::bf16;
+      case DType::f16:
+        return Codec::f16;
+      case DType::i8:
+        return Codec::i8_rows;
+      default:
+        fail(ErrorKind::failure,
+             "gemm: a matrix of {} is not supported: use f32, bf16, f16, a format, or prepared "
+             "int8 rows",
+             name_of(w.dtype));
+    }
+  }
+  constexpr std::pair<std::string_view, Codec> names[] = {
+      {"q4_0", Codec::q4_0}, {"q4_1", Codec::q4_1}, {"q5_0", Codec::q5_0},
+      {"q5_1", Codec::q5_1}, {"q8_0", Codec::q8_0}, {"q4_k", Codec::q4_k},
+      {"q5_k", Codec::q5_k}, {"q6_k", Codec::q6_k}, {"nf4", Codec::nf4}};
+  for (const auto& [name, codec] : names)
+    if (w.format->name == name) return codec;
+  return Codec::other;
+}
+
+Affine affine_of(Codec codec) {
+  switch (codec) {
+    case Codec::q4_0:
+      return {.supported = true, .zero = 8};
+    case Codec::q5_0:
+      return {.supported = true, .zero = 16};
+    case Codec::q8_0:
+      return {.supported = true, .zero = 128};
+    case Codec::q6_k:
+      return {.supported = true, .halves = true, .zero = 32};
+    case Codec::q4_1:
+    case Codec::q5_1:
+    case Codec::q4_k:
+    case Codec::q5_k:
+      return {.supported = true, .has_min = true};
+    default:
+      return {};
+  }
+}
+
+Source source_of(const MatrixRef& m) {
+  Source s;
+  s.codec = codec_of(m);
+  s.data = m.format ? m.planes.data[0] : m.data;
+  s.planes = &m.planes;
+  s.rows = m.rows;
+  s.cols = m.cols;
+  s.ld = m.format ? m.cols : m.ld;
+  if (m.format) {
+    s.decode = m.format->decode;
+    s.block = m.format->block;
+    s.scales = s.codec == Codec::nf4 ? formats::nf4_scales : nullptr;
+  }
+  return s;
+}
+
+}  // namespace supersonic::cpu::gemm_parts
