@@ -164,7 +164,8 @@ TEST(Fuse, MoreThanFourStoresAreSplit) {
     for (int i = 0; i < 7; ++i) out.push_back(t = scale(exp(scale(t, 0.1)), 0.5));
     return out;
   };
-  for (const auto& s : plan_of(fn)->steps()) EXPECT_LE(s.out.size(), static_cast<std::size_t>(kMaxOutputs));
+  const auto plan = plan_of(fn);
+  for (const auto& s : plan->steps()) EXPECT_LE(s.out.size(), static_cast<std::size_t>(kMaxOutputs));
   expect_same(fn);
 }
 
