@@ -21,11 +21,11 @@ namespace {
 
 struct Row {
   std::string test;
-  double rate = 0, deviation = 0, limit_fraction = 0;
+  double rate = 0, deviation = 0, limit_fraction = 0;  // the last is 0 where the limit is unknown
 };
 
 // Runs `work` once to warm it, then `repeats` times; units: tokens of one run; shortest: seconds
-// that the limits allow.
+// that the limits allow, 0 where they are unknown.
 template <class Work>
 Row measure(std::string test, std::int64_t units, int repeats, double shortest, Work work) {
   work();
@@ -76,6 +76,7 @@ struct Bench : ModelOptions {
         .range(1, 1000);
     declare_adapter(o);
     ComputeOptions::options(o);
+    declare_device(o);
     declare_kv_type(o, kv_type);
     o.group("Training");
     o.add("train", train, "Measure LoRA steps instead: forward, backward, AdamW");
@@ -92,7 +93,7 @@ struct Bench : ModelOptions {
     return 0;
   }
 
-  void measure_inference(const LoadedModel& loaded) const {
+  void measure_inference(LoadedModel& loaded) const {
     infer::SessionOptions options;
     options.compute = resolve(loaded.model);
     options.context = std::max(prompt, generate);
@@ -100,16 +101,18 @@ struct Bench : ModelOptions {
     options.lora = loaded.lora();
     const double bytes =
         infer::decode_bytes(loaded.model, static_cast<double>(generate) / 2, options.kv_dtype);
+    Executor executor = make_executor(loaded.model);
     const auto [limits, read] = probe(bytes);
-    Executor executor = make_executor();
+    const double known = limits_known() ? 1 : 0;
     infer::Session session(loaded.model, executor, options);
     if (prompt == 0 && generate == 0)
       fail(ErrorKind::usage, "bench: nothing to measure: -p and -n are both 0");
     const auto ids = some_ids(std::max<std::int64_t>(prompt, 1), loaded.model.config.vocab_size);
     std::vector<Row> rows;
     if (prompt) {
-      const double shortest = infer::shortest_time(infer::forward_work(loaded.model, prompt, 1),
-                                                   limits, options.compute);
+      const double shortest =
+          known * infer::shortest_time(infer::forward_work(loaded.model, prompt, 1), limits,
+                                       options.compute);
       rows.push_back(measure(fmt::format("pp{}", prompt), prompt, repeats, shortest, [&] {
         session.rewind(0);
         session.feed(ids);
@@ -117,7 +120,7 @@ struct Bench : ModelOptions {
     }
     if (generate)
       rows.push_back(measure(fmt::format("tg{}", generate), generate, repeats,
-                             static_cast<double>(generate) * bytes / read, [&] {
+                             known * static_cast<double>(generate) * bytes / read, [&] {
                                session.rewind(0);
                                for (std::int64_t i = 0; i < generate; ++i)
                                  session.feed(std::span(ids).subspan(
@@ -127,8 +130,8 @@ struct Bench : ModelOptions {
   }
 
   void measure_training(LoadedModel& loaded) const {
+    Executor executor = make_executor(loaded.model);
     const auto limits = probe(1 << 20).first;
-    Executor executor = make_executor();
     train::LoraOptions adapter_options;
     adapter_options.rank = rank;
     nn::LoraSet lora = train::make_lora(loaded.model, adapter_options, true);
@@ -136,8 +139,10 @@ struct Bench : ModelOptions {
     const std::int64_t tokens = batch * seq_len;
     train::LoraTrainer trainer(loaded.model, lora, executor, tokens, arithmetic, {});
     const text::Batch data = some_batch(loaded.model.config.vocab_size);
-    const double shortest = infer::shortest_time(
-        infer::lora_step_work(loaded.model, lora, batch, seq_len), limits, arithmetic);
+    const double shortest =
+        (limits_known() ? 1 : 0) *
+        infer::shortest_time(infer::lora_step_work(loaded.model, lora, batch, seq_len), limits,
+                             arithmetic);
     std::int64_t step = 0;
     report({measure(fmt::format("lora{}x{}", batch, seq_len), tokens, repeats, shortest,
                     [&] {
@@ -169,6 +174,9 @@ struct Bench : ModelOptions {
     return b;
   }
 
+  // Only the CPU's are probed.
+  bool limits_known() const { return backend().compute_place() == Place{}; }
+
   // The limits, and the bandwidth at which a working set of this size can be read (it may fit a
   // cache).
   std::pair<cpu::Limits, double> probe(double bytes) const {
@@ -190,14 +198,15 @@ struct Bench : ModelOptions {
           .value(r.rate)
           .key("stddev")
           .value(r.deviation);
-      w.key("limit_fraction")
-          .value(r.limit_fraction)
+      w.key("limit_fraction");
+      (r.limit_fraction > 0 ? w.value(r.limit_fraction) : w.null())
           .key("compute")
           .value(name_of(compute))
           .end_object();
       if (!json)
-        print(fmt::format("{:<12}{:>16.1f}{:>10.1f}{:>7.0f} %\n", r.test, r.rate, r.deviation,
-                          100 * r.limit_fraction));
+        print(fmt::format("{:<12}{:>16.1f}{:>10.1f}{:>9}\n", r.test, r.rate, r.deviation,
+                          r.limit_fraction > 0 ? fmt::format("{:.0f} %", 100 * r.limit_fraction)
+                                               : std::string("–")));
     }
     if (json) print(w.end_array().text() + "\n");
   }

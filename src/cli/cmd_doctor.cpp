@@ -12,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/json_writer.h"
+#include "core/device.h"
 #include "core/machine.h"
 
 namespace supersonic::cli {
@@ -28,9 +29,29 @@ std::string temporary_folder() {
   return folder && *folder ? folder : "/tmp";
 }
 
+// The GPUs, and why there are none.
+struct Gpus {
+  std::string driver, problem;
+  std::vector<GpuInfo> list;
+};
+Gpus find_gpus() {
+  Gpus g;
+  g.driver = driver_release();
+  g.list = list_gpus(&g.problem);
+  return g;
+}
+
+std::string capability(const GpuInfo& g) {
+  return fmt::format("{}.{}", g.capability_major, g.capability_minor);
+}
+
 // What a person should know or change, each with its remedy.
-std::vector<std::string> advice(const Machine& m, int threads, std::uint64_t disk) {
+std::vector<std::string> advice(const Machine& m, const Gpus& gpus, int threads,
+                                std::uint64_t disk) {
   std::vector<std::string> out;
+  if (!gpus.driver.empty() && gpus.list.empty())
+    out.push_back(fmt::format("NVIDIA's driver {} is installed, but no GPU can be used: {}",
+                              gpus.driver, gpus.problem));
   if (cpu::isa() == cpu::Isa::portable && m.os.ends_with("x86_64"))
     out.push_back(
         "neither AVX2 nor AVX-512 is usable here: the portable kernels are several times slower");
@@ -57,8 +78,9 @@ struct Doctor {
       .summary = "Show what this machine offers and what stands in the way",
       .usage = "[--json]",
       .details =
-          "Lists the processor and the instruction set that the kernels use, threads, memory and "
-          "disk with the limits of "
+          "Lists the processor and the instruction set that the kernels use, threads, GPUs and "
+          "their "
+          "driver, memory and disk with the limits of "
           "control groups counted in, and what could be better. Paste the output of 'supersonic "
           "doctor --json' into a bug report.",
       .examples = "supersonic doctor\nsupersonic doctor --json > doctor.json",
@@ -70,15 +92,31 @@ struct Doctor {
     const int threads = usable_threads();
     const std::uint64_t disk = free_disk_bytes("."),
                         temporary = free_disk_bytes(temporary_folder());
-    const auto notes = advice(m, threads, disk);
+    const Gpus gpus = find_gpus();
+    const auto notes = advice(m, gpus, threads, disk);
     cpu::Pool pool(threads);
     const cpu::Limits limits = cpu::probe_limits(pool);
-    return json ? print_json(m, threads, limits, disk, temporary, notes)
-                : print_text(m, threads, limits, disk, temporary, notes),
+    return json ? print_json(m, gpus, threads, limits, disk, temporary, notes)
+                : print_text(m, gpus, threads, limits, disk, temporary, notes),
            0;
   }
 
-  static void print_json(const Machine& m, int threads, const cpu::Limits& limits,
+  static void write_gpus(JsonWriter& w, const Gpus& gpus) {
+    w.key("gpu_driver").value(gpus.driver).key("gpu_problem").value(gpus.problem);
+    w.key("gpus").begin_array();
+    for (const GpuInfo& g : gpus.list) {
+      w.begin_object()
+          .key("name")
+          .value(std::string(g.name))
+          .key("compute_capability")
+          .value(capability(g));
+      w.key("multiprocessors").value(g.multiprocessors).key("cuda_version").value(g.cuda_version);
+      w.key("total_bytes").value(g.total_bytes).key("free_bytes").value(g.free_bytes).end_object();
+    }
+    w.end_array();
+  }
+
+  static void print_json(const Machine& m, const Gpus& gpus, int threads, const cpu::Limits& limits,
                          std::uint64_t disk, std::uint64_t temporary,
                          const std::vector<std::string>& notes) {
     JsonWriter w;
@@ -111,13 +149,28 @@ struct Doctor {
         .key("temporary_free_bytes")
         .value(temporary)
         .end_object();
+    write_gpus(w, gpus);
     w.key("advice").begin_array();
     for (const std::string& note : notes) w.value(note);
     w.end_array().end_object();
     print(w.text() + "\n");
   }
 
-  static void print_text(const Machine& m, int threads, const cpu::Limits& limits,
+  static void print_gpus(const Gpus& gpus) {
+    if (gpus.list.empty()) print(fmt::format("  {:<12}none: {}\n", "gpu", gpus.problem));
+    for (std::size_t i = 0; i < gpus.list.size(); ++i) {
+      const GpuInfo& g = gpus.list[i];
+      print(fmt::format(
+          "  {:<12}cuda:{} {}, compute capability {}, {} multiprocessors, {} free of {}\n", "gpu",
+          i, g.name, capability(g), g.multiprocessors, gib(g.free_bytes), gib(g.total_bytes)));
+    }
+    if (!gpus.list.empty())
+      print(fmt::format("  {:<12}{} (CUDA {}.{})\n", "driver",
+                        gpus.driver.empty() ? "unknown release" : gpus.driver,
+                        gpus.list[0].cuda_version / 1000, gpus.list[0].cuda_version % 1000 / 10));
+  }
+
+  static void print_text(const Machine& m, const Gpus& gpus, int threads, const cpu::Limits& limits,
                          std::uint64_t disk, std::uint64_t temporary,
                          const std::vector<std::string>& notes) {
     print(fmt::format("supersonic {} on {}\n", SUPERSONIC_VERSION, m.os));
@@ -132,6 +185,7 @@ struct Doctor {
         "  {:<12}fp32 {:.0f}, bf16 {:.0f}, int8 {:.0f} Gop/s; {:.1f} GB/s read (probed now, all "
         "threads)\n",
         "limits", limits.fp32 / 1e9, limits.bf16 / 1e9, limits.int8 / 1e9, limits.read / 1e9));
+    print_gpus(gpus);
     print(fmt::format("  {:<12}{} available of {}{}\n", "memory", gib(m.available), gib(m.memory),
                       m.memory_limit
                           ? fmt::format(", {} allowed by the control group", gib(m.memory_limit))

@@ -46,6 +46,7 @@ struct Kld : ModelOptions {
     o.add("ctx", context, "Tokens of a chunk").range(2, 1 << 20);
     o.add("convention", convention, "How chunks are scored").choices({"llamacpp", "hf"});
     ComputeOptions::options(o);
+    declare_device(o);
     o.add("reference-compute", reference_compute, "Arithmetic of the reference")
         .choices({"auto", "fp32", "bf16", "int8"})
         .shown("as --compute");
@@ -55,16 +56,17 @@ struct Kld : ModelOptions {
   int run(Context&) {
     infer::Corpus corpus(model, read_input(file, infer::Corpus::kMaxBytes),
                          {context, convention == "llamacpp"});
-    const LoadedModel loaded = load();
+    LoadedModel loaded = load();
     ModelOptions other = *this;
     other.model = reference.empty() ? model : reference, other.adapter.clear();
     if (!reference_compute.empty()) other.compute = reference_compute;
-    const LoadedModel base = other.load();
+    LoadedModel base = other.load();
     const std::int64_t vocab = loaded.model.config.vocab_size;
     if (base.model.config.vocab_size != vocab)
       fail(ErrorKind::usage, "kld: {} has {} tokens, {} has {}: the two must have one tokenizer",
            model, vocab, other.model, base.model.config.vocab_size);
-    Executor executor = make_executor();
+    Executor executor = make_executor(loaded.model);
+    models::make_resident(base.model, executor.backend());
     infer::Scorer scorer(loaded.model, executor, resolve(loaded.model), context, true,
                          loaded.lora());
     infer::Scorer truth(base.model, executor, other.resolve(base.model), context, true);

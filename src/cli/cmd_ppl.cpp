@@ -39,14 +39,15 @@ struct Ppl : ModelOptions {
     o.add("ctx", context, "Tokens of a chunk").range(2, 1 << 20);
     o.add("convention", convention, "How chunks are scored").choices({"llamacpp", "hf"});
     ComputeOptions::options(o);
+    declare_device(o);
     declare_json(o, json);
   }
 
   int run(Context&) {
     infer::Corpus corpus(model, read_input(file, infer::Corpus::kMaxBytes),
                          {context, convention == "llamacpp"});
-    const LoadedModel loaded = load();
-    Executor executor = make_executor();
+    LoadedModel loaded = load();
+    Executor executor = make_executor(loaded.model);
     infer::Scorer scorer(loaded.model, executor, resolve(loaded.model), context, false,
                          loaded.lora());
     Progress progress("scoring", "tok",

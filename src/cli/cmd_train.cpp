@@ -11,6 +11,7 @@
 #include "cli/json_writer.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
+#include "core/device.h"
 #include "core/interrupt.h"
 #include "core/machine.h"
 #include "io/folder_lock.h"
@@ -91,6 +92,7 @@ struct Train : ComputeOptions {
     o.add("resume", resume, "auto, none, or a checkpoint").value("HOW");
     o.group("Machine");
     ComputeOptions::options(o);
+    declare_device(o);
     o.add("memory", memory, "Working memory the run may use").value("BYTES");
     o.add("seed", seed, "Seed of the order and the first adapter");
     o.add("dry-run", dry_run, "Check the data and plan the memory; train nothing").flag_only();
@@ -251,10 +253,9 @@ struct Train : ComputeOptions {
     models::Model m = load_and_warn(model, {base});
     models::check_context(m, t.seq_len);
     nn::LoraSet lora = adapt(m);
-    Executor executor = make_executor();
+    Executor executor = make_executor(m);
     const train::RunOptions options = plan_run(t);
-    const Machine machine = inspect_machine();
-    const std::size_t budget = memory ? memory->count : static_cast<std::size_t>(kMemoryShare * static_cast<double>(machine.available));
+    const std::size_t budget = memory ? memory->count : static_cast<std::size_t>(kMemoryShare * static_cast<double>(free_bytes(executor.backend())));
     const Compute arithmetic = resolve_training(m);
     train::LoraTrainer trainer(m, lora, executor, t.seq_len * std::max<std::int64_t>(1, batch), arithmetic, optimizer_options(), {.budget = budget});
     print_memory(trainer.memory());

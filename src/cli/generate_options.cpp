@@ -35,6 +35,7 @@ void GenerateSettings::options(Options& o) {
   o.add("stop", stops, "End the answer before this text; may be repeated").value("TEXT");
   o.group("Engine");
   ComputeOptions::options(o);
+  declare_device(o);
   o.add("ctx", context,
         "Context in tokens; 0: 4,096, or what the prompt needs, within what the model was trained "
         "for")
@@ -60,7 +61,7 @@ Engine::Engine(GenerateSettings& settings, Options& options)
     : settings_(settings),
       prompter_(settings.model),
       loaded_(settings.load()),
-      executor_(settings.make_executor()) {
+      executor_(settings.make_executor(loaded_.model)) {
   settings.model_defaults(options, prompter_.source());
   options_.sampling = settings.sampling;
   options_.max_tokens = settings.max_tokens;

@@ -2,6 +2,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "cli/console.h"
+#include "core/device.h"
 #include "core/machine.h"
 #include "infer/session.h"
 #include "models/adapter.h"
@@ -16,22 +17,36 @@ void ComputeOptions::options(Options& o) {
   o.add("threads", threads, "Threads; auto: as many CPUs as this process may use").range(1, 1024);
 }
 
+void ComputeOptions::declare_device(Options& o) {
+  device = "auto";
+  o.add("device", device, "Where to compute: auto (a GPU where one is), cpu, cuda, cuda:1, …")
+      .value("DEVICE");
+}
+
 int ComputeOptions::thread_count() const { return threads.value_or(usable_threads()); }
 
 Compute ComputeOptions::resolve(const models::Model& model) const {
   for (Compute c : {Compute::fp32, Compute::bf16, Compute::int8})
     if (compute == name_of(c)) return c;
-  return infer::auto_compute(model);
+  return on_gpu() ? Compute::bf16 : infer::auto_compute(model);
 }
 
 Compute ComputeOptions::resolve_training(const models::Model& model) const {
   if (compute != "auto") return resolve(model);
-  return cpu::isa() == cpu::Isa::avx512 ? Compute::bf16 : Compute::fp32;
+  return on_gpu() || cpu::isa() == cpu::Isa::avx512 ? Compute::bf16 : Compute::fp32;
 }
 
-Executor ComputeOptions::make_executor() const {
+Backend& ComputeOptions::backend() const {
   cpu::set_threads(thread_count());
-  return Executor(cpu_backend());
+  return device_backend(device);
+}
+
+bool ComputeOptions::on_gpu() const { return !(backend().compute_place() == Place{}); }
+
+Executor ComputeOptions::make_executor(models::Model& model) const {
+  Executor executor = make_executor();
+  models::make_resident(model, executor.backend());
+  return executor;
 }
 
 void declare_model(Options& o, std::string& model) {

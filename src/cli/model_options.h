@@ -11,17 +11,24 @@
 
 namespace supersonic::cli {
 
-// --compute and --threads.
+// --compute, --threads and --device.
 struct ComputeOptions {
-  std::string compute = "auto";
+  std::string compute = "auto", device = "cpu";
   std::optional<int> threads;
   void options(Options& o);
-  int thread_count() const;  // as asked, or as many as this process may use
+  void declare_device(Options& o);  // for what also runs on a GPU; then auto, else the CPU
+  int thread_count() const;         // as asked, or as many as this process may use
   Compute resolve(const models::Model& model) const;  // what "auto" means for the model
   Compute resolve_training(
       const models::Model& model) const;  // auto: bf16 where the machine multiplies it (activations
                                           // are then half the size, too), else fp32
-  Executor make_executor() const;  // sets the backend's threads: call it once, before anything runs
+  Backend& backend() const;  // sets the CPU's threads; what --device asks for, else throws
+  Executor make_executor() const { return Executor(backend()); }
+  // Also uploads the model's weights where --device has memory of its own.
+  Executor make_executor(models::Model& model) const;
+
+ private:
+  bool on_gpu() const;
 };
 
 struct LoadedModel {

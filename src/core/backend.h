@@ -1,8 +1,10 @@
 // Backend: a device family as the core sees it: kernels, the chain compiler, memory, lanes and events, capture.
 // A lane is an ordered queue of work; work on different lanes is ordered by events alone.
 #pragma once
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "core/kernel.h"
 
@@ -16,7 +18,6 @@ struct Lane {
 };
 
 class Plan;
-class Executor;
 
 // A plan recorded by the device for replay (a CUDA graph, say).
 struct Replay {
@@ -38,6 +39,8 @@ struct Backend {
   virtual std::span<const Kernel* const> kernels() const = 0;   // all of them; the planner groups by operation
   virtual const Kernel* chain_kernel(const ChainProgram&) = 0;  // runs a fused elementwise chain
   virtual std::unique_ptr<Arena> arena(Place) = 0;
+  // Zero-filled memory that outlives plans, where kernels read and write it in place.
+  virtual StorageRef storage(const Spec& spec, std::string name) { return Storage::make(spec, std::move(name)); }
   virtual Lane& lane(LaneKind) = 0;
   virtual int events() const = 0;                   // how many events exist; a plan uses the first ones
   virtual void reserve_events(int count) = 0;
@@ -46,8 +49,9 @@ struct Backend {
   virtual void wait(Lane&, int event) = 0;          // the lane's later work waits for the event's last signal
   virtual void sync() = 0;                          // the host waits for everything
   virtual int threads() const { return 1; }
-  // Steps enqueued on the compute lane alone may be captured; null: this backend replays by looping.
-  virtual std::unique_ptr<Replay> capture(const Plan&, Executor&) { return nullptr; }
+  // A recording of what `enqueue` puts on the lanes, the plan's steps in order; its run() also waits for the end. Called when a plan
+  // runs for the second time. Null: this plan is better run by looping.
+  virtual std::unique_ptr<Replay> capture(const Plan&, const std::function<void()>& /*enqueue*/) { return nullptr; }
 };
 
 Backend& cpu_backend();  // of this process; threads from SUPERSONIC_THREADS or the machine

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "core/planes.h"
 #include "core/profile.h"
 
 namespace supersonic {
@@ -24,22 +25,11 @@ const Format* format_of(const Step& s, std::size_t input) {
   return input < s.problem.in.size() ? s.problem.in[input].spec.format : nullptr;
 }
 
-// The planes of a quantized matrix that lie one after the other.
-Planes planes_at(void* data, const Spec& spec) {
-  Planes planes;
-  auto* at = static_cast<std::byte*>(data);
-  for (int p = 0; p < spec.format->planes; ++p) {
-    planes.data[p] = at;
-    at += spec.format->plane_bytes(*spec.format, p, spec.shape[0], spec.shape[1]);
-  }
-  return planes;
-}
-
 void run_copy(Backend& backend, const Step& s, const Pointers& p, Lane& lane) {
   const Spec& spec = s.problem.in[0].spec;
   const Place from = s.in[0].place, to = s.out[0].place;
   if (!spec.format) return backend.copy(p.out[0], to, p.in[0], from, s.out[0].bytes, lane);
-  const Planes target = planes_at(p.out[0], spec);
+  const Planes target = planes_in(p.out[0], spec);
   for (int plane = 0; plane < spec.format->planes; ++plane) {
     backend.copy(const_cast<void*>(target.data[plane]), to, p.planes[0]->data[plane], from,
                  spec.format->plane_bytes(*spec.format, plane, spec.shape[0], spec.shape[1]), lane);
@@ -104,7 +94,7 @@ BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : pla
       if (s.in[k].kind == Location::storage) {
         pointers_[i].planes[k] = &plan_->storages()[s.in[k].index]->planes;
       } else if (format_of(s, k)) {
-        planes_.push_back(planes_at(pointers_[i].in[k], s.problem.in[k].spec));
+        planes_.push_back(planes_in(pointers_[i].in[k], s.problem.in[k].spec));
         pointers_[i].planes[k] = &planes_.back();
       }
     }
@@ -113,14 +103,22 @@ BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : pla
   }
   if (profile::enabled())
     for (const Step& s : plan_->steps()) profile_rows_.push_back(profile::row_of(s));
-  if (!sync_each_) replay_ = executor.backend().capture(*plan_, executor);
 }
 
 void BoundPlan::run() {
+  // The first run loads what kernels load when they are first used; a plan that runs once is not worth a recording.
+  constexpr int kCaptureAt = 1;
+  if (!sync_each_ && runs_ <= kCaptureAt && runs_++ == kCaptureAt)
+    replay_ = executor_->backend().capture(*plan_, [this] { enqueue(); });
   if (replay_) {
     replay_->run();
     return;
   }
+  enqueue();
+  executor_->backend().sync();
+}
+
+void BoundPlan::enqueue() {
   Backend& backend = executor_->backend();
   const auto steps = plan_->steps();
   for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -140,7 +138,6 @@ void BoundPlan::run() {
     if (sync_each_) sync_after(backend, s);
     if (!profile_rows_.empty()) profile::add(profile_rows_[i], profile::now() - start);
   }
-  backend.sync();
 }
 
 namespace {

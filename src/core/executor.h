@@ -35,12 +35,14 @@ class BoundPlan {
   const Plan& plan() const { return *plan_; }
 
  private:
+  void enqueue();
   std::shared_ptr<const Plan> plan_;
   Executor* executor_ = nullptr;
   std::vector<Pointers> pointers_;
   std::vector<Planes> planes_;  // of quantized operands that were copied into an arena
   std::unique_ptr<Replay> replay_;
   bool sync_each_ = false;
+  int runs_ = 0;  // counted up to the capture
   std::vector<int> profile_rows_;  // of each step; empty: not measured
 };
 

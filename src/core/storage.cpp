@@ -5,12 +5,35 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "core/planes.h"
 
 namespace supersonic {
 
+namespace {
+
+// Offset of plane `p`; of the one after the last: the bytes of all.
+std::size_t plane_offset(const Spec& spec, int p) {
+  constexpr std::size_t kAlign = 4;
+  std::size_t offset = 0;
+  for (int k = 0; k < p; ++k) {
+    offset += spec.format->plane_bytes(*spec.format, k, spec.shape[0], spec.shape[1]);
+    if (k + 1 < spec.format->planes) offset = (offset + kAlign - 1) / kAlign * kAlign;
+  }
+  return offset;
+}
+
+}  // namespace
+
 std::size_t bytes_of(const Spec& spec) {
   if (!spec.format) return static_cast<std::size_t>(spec.numel()) * size_of(spec.dtype);
-  return total_bytes(*spec.format, spec.shape[0], spec.shape[1]);
+  return plane_offset(spec, spec.format->planes);
+}
+
+Planes planes_in(void* memory, const Spec& spec) {
+  Planes planes;
+  for (int p = 0; p < (spec.format ? spec.format->planes : 1); ++p)
+    planes.data[p] = static_cast<std::byte*>(memory) + (spec.format ? plane_offset(spec, p) : 0);
+  return planes;
 }
 
 std::string to_string(const Spec& spec) {
@@ -31,13 +54,7 @@ Ref<Storage> Storage::make(const Spec& spec, std::string name) {
          name);
   }
   if (mapped >= (std::size_t{4} << 20)) madvise(data, mapped, MADV_HUGEPAGE);
-  Planes planes;
-  std::size_t offset = 0;
-  for (int p = 0; p < (spec.format ? spec.format->planes : 1); ++p) {
-    planes.data[p] = static_cast<std::byte*>(data) + offset;
-    if (spec.format) offset += spec.format->plane_bytes(*spec.format, p, spec.shape[0], spec.shape[1]);
-  }
-  return external(spec, planes, std::move(name), [data, mapped] { munmap(data, mapped); });
+  return external(spec, planes_in(data, spec), std::move(name), [data, mapped] { munmap(data, mapped); });
 }
 
 Ref<Storage> Storage::external(const Spec& spec, const Planes& planes, std::string name,

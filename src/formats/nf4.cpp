@@ -188,7 +188,7 @@ void nf4_scales(const Planes& planes, std::int64_t first, std::int64_t count, fl
   }
 }
 
-constinit const Format kNf4 = record("nf4", 4, decode_nested, encode_nested);
-constinit const Format kNf4Plain = record("nf4_plain", 2, decode_plain, encode_plain);
+constinit const Format kNf4 = record(Nf4::name, 4, decode_nested, encode_nested);
+constinit const Format kNf4Plain = record(Nf4::plain_name, 2, decode_plain, encode_plain);
 
 }  // namespace supersonic::formats

@@ -20,6 +20,7 @@
 namespace supersonic::formats {
 
 struct Nf4 {
+  static constexpr std::string_view name = "nf4", plain_name = "nf4_plain";
   static constexpr int weights = 64;            // per scale
   static constexpr int scales_per_block = 256;  // per nested scale
   static constexpr float table[16] = {-1.0f,

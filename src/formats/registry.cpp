@@ -1,16 +1,9 @@
-// The list of formats. A new codec is one header and one line here.
+// The formats' records: the block codecs of list.h, and NF4.
+#include <array>
+
 #include "core/error.h"
+#include "formats/list.h"
 #include "formats/nf4.h"
-#include "formats/q2_k.h"
-#include "formats/q3_k.h"
-#include "formats/q4_0.h"
-#include "formats/q4_1.h"
-#include "formats/q4_k.h"
-#include "formats/q5_0.h"
-#include "formats/q5_1.h"
-#include "formats/q5_k.h"
-#include "formats/q6_k.h"
-#include "formats/q8_0.h"
 #include "formats/record.h"
 
 namespace supersonic {
@@ -19,12 +12,12 @@ namespace {
 template <class Codec>
 constexpr Format kBlocks = formats::block_format<Codec>();
 
-constexpr const Format* kFormats[] = {
-    &kBlocks<formats::Q4_0>, &kBlocks<formats::Q4_1>, &kBlocks<formats::Q5_0>,
-    &kBlocks<formats::Q5_1>, &kBlocks<formats::Q8_0>, &kBlocks<formats::Q2_K>,
-    &kBlocks<formats::Q3_K>, &kBlocks<formats::Q4_K>, &kBlocks<formats::Q5_K>,
-    &kBlocks<formats::Q6_K>, &formats::kNf4,          &formats::kNf4Plain,
-};
+template <class... Codecs>
+constexpr auto records_of(formats::CodecList<Codecs...>) {
+  return std::array<const Format*, sizeof...(Codecs) + 2>{&kBlocks<Codecs>..., &formats::kNf4,
+                                                          &formats::kNf4Plain};
+}
+constexpr auto kFormats = records_of(formats::BlockCodecs{});
 
 }  // namespace
 

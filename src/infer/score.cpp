@@ -25,7 +25,8 @@ Scorer::Scorer(const models::Model& model, Executor& executor, Compute compute, 
   *scale_->as<float>() = 1;
   nn::Recorder recorder;
   recorder.activation = compute == Compute::bf16 ? DType::bf16 : DType::f32;
-  recorder.lora = lora;
+  const nn::LoraSet here = lora ? lora->resident(executor.backend()) : nn::LoraSet();
+  recorder.lora = lora ? &here : nullptr;
   Policy policy;
   policy.compute = compute;
   program_ = Program::capture(

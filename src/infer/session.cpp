@@ -56,17 +56,18 @@ std::int64_t capacity_of(const models::Model& model, const SessionOptions& optio
 SessionMemory plan_session(const models::Model& model, Backend& backend, const SessionOptions& options) {
   const std::int64_t rows = capacity_of(model, options) + options.chunk;
   const Spec spec{{rows, model.config.num_key_value_heads, model.config.head_dim}, options.kv_dtype, nullptr};
-  models::KvCache cache;  // addresses are not needed
+  models::KvCache cache;  // addresses are not needed, but where they would be is
   SessionMemory memory;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     cache.k.push_back(Storage::external(spec, {}, "k cache"));
     cache.v.push_back(Storage::external(spec, {}, "v cache"));
+    cache.k[i]->place = cache.v[i]->place = backend.compute_place();
     memory.cache += cache.k[i]->bytes + cache.v[i]->bytes;
   }
   for (const std::int64_t tokens : {std::int64_t{1}, options.chunk}) {
     const StepFeeds feeds = make_feeds(tokens);
     const auto plan = plan_only([&] { return record_step(model, options, feeds, cache, rows, true); }, backend, policy_of(options));
-    memory.arena = std::max(memory.arena, plan->peak());
+    memory.arena = std::max(memory.arena, plan->peak(backend.compute_place()));
   }
   return memory;
 }
@@ -79,8 +80,12 @@ Compute auto_compute(const models::Model& model) {
 
 Session::Session(const models::Model& model, Executor& executor, const SessionOptions& options)
     : model_(model), executor_(executor), options_(options) {
+  if (options.lora) {
+    lora_ = std::make_unique<nn::LoraSet>(options.lora->resident(executor.backend()));
+    options_.lora = lora_.get();
+  }
   const std::int64_t capacity = capacity_of(model, options);
-  cache_ = models::make_kv_cache(model, capacity + options_.chunk, options_.kv_dtype);
+  cache_ = models::make_kv_cache(model, capacity + options_.chunk, options_.kv_dtype, executor.backend());
   cache_.capacity = capacity;
 }
 

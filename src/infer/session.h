@@ -57,6 +57,7 @@ class Session {
   const models::Model& model_;
   Executor& executor_;
   SessionOptions options_;
+  std::unique_ptr<nn::LoraSet> lora_;  // the options' set where kernels read it
   models::KvCache cache_;
   std::map<std::tuple<std::int64_t, std::int64_t, bool>, std::unique_ptr<Step>> steps_;
   std::int64_t position_ = 0;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/backend.h"
 #include "core/tape.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
@@ -62,13 +63,13 @@ Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArg
 
 }  // namespace
 
-KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype) {
+KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype, Backend& backend) {
   const Spec spec{{capacity, model.config.num_key_value_heads, model.config.head_dim}, dtype, nullptr};
   KvCache cache;
   cache.capacity = capacity;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
-    cache.k.push_back(Storage::make(spec, "k cache"));
-    cache.v.push_back(Storage::make(spec, "v cache"));
+    cache.k.push_back(backend.storage(spec, "k cache"));
+    cache.v.push_back(backend.storage(spec, "v cache"));
   }
   return cache;
 }

@@ -17,7 +17,7 @@ struct KvCache {
   std::vector<StorageRef> k, v;
   std::int64_t capacity = 0;
 };
-KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype);
+KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype, Backend& backend);
 
 // The last layer's normalised output (T, d_model). With a cache, the new keys and values are written at rows at[0]…, and
 // attention reads the first `context` rows.

@@ -8,6 +8,10 @@
 #include "io/model_config.h"
 #include "nn/linear.h"
 
+namespace supersonic {
+struct Backend;
+}
+
 namespace supersonic::models {
 
 struct Layer {
@@ -39,6 +43,10 @@ struct LoadOptions {
 
 // path: a GGUF file or a Hugging Face folder. Throws Error(bad_file) for what is malformed or unknown, naming the tensor.
 Model load_model(const std::string& path, const LoadOptions& options = {});
+
+// Uploads the weights once to where the backend's kernels work, so that plans read them in place; nothing to do on the CPU. What lies
+// there cannot be exported: keep the loaded model for that, or load it again.
+void make_resident(Model& model, Backend& backend);
 
 // Throws Error(usage) where the model's rotation is not computed for positions 0 … tokens - 1: "dynamic" RoPE scaling turns
 // every token in another way once a text is longer than max_position_embeddings.

@@ -1,5 +1,6 @@
 #include "nn/linear.h"
 
+#include "core/device.h"
 #include "ops/gemm.h"
 #include "ops/map/arithmetic.h"
 #include "ops/view.h"
@@ -24,6 +25,13 @@ int LoraSet::add(const std::string& name, std::int64_t rank, std::int64_t in, st
 void LoraSet::allocate(bool train) {
   values = Storage::make({Shape{size}, DType::f32, nullptr}, "lora");
   if (train) gradients = Storage::make({Shape{size}, DType::f32, nullptr}, "lora gradients");
+}
+
+LoraSet LoraSet::resident(Backend& backend) const {
+  LoraSet set = *this;
+  if (values) set.values = supersonic::resident(values, backend);
+  if (gradients) set.gradients = supersonic::resident(gradients, backend);
+  return set;
 }
 
 Tensor Recorder::matrix(std::int64_t offset, std::int64_t rows, std::int64_t cols) {

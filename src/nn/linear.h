@@ -6,6 +6,10 @@
 
 #include "core/op.h"
 
+namespace supersonic {
+struct Backend;
+}
+
 namespace supersonic::nn {
 
 // One adapted layer's matrices inside the flat storages: A (rank, in) at `a`, B (out, rank) at `b`, in elements.
@@ -30,6 +34,8 @@ struct LoraSet {
   // Adds a slot; storages are made by allocate() once all are known.
   int add(const std::string& name, std::int64_t rank, std::int64_t in, std::int64_t out, float scale);
   void allocate(bool train);
+  // The same set with its storages where the backend's kernels read and write them; on the CPU the set itself.
+  LoraSet resident(Backend& backend) const;
 };
 
 // What recording a forward pass needs and collects.

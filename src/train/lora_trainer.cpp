@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/autograd.h"
+#include "core/device.h"
 #include "core/rng.h"
 #include "ops/accumulate.h"
 #include "ops/adamw.h"
@@ -53,7 +54,8 @@ nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool tra
 
 LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor& executor, std::int64_t tokens,
                          Compute compute, const OptimizerOptions& optimizer, Policy policy)
-    : model_(model), lora_(lora), executor_(executor), tokens_(tokens), optimizer_(optimizer), compute_(compute) {
+    : model_(model), lora_(lora), here_(lora.resident(executor.backend())), executor_(executor), tokens_(tokens), optimizer_(optimizer),
+      compute_(compute) {
   ids_ = make(DType::i32, tokens, "ids");
   positions_ = make(DType::i32, tokens, "positions");
   lo_ = make(DType::i32, tokens, "lo");
@@ -62,22 +64,24 @@ LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor
   labels_ = make(DType::i32, tokens, "labels");
   scale_ = make(DType::f32, 1, "scale");
   hyper_ = make(DType::f32, 4, "hyper");
-  const std::int64_t n = lora.size;
+  const std::int64_t n = lora.size, blocks = (n + kBlock - 1) / kBlock;
+  state_ = {{"lora", lora.values, here_.values}};
+  auto add = [&](DType t, std::int64_t count, const char* name) { state_.push_back({name, make(t, count, name), {}}); };
   if (optimizer.eight_bit) {
-    moments_ = {{"m", make(DType::u8, n, "m")}, {"v", make(DType::u8, n, "v")},
-                {"m_max", make(DType::f32, (n + kBlock - 1) / kBlock, "m_max")},
-                {"v_max", make(DType::f32, (n + kBlock - 1) / kBlock, "v_max")}};
-    std::memset(moments_[0].second->as<void>(), 127, n);  // the signed map's code of 0
+    add(DType::u8, n, "m"), add(DType::u8, n, "v"), add(DType::f32, blocks, "m_max"), add(DType::f32, blocks, "v_max");
+    std::memset(state_[1].host->as<void>(), 127, n);  // the signed map's code of 0
   } else {
-    moments_ = {{"m", make(DType::f32, n, "m")}, {"v", make(DType::f32, n, "v")}};
+    add(DType::f32, n, "m"), add(DType::f32, n, "v");
   }
+  for (Mirror& m : state_)
+    if (!m.here) m.here = resident(m.host, executor.backend());
 
   policy.compute = compute;
   train_ = Program::capture(
       [&]() -> Tensors {
         nn::Recorder r;
         r.activation = compute == Compute::bf16 ? DType::bf16 : DType::f32;
-        r.lora = &lora_;
+        r.lora = &here_;
         r.train = true;
         const models::Inputs in{from_storage(ids_), from_storage(positions_), from_storage(lo_), from_storage(hi_),
                                 from_storage(window_lo_)};
@@ -85,24 +89,24 @@ LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor
         const Tensor loss = linear_xent(h, from_storage(model_.head), from_storage(labels_), from_storage(scale_));
         backward(loss, r.trainable, [&](int i, const Tensor& g) {
           const std::int64_t at = r.offsets[i];
-          supersonic::accumulate(reshape(slice(from_storage(lora_.gradients), 0, at, at + g.numel()), g.shape()), g);
+          supersonic::accumulate(reshape(slice(from_storage(here_.gradients), 0, at, at + g.numel()), g.shape()), g);
         });
         return {loss};
       },
       executor, policy);
   update_ = Program::capture(
       [&]() -> Tensors {
-        const Tensor g = from_storage(lora_.gradients), squares = sum_squares(g);
-        const Tensor p = from_storage(lora_.values), hyper = from_storage(hyper_);
+        const Tensor g = from_storage(here_.gradients), squares = sum_squares(g);
+        const Tensor p = from_storage(here_.values), hyper = from_storage(hyper_);
         const auto& o = optimizer_;
         if (o.eight_bit) {
           record(AdamW8bit{o.beta1, o.beta2, o.eps, o.weight_decay},
-                 {p, from_storage(moments_[0].second), from_storage(moments_[1].second), from_storage(moments_[2].second),
-                  from_storage(moments_[3].second), g, hyper, squares},
+                 {p, from_storage(moment(0)), from_storage(moment(1)), from_storage(moment(2)),
+                  from_storage(moment(3)), g, hyper, squares},
                  Where::current());
         } else {
           record(AdamW{o.beta1, o.beta2, o.eps, o.weight_decay},
-                 {p, from_storage(moments_[0].second), from_storage(moments_[1].second), g, hyper, squares}, Where::current());
+                 {p, from_storage(moment(0)), from_storage(moment(1)), g, hyper, squares}, Where::current());
         }
         assign(g, fill(g.shape(), g.dtype(), 0.0));
         return {squares};
@@ -148,7 +152,7 @@ double LoraTrainer::evaluate(const text::Batch& batch) {
         [&]() -> Tensors {
           nn::Recorder r;
           r.activation = compute_ == Compute::bf16 ? DType::bf16 : DType::f32;
-          r.lora = &lora_;
+          r.lora = &here_;
           const models::Inputs in{from_storage(ids_), from_storage(positions_), from_storage(lo_), from_storage(hi_),
                                   from_storage(window_lo_)};
           return {linear_xent(models::hidden(r, model_, in), from_storage(model_.head), from_storage(labels_), from_storage(scale_))};
@@ -165,17 +169,36 @@ TrainMemory LoraTrainer::memory() const {
   m.weights = model_.weight_bytes();
   m.adapter = lora_.values->bytes;
   m.gradients = lora_.gradients->bytes;
-  for (const auto& [name, s] : moments_) m.moments += s->bytes;
+  for (const Mirror& s : state_) m.moments += s.here->bytes;
+  m.moments -= m.adapter;
   for (const auto& s : {ids_, positions_, lo_, hi_, window_lo_, labels_}) m.feeds += s->bytes;
-  m.arena = std::max(train_.plan().peak(), update_.plan().peak());
+  const Place place = executor_.backend().compute_place();
+  m.arena = std::max(train_.plan().peak(place), update_.plan().peak(place));
   m.level = train_.plan().level();
   return m;
 }
 
+void LoraTrainer::bring_home(const Mirror& m) const {
+  if (m.host != m.here) copy_contents(*m.host, *m.here, executor_.backend());
+}
+
+const nn::LoraSet& LoraTrainer::lora() const {
+  bring_home(state_[0]);
+  return lora_;
+}
+
 std::vector<std::pair<std::string, StorageRef>> LoraTrainer::state() const {
-  auto all = moments_;
-  all.insert(all.begin(), {"lora", lora_.values});
+  std::vector<std::pair<std::string, StorageRef>> all;
+  for (const Mirror& m : state_) {
+    bring_home(m);
+    all.emplace_back(m.name, m.host);
+  }
   return all;
+}
+
+void LoraTrainer::state_written() {
+  for (const Mirror& m : state_)
+    if (m.host != m.here) copy_contents(*m.here, *m.host, executor_.backend());
 }
 
 }  // namespace supersonic::train

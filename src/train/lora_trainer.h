@@ -56,20 +56,30 @@ class LoraTrainer {
 
   TrainMemory memory() const;
   const Plan& plan() const { return train_.plan(); }
-  const nn::LoraSet& lora() const { return lora_; }
-  // What a checkpoint holds, by name: parameters and moments. load_state wants the same names and sizes.
+  // The caller's set, whose values are brought to host memory first where kernels work elsewhere.
+  const nn::LoraSet& lora() const;
+  // What a checkpoint holds, by name, in host memory: parameters and moments. Who writes into it calls state_written().
   std::vector<std::pair<std::string, StorageRef>> state() const;
+  void state_written();
 
  private:
+  // A storage that kernels write, and its contents in host memory; on the CPU one and the same.
+  struct Mirror {
+    std::string name;
+    StorageRef host, here;
+  };
   void fill_feeds(const text::Batch& batch, float scale);
+  void bring_home(const Mirror& m) const;
+  StorageRef moment(int i) const { return state_[1 + i].here; }
 
   const models::Model& model_;
   nn::LoraSet& lora_;
+  nn::LoraSet here_;  // lora_ where kernels read and write it
   Executor& executor_;
   std::int64_t tokens_;
   OptimizerOptions optimizer_;
   StorageRef ids_, positions_, lo_, hi_, window_lo_, labels_, scale_, hyper_;
-  std::vector<std::pair<std::string, StorageRef>> moments_;
+  std::vector<Mirror> state_;  // the parameters, then the moments
   Program train_, update_;
   std::optional<Program> evaluate_;
   Compute compute_;

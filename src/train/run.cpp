@@ -77,6 +77,7 @@ struct Runner {
       CHECK_FILE(file.bytes().size() == s->bytes, "{}: has {} bytes, this run needs {}", file.path(), file.bytes().size(), s->bytes);
       std::memcpy(s->as<void>(), file.bytes().data(), s->bytes);
     }
+    trainer.state_written();
     saved_step = state.step;
     if (!complete()) observer.note(fmt::format("continuing after step {} of {} ({})", state.step, o.schedule.steps, c.path));
   }
@@ -197,8 +198,9 @@ struct Runner {
     }
     if (unsaved && state.step > 0) save(log);
     result.stopped_early = !result.interrupted && state.step < o.schedule.steps;
+    const nn::LoraSet& adapter = trainer.lora();  // in host memory from here on, where it is exported from
     if (!result.interrupted && best && state.best_step > 0 && state.best_step != state.step) {
-      std::memcpy(trainer.lora().values->as<void>(), best->as<void>(), best->bytes);
+      std::memcpy(adapter.values->as<void>(), best->as<void>(), best->bytes);
       observer.note(fmt::format("keeping the adapter of step {}, the best evaluation", state.best_step));
       state.eval_after = state.best_eval;
     }

@@ -48,7 +48,7 @@ TEST(Plan, WhatNobodyReadsIsNotRun) {
 TEST(Plan, AReadBeforeAWriteSeesTheOldValueAndOneAfterItTheNew) {
   const StorageRef x = numbers({16});
   const std::vector<float> old(x->values<float>().begin(), x->values<float>().end());
-  Executor executor(cpu_backend());
+  Executor executor(test_backend());
   for (bool fuse : {true, false}) {
     std::copy(old.begin(), old.end(), x->values<float>().begin());
     Policy policy;

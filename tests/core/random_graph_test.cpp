@@ -174,5 +174,18 @@ TEST(RandomGraphs, TwoPlacesGiveTheSameBits) {
   }
 }
 
+TEST(RandomGraphs, TheDeviceUnderTestGivesTheResultsOfFp64) {
+  if (!apart(test_backend())) GTEST_SKIP() << "set SUPERSONIC_TEST_DEVICE=cuda where a GPU is";
+  for (unsigned seed = 1; seed <= 25; ++seed) {
+    const RandomGraph graph(seed);
+    Executor cpu(cpu_backend()), executor(test_backend());
+    const auto want = RandomGraph(seed, DType::f64).run(cpu, {});
+    Policy all_regions, least;
+    all_regions.checkpoint_regions = 100;
+    least.budget = least_budget([&] { return graph.build(); }, test_backend());
+    for (const Policy& p : {Policy{}, all_regions, least}) expect_equal(graph.run(executor, p), want, kTolerance, fmt::format("seed {}", seed));
+  }
+}
+
 }  // namespace
 }  // namespace supersonic::testing

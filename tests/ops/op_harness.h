@@ -6,6 +6,7 @@
 
 #include "core/autograd.h"
 #include "core/executor.h"
+#include "support/device.h"
 #include "ops/map/arithmetic.h"
 #include "ops/reduce.h"
 
@@ -114,12 +115,12 @@ inline StorageRef widened(const StorageRef& s) {
 }
 
 // Runs fn on memory full of NaN, after proving the plan.
-inline std::vector<std::vector<double>> run(const std::function<Tensors()>& fn, const Policy& policy = {}) {
-  Executor executor(cpu_backend());
+inline std::vector<std::vector<double>> run(const std::function<Tensors()>& fn, const Policy& policy = {}, Backend& backend = test_backend()) {
+  Executor executor(backend);
   Program program = Program::capture(fn, executor, policy);
   program.plan().verify();
-  const std::size_t bytes = program.plan().peak();
-  if (bytes) std::memset(executor.base({}, bytes), 0xff, bytes);
+  for (const Place place : {Place{}, backend.compute_place()})
+    if (const std::size_t bytes = program.plan().peak(place)) poison(backend, executor.base(place, bytes), place, bytes);
   std::vector<std::vector<double>> results;
   const Tensors shapes = fn();  // for the count of results alone
   for (std::size_t i = 0; i < shapes.size(); ++i) std::memset(program.result(static_cast<int>(i)).as<void>(), 0xff, program.result(static_cast<int>(i)).bytes);

@@ -128,6 +128,10 @@ def test_doctor_json():
     assert 0 < report["memory"]["available_bytes"] <= report["memory"]["total_bytes"]
     free = os.statvfs(".").f_bavail * os.statvfs(".").f_frsize
     assert abs(report["disk"]["here_free_bytes"] - free) < 1 << 30
+    assert bool(report["gpus"]) != bool(report["gpu_problem"]), "GPUs, or why there are none"
+    for gpu in report["gpus"]:
+        assert gpu["name"] and float(gpu["compute_capability"]) >= 5
+        assert 0 < gpu["free_bytes"] <= gpu["total_bytes"]
 
 
 def test_precedence_shows_in_the_resolved_config(tmp_path, model):

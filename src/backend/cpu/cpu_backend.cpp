@@ -51,7 +51,11 @@ class CpuBackend : public Backend {
   Lane& lane(LaneKind) override { return lane_; }
   int events() const override { return 0; }
   void reserve_events(int) override {}
-  void copy(void* to, Place, const void* from, Place, std::size_t bytes, Lane&) override { std::memcpy(to, from, bytes); }
+  void copy(void* to, Place to_place, const void* from, Place from_place, std::size_t bytes, Lane&) override {
+    CHECK(to_place.kind != Place::device && from_place.kind != Place::device,
+          "the CPU cannot reach a GPU's memory: use an executor of that GPU's backend");
+    std::memcpy(to, from, bytes);
+  }
   void signal(Lane&, int) override {}
   void wait(Lane&, int) override {}
   void sync() override {}
@@ -78,7 +82,7 @@ int default_threads() {
 }
 
 void set_threads(int threads) {
-  CHECK(!backend_made, "the number of threads is fixed once the backend is in use");
+  CHECK(!backend_made || threads == default_threads(), "the number of threads is fixed once the backend is in use");
   requested_threads = threads;
 }
 

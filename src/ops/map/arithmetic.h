@@ -38,7 +38,7 @@ inline std::vector<Case> map_cases(int arity, bool only_positive = false) {
 struct Add {
   static constexpr int arity = 2;
   template <class V>
-  static V map(const Add&, V a, V b) { return a + b; }
+  static constexpr V map(const Add&, V a, V b) { return a + b; }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Add&, const BackwardArgs& b) { return {b.dy[0], cast(b.dy[0], b.in[1].dtype())}; }
   static bool fold(const FoldArgs& f, FoldNode& out);  // matmul + matmul: ops/gemm.h
@@ -49,7 +49,7 @@ OP(Add);
 struct Sub {
   static constexpr int arity = 2;
   template <class V>
-  static V map(const Sub&, V a, V b) { return a - b; }
+  static constexpr V map(const Sub&, V a, V b) { return a - b; }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Sub&, const BackwardArgs& b) { return {b.dy[0], cast(scale(b.dy[0], -1), b.in[1].dtype())}; }
   static std::vector<Case> cases() { return map_cases(2); }
@@ -59,7 +59,7 @@ OP(Sub);
 struct Mul {
   static constexpr int arity = 2;
   template <class V>
-  static V map(const Mul&, V a, V b) { return a * b; }
+  static constexpr V map(const Mul&, V a, V b) { return a * b; }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Mul&, const BackwardArgs& b) {
     return {b.need[0] ? mul(b.dy[0], b.in[1]) : Tensor(),
@@ -72,7 +72,7 @@ OP(Mul);
 struct Div {
   static constexpr int arity = 2;
   template <class V>
-  static V map(const Div&, V a, V b) { return a / b; }
+  static constexpr V map(const Div&, V a, V b) { return a / b; }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Div&, const BackwardArgs& b) {
     const Tensor da = div(b.dy[0], b.in[1]);
@@ -85,7 +85,7 @@ OP(Div);
 struct Maximum {
   static constexpr int arity = 2;
   template <class V>
-  static V map(const Maximum&, V a, V b) { return vmax(a, b); }
+  static constexpr V map(const Maximum&, V a, V b) { return vmax(a, b); }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Maximum&, const BackwardArgs& b) {
     const Tensor take_b = less(b.in[0], b.in[1]);
@@ -98,7 +98,7 @@ OP(Maximum);
 struct Less {
   static constexpr int arity = 2;
   template <class V>
-  static V map(const Less&, V a, V b) { return less(a, b); }
+  static constexpr V map(const Less&, V a, V b) { return less(a, b); }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Less&, const BackwardArgs&) { return {}; }
 };
@@ -107,7 +107,7 @@ OP(Less);
 struct Equal {
   static constexpr int arity = 2;
   template <class V>
-  static V map(const Equal&, V a, V b) { return equal(a, b); }
+  static constexpr V map(const Equal&, V a, V b) { return equal(a, b); }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Equal&, const BackwardArgs&) { return {}; }
 };
@@ -116,7 +116,7 @@ OP(Equal);
 struct Select {
   static constexpr int arity = 3;
   template <class V>
-  static V map(const Select&, V c, V yes, V no) { return select(c, yes, no); }
+  static constexpr V map(const Select&, V c, V yes, V no) { return select(c, yes, no); }
   static void infer(Infer& i) { infer_map(i, 3, 1); }
   static Grads backward(const Select&, const BackwardArgs& b) {
     const Tensor zero = scale(b.dy[0], 0);
@@ -130,7 +130,7 @@ struct Scale {
   double factor;
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Scale& s, V x) { return x * V(s.factor); }
+  static constexpr V map(const Scale& s, V x) { return x * V(s.factor); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Scale& s, const BackwardArgs& b) { return {scale(b.dy[0], s.factor)}; }
   static std::vector<Case> cases() {
@@ -145,7 +145,7 @@ struct Shift {
   double offset;
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Shift& s, V x) { return x + V(s.offset); }
+  static constexpr V map(const Shift& s, V x) { return x + V(s.offset); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Shift&, const BackwardArgs& b) { return {b.dy[0]}; }
 };
@@ -155,7 +155,7 @@ struct Cast {
   std::int64_t dtype;
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Cast&, V x) { return x; }
+  static constexpr V map(const Cast&, V x) { return x; }
   static void infer(Infer& i) {
     i.inputs(1);
     i.output(i.shape(0), static_cast<DType>(i.attrs.as<Cast>().dtype));

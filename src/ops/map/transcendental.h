@@ -16,7 +16,7 @@ Tensor silu(const Tensor& x, Where where = Where::current());
 struct Exp {
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Exp&, V x) { return exp(x); }
+  static constexpr V map(const Exp&, V x) { return exp(x); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Exp&, const BackwardArgs& b) { return {mul(b.dy[0], b.out[0])}; }
   static std::vector<Case> cases() { return map_cases(1); }
@@ -26,7 +26,7 @@ OP(Exp);
 struct Log {
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Log&, V x) { return log(x); }
+  static constexpr V map(const Log&, V x) { return log(x); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Log&, const BackwardArgs& b) { return {div(b.dy[0], b.in[0])}; }
   static std::vector<Case> cases() { return map_cases(1, true); }
@@ -36,7 +36,7 @@ OP(Log);
 struct Sqrt {
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Sqrt&, V x) { return sqrt(x); }
+  static constexpr V map(const Sqrt&, V x) { return sqrt(x); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Sqrt&, const BackwardArgs& b) { return {scale(div(b.dy[0], b.out[0]), 0.5)}; }
   static std::vector<Case> cases() { return map_cases(1, true); }
@@ -46,7 +46,7 @@ OP(Sqrt);
 struct Rsqrt {
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Rsqrt&, V x) { return rsqrt(x); }
+  static constexpr V map(const Rsqrt&, V x) { return rsqrt(x); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Rsqrt&, const BackwardArgs& b) {
     return {scale(mul(b.dy[0], mul(b.out[0], mul(b.out[0], b.out[0]))), -0.5)};
@@ -58,7 +58,7 @@ OP(Rsqrt);
 struct Sin {
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Sin&, V x) { return sin(x); }
+  static constexpr V map(const Sin&, V x) { return sin(x); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Sin&, const BackwardArgs& b) { return {mul(b.dy[0], cos(b.in[0]))}; }
   static std::vector<Case> cases() { return map_cases(1); }
@@ -68,7 +68,7 @@ OP(Sin);
 struct Cos {
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Cos&, V x) { return cos(x); }
+  static constexpr V map(const Cos&, V x) { return cos(x); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Cos&, const BackwardArgs& b) { return {scale(mul(b.dy[0], sin(b.in[0])), -1)}; }
   static std::vector<Case> cases() { return map_cases(1); }
@@ -78,7 +78,7 @@ OP(Cos);
 struct Sigmoid {
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Sigmoid&, V x) { return sigmoid(x); }
+  static constexpr V map(const Sigmoid&, V x) { return sigmoid(x); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Sigmoid&, const BackwardArgs& b) {
     return {mul(b.dy[0], mul(b.out[0], shift(scale(b.out[0], -1), 1)))};
@@ -91,7 +91,7 @@ OP(Sigmoid);
 struct Silu {  // x * sigmoid(x)
   static constexpr int arity = 1;
   template <class V>
-  static V map(const Silu&, V x) { return x * sigmoid(x); }
+  static constexpr V map(const Silu&, V x) { return x * sigmoid(x); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Silu&, const BackwardArgs& b);
   static std::vector<Case> cases() { return map_cases(1); }
@@ -102,7 +102,7 @@ OP(Silu);
 struct SiluGrad {  // (x, dy) -> dy * s * (1 + x * (1 - s)), s = sigmoid(x)
   static constexpr int arity = 2;
   template <class V>
-  static V map(const SiluGrad&, V x, V dy) {
+  static constexpr V map(const SiluGrad&, V x, V dy) {
     const V s = sigmoid(x);
     return dy * s * (V(1.0) + x * (V(1.0) - s));
   }
@@ -114,7 +114,7 @@ OP(SiluGrad);
 struct Swiglu {
   static constexpr int arity = 2;
   template <class V>
-  static V map(const Swiglu&, V gate, V up) { return gate * sigmoid(gate) * up; }
+  static constexpr V map(const Swiglu&, V gate, V up) { return gate * sigmoid(gate) * up; }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Swiglu&, const BackwardArgs& b);
   static std::vector<Case> cases() { return map_cases(2); }

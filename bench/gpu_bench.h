@@ -1,0 +1,145 @@
+// What the benchmarks of GPU kernels share: inputs of any spec on the device, the kernel that takes
+// an operation, its time, and the rate at which it moves bytes (against a copy within the device's
+// memory) or multiplies.
+#pragma once
+#include <chrono>
+#include <functional>
+
+#include "core/device.h"
+#include "core/graph.h"
+#include "core/tape.h"
+
+namespace supersonic {
+
+struct Bench {
+  Backend& gpu;
+  double copy_rate = 0;  // bytes a second
+  // Floats of either sign and several magnitudes. Products need them: on numbers that are all alike
+  // the tensor cores draw less power and run a fifth faster than on real ones.
+  bool signs = false;
+
+  // Seconds of one launch: the shortest of five runs of many.
+  double seconds(const std::function<void()>& launch) const {
+    constexpr int kLaunches = 20;
+    launch();
+    gpu.sync();
+    double best = 1e30;
+    for (int run = 0; run < 5; ++run) {
+      const auto start = std::chrono::steady_clock::now();
+      for (int i = 0; i < kLaunches; ++i) launch();
+      gpu.sync();
+      best = std::min(
+          best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() /
+                    kLaunches);
+    }
+    return best;
+  }
+
+  void print_flops(const char* name, const std::string& shape, double flops, double s) const {
+    fmt::print("{:<28}{:<34}{:>9.1f} us {:>8.1f} TF/s\n", name, shape, s * 1e6, flops / s / 1e12);
+  }
+  void print(const char* name, const std::string& shape, double bytes, double s) const {
+    fmt::print("{:<28}{:<34}{:>9.1f} us {:>8.0f} GB/s {:>6.2f} of a copy\n", name, shape, s * 1e6,
+               bytes / s / 1e9, bytes / s / copy_rate);
+  }
+
+  // Whole numbers of input i, where a kernel wants particular ones.
+  using Ints = std::function<std::int64_t(std::size_t input, std::int64_t i)>;
+
+  StorageRef random(const Spec& spec, const Ints& ints = {}, std::size_t input = 0) const {
+    StorageRef host = Storage::make(spec);
+    if (spec.dtype == DType::i32 && ints) {
+      for (std::int64_t i = 0; i < spec.numel(); ++i)
+        host->as<std::int32_t>()[i] = static_cast<std::int32_t>(ints(input, i));
+      return resident(host, gpu);
+    }
+    auto* words = host->as<std::uint16_t>();
+    // Floats and 16-bit floats near 1; codes of any value, with scales of that size.
+    for (std::size_t i = 0; i < host->bytes / 2; ++i) {
+      const auto r = static_cast<std::uint16_t>((i * 2654435761u) >> 13);
+      words[i] = static_cast<std::uint16_t>(spec.dtype == DType::i32 ? i & 1 ? 0 : r & 0xfff
+                                            : spec.format            ? r
+                                            : signs ? (r & 0x8000) | (0x3e00 + (r & 0x1ff))
+                                                    : 0x3f00 + (r & 0x7f));
+    }
+    return resident(host, gpu);
+  }
+
+  // Times the kernel that takes the operation with these operands; output specs are inferred by
+  // recording it.
+  void kernel(const char* name, const Op& op, const Attrs& attrs, const std::vector<Spec>& in,
+              Compute compute = Compute::fp32, double flops = 0, const Ints& ints = {}) const {
+    Tensors inputs;
+    std::vector<StorageRef> storages, results;
+    for (const Spec& s : in) {
+      storages.push_back(random(s, ints, storages.size()));
+      inputs.push_back(from_storage(storages.back()));
+    }
+    const Tensors out = op.traits.effect ? Tensors{} : record(op, attrs, inputs, Where::current());
+    Problem p;
+    p.op = &op;
+    p.attrs = attrs;
+    p.compute = compute;
+    Pointers ptr;
+    double bytes = 0;
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      p.in.push_back({in[i], contiguous_strides(in[i].shape), true, nullptr});
+      ptr.in[i] = storages[i]->as<void>();
+      ptr.planes[i] = &storages[i]->planes;
+      bytes += static_cast<double>(storages[i]->bytes) *
+               (op.traits.writes >> i & 1 && op.traits.effect ? 2 : 1);
+    }
+    for (std::size_t o = 0; o < out.size(); ++o) {
+      results.push_back(gpu.storage(out[o].spec(), "result"));
+      p.out.push_back({out[o].spec(), contiguous_strides(out[o].shape()), true, nullptr});
+      ptr.out[o] = results.back()->as<void>();
+      bytes += static_cast<double>(results.back()->bytes);
+    }
+    ChainProgram chain;
+    const Kernel* k = nullptr;
+    if (op.map) {
+      chain.loads = static_cast<int>(in.size());
+      chain.instrs.resize(1);
+      chain.instrs[0].op = &op;
+      chain.instrs[0].attrs = attrs;
+      for (std::size_t i = 0; i < in.size(); ++i)
+        chain.instrs[0].src[i] = static_cast<std::int16_t>(i);
+      chain.stores = {static_cast<std::int16_t>(in.size())};
+      p.chain = &chain;
+      k = gpu.chain_kernel(chain);
+    } else {
+      std::string why;
+      k = find_kernel(gpu, p, &why);
+      CHECK(k, "{}: no kernel{}", op.name, why);
+    }
+    StorageRef workspace;
+    if (const std::size_t n = k->workspace ? k->workspace(p) : 0) {
+      workspace =
+          gpu.storage({Shape{static_cast<std::int64_t>(n)}, DType::u8, nullptr}, "workspace");
+      ptr.workspace = workspace->as<void>();
+    }
+    Lane& lane = gpu.lane(LaneKind::compute);
+    const double s = seconds([&] { k->launch(p, ptr, lane); });
+    const std::string shape = in.size() > 1 && in[1].shape.rank == 2
+                                  ? to_string(in[0]) + " " + to_string(in[1])
+                                  : to_string(in[0]);
+    flops > 0 ? print_flops(name, shape, flops, s) : print(name, shape, bytes, s);
+    Tape::current().nodes().clear();
+  }
+};
+
+// Measures the copy that rates are compared with.
+inline void measure_copy(Bench& b) {
+  const std::int64_t big = std::int64_t{1} << 28;
+  const StorageRef from = b.random({Shape{big}, DType::f32, nullptr}),
+                   to = b.gpu.storage(from->spec, "to");
+  const Place place = b.gpu.compute_place();
+  const double s = b.seconds([&] {
+    b.gpu.copy(to->as<void>(), place, from->as<void>(), place, from->bytes,
+               b.gpu.lane(LaneKind::compute));
+  });
+  b.copy_rate = 2 * static_cast<double>(from->bytes) / s;
+  b.print("copy", to_string(from->spec), 2 * static_cast<double>(from->bytes), s);
+}
+
+}  // namespace supersonic

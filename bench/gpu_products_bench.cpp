@@ -1,0 +1,96 @@
+// The GPU's matrix-bound kernels: products in bf16 and fp32, one-row products of every fast format,
+// attention forward and backward, the head with its loss. Times are of launches back to back; small
+// ones include what a launch costs.
+//   gpu_products_bench [DEVICE]        DEVICE: cuda (default), cuda:1
+#include "gpu_bench.h"
+#include "ops/attention.h"
+#include "ops/gemm.h"
+#include "ops/linear_xent.h"
+
+namespace supersonic {
+namespace {
+
+Spec dense(Shape shape, DType type = DType::bf16) { return {shape, type, nullptr}; }
+Spec quant(Shape shape, const char* format) { return {shape, DType::quant, find_format(format)}; }
+Attrs gemm_attrs(bool tx = false, bool tw = false) {
+  return Attrs::of(Gemm{static_cast<std::int32_t>(DType::bf16), static_cast<std::uint16_t>(tx),
+                        static_cast<std::uint16_t>(tw), 0});
+}
+
+void products(const Bench& b) {
+  for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{8192, 8192, 8192},
+                                {4096, 14336, 4096},
+                                {4096, 4096, 14336},
+                                {2048, 4096, 4096},
+                                {1024, 1536, 576}}) {
+    const double flops = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
+    b.kernel("x W^T", op<Gemm>(), gemm_attrs(), {dense({m, k}), dense({n, k})}, Compute::bf16,
+             flops);
+    b.kernel("dy W", op<Gemm>(), gemm_attrs(false, true), {dense({m, k}), dense({k, n})},
+             Compute::bf16, flops);
+    b.kernel("dy^T x", op<Gemm>(), gemm_attrs(true, true), {dense({k, m}), dense({k, n})},
+             Compute::bf16, flops);
+    b.kernel("x W^T, nf4", op<Gemm>(), gemm_attrs(), {dense({m, k}), quant({n, k}, "nf4")},
+             Compute::bf16, flops);
+  }
+  b.kernel("x W^T, fp32", op<Gemm>(), gemm_attrs(),
+           {dense({4096, 4096}, DType::f32), dense({4096, 4096}, DType::f32)}, Compute::fp32,
+           2.0 * 4096 * 4096 * 4096);
+}
+
+void one_row(const Bench& b) {
+  for (const char* format : {"q4_0", "q4_1", "q5_0", "q8_0", "q4_k", "q5_k", "q6_k", "nf4"})
+    for (const auto& [n, k] : {std::array<std::int64_t, 2>{32768, 8192}, {14336, 4096}})
+      b.kernel(format, op<Gemm>(), gemm_attrs(), {dense({1, k}), quant({n, k}, format)},
+               Compute::bf16);
+  b.kernel("bf16", op<Gemm>(), gemm_attrs(), {dense({1, 8192}), dense({16384, 8192})},
+           Compute::bf16);
+}
+
+void head(const Bench& b) {
+  const std::int64_t t = 4096, v = 128256, d = 4096;
+  const double flops =
+      4.0 * static_cast<double>(t) * static_cast<double>(v) * static_cast<double>(d);
+  const std::vector<Spec> rest = {dense({t}, DType::i32), dense({1}, DType::f32)};
+  b.kernel("linear_xent", op<LinearXent>(), {}, {dense({t, d}), dense({v, d}), rest[0], rest[1]},
+           Compute::bf16, flops);
+  b.kernel("linear_xent", op<LinearXent>(), {},
+           {dense({t, d}), quant({v, d}, "q6_k"), rest[0], rest[1]}, Compute::bf16, flops);
+}
+
+void attention(const Bench& b) {
+  const Bench::Ints causal = [](std::size_t input, std::int64_t i) { return input == 3 ? 0 : i; };
+  for (const auto& [t, h, g, d] :
+       {std::array<std::int64_t, 4>{2048, 32, 8, 128}, {8192, 32, 8, 128}, {8192, 32, 8, 64}}) {
+    const double flops = 4.0 * static_cast<double>(t * t) * static_cast<double>(h * d) / 2;
+    const Spec q = dense({t, h, d}), kv = dense({t, g, d}), row = dense({t}, DType::i32);
+    b.kernel("attention, causal", op<Attention>(), Attrs::of(Attention{0.1f}),
+             {q, kv, kv, row, row}, Compute::bf16, flops, causal);
+    b.kernel("attention_grad, causal", op<AttentionGrad>(), Attrs::of(AttentionGrad{0.1f}),
+             {q, kv, kv, row, row, q, dense({t, h}, DType::f32), q}, Compute::bf16, 2.5 * flops,
+             causal);
+  }
+}
+
+int run(const char* device) {
+  Bench b{device_backend(device)};
+  measure_copy(b);
+  b.signs = true;
+  products(b);
+  one_row(b);
+  attention(b);
+  head(b);
+  return 0;
+}
+
+}  // namespace
+}  // namespace supersonic
+
+int main(int argc, char** argv) {
+  try {
+    return supersonic::run(argc > 1 ? argv[1] : "cuda");
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "gpu_products_bench: {}\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,57 @@
+# The GPU plug-in libsupersonic_cuda.so: src/backend/cuda, compiled by nvcc, opened at run time where a driver is (core/device.h).
+# Nothing else links to it, and it links to the CUDA run time statically: the driver alone is needed on the machine that runs it.
+set(SUPERSONIC_CUDA AUTO CACHE STRING "Build the CUDA plug-in: AUTO (where nvcc is found), ON or OFF")
+set(SUPERSONIC_CUDA_ARCHITECTURES 75 80 86 89 90a 120 CACHE STRING "Compute capabilities that the plug-in brings code for")
+set(wanted ${SUPERSONIC_CUDA})
+if(wanted STREQUAL "AUTO" AND (CMAKE_CROSSCOMPILING OR SUPERSONIC_SANITIZE OR SUPERSONIC_FUZZ))
+  set(wanted OFF)
+endif()
+if(NOT wanted)
+  return()
+endif()
+set(CMAKE_CUDA_ARCHITECTURES OFF)  # given below, so that every CMake understands 90a
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(wanted STREQUAL "ON")
+    message(FATAL_ERROR "SUPERSONIC_CUDA=ON needs nvcc 12.8 or newer: put it on the PATH or set CMAKE_CUDA_COMPILER")
+  endif()
+  message(STATUS "nvcc was not found: this build has no CUDA plug-in")
+  return()
+endif()
+if(CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
+if(NOT SUPERSONIC_ASSERTS)
+  string(APPEND CMAKE_CUDA_FLAGS_RELEASE " -DNDEBUG")
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+
+file(GLOB CUDA_SOURCES CONFIGURE_DEPENDS src/backend/cuda/*.cpp src/backend/cuda/*.cu src/backend/cuda/kernels/*.cu)
+generate_kernel_list(cuda CUDA_KERNEL_LIST)
+add_library(supersonic_cuda SHARED ${CUDA_SOURCES} ${CUDA_KERNEL_LIST})
+foreach(arch ${SUPERSONIC_CUDA_ARCHITECTURES})
+  list(APPEND gencode "-gencode=arch=compute_${arch},code=sm_${arch}")
+endforeach()
+# fmt's compile-time checks of format strings are more than nvcc's front end follows; the C++ compiler makes them elsewhere.
+target_compile_options(supersonic_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${gencode} --expt-relaxed-constexpr -lineinfo
+                       -Werror=all-warnings
+                       -Xcompiler=-Wall,-Wextra,-fno-math-errno,-ffp-contract=off -DFMT_CONSTEVAL= -DFMT_USE_CONSTEXPR=1>)
+# A kernel that spills registers is an error. The chain interpreter's only spills are around calls that it seldom makes: 64-bit
+# divisions, and the reduction of huge angles.
+foreach(source ${CUDA_SOURCES})
+  if(source MATCHES "\\.cu$" AND NOT source MATCHES "/chain\\.cu$")
+    set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -Xptxas=-warn-spills)
+  endif()
+endforeach()
+# Weights decode to the same bits as on the CPU, which does not contract a product and a sum.
+set_property(SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/cuda/kernels/decode.cu APPEND PROPERTY COMPILE_OPTIONS --fmad=false)
+target_link_libraries(supersonic_cuda PRIVATE supersonic CUDA::cudart_static)
+target_link_options(supersonic_cuda PRIVATE LINKER:--no-undefined LINKER:--exclude-libs,ALL)
+set_target_properties(supersonic_cuda PROPERTIES INSTALL_RPATH "$ORIGIN" BUILD_RPATH_USE_ORIGIN ON)
+install(TARGETS supersonic_cuda)

@@ -1,0 +1,199 @@
+#include "backend/cuda/cuda_memory.h"
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "backend/cuda/cuda_backend.h"
+#include "core/error.h"
+
+namespace supersonic::cuda {
+namespace {
+
+constexpr std::size_t kHostReserve =
+    std::size_t{1} << 38;  // 256 GiB of addresses; memory is taken as the arena grows
+constexpr std::size_t kHostStep = std::size_t{2} << 20, kStorageAlign = 256;
+
+std::size_t rounded(std::size_t bytes, std::size_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
+
+// The driver's functions for virtual memory, through the run time: nothing links to libcuda.
+struct Driver {
+  decltype(&cuMemAddressReserve) reserve;
+  decltype(&cuMemAddressFree) unreserve;
+  decltype(&cuMemCreate) create;
+  decltype(&cuMemRelease) release;
+  decltype(&cuMemMap) map;
+  decltype(&cuMemUnmap) unmap;
+  decltype(&cuMemSetAccess) set_access;
+  decltype(&cuMemGetAllocationGranularity) granularity;
+  decltype(&cuGetErrorString) error_string;
+};
+
+template <class F>
+void resolve(F& function, const char* name) {
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult result;
+  check(cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, &result), name);
+  CHECK(found && result == cudaDriverEntryPointSuccess,
+        "the NVIDIA driver lacks {}: install driver 580 or newer", name);
+  function = reinterpret_cast<F>(found);
+}
+
+const Driver& driver() {
+  static const Driver functions = [] {
+    Driver d{};
+    resolve(d.reserve, "cuMemAddressReserve");
+    resolve(d.unreserve, "cuMemAddressFree");
+    resolve(d.create, "cuMemCreate");
+    resolve(d.release, "cuMemRelease");
+    resolve(d.map, "cuMemMap");
+    resolve(d.unmap, "cuMemUnmap");
+    resolve(d.set_access, "cuMemSetAccess");
+    resolve(d.granularity, "cuMemGetAllocationGranularity");
+    resolve(d.error_string, "cuGetErrorString");
+    return d;
+  }();
+  return functions;
+}
+
+void check_driver(CUresult status, const char* call) {
+  if (status == CUDA_SUCCESS) return;
+  const char* text = nullptr;
+  driver().error_string(status, &text);
+  fail(status == CUDA_ERROR_OUT_OF_MEMORY ? ErrorKind::memory : ErrorKind::failure, "{}: {}", call,
+       text ? text : "unknown error");
+}
+
+class DeviceArena : public Arena {
+ public:
+  explicit DeviceArena(int device) : device_(device) {
+    property_.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    property_.location = {CU_MEM_LOCATION_TYPE_DEVICE, device};
+    check_driver(driver().granularity(&unit_, &property_, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED),
+                 "cuMemGetAllocationGranularity");
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    reserved_ = rounded(total, unit_);
+    check_driver(driver().reserve(&base_, reserved_, 0, 0, 0), "cuMemAddressReserve");
+  }
+  ~DeviceArena() override {
+    if (mapped_) driver().unmap(base_, mapped_);
+    for (auto piece : pieces_) driver().release(piece);
+    driver().unreserve(base_, reserved_);
+  }
+  void* base() override { return reinterpret_cast<void*>(base_); }
+
+  void grow(std::size_t bytes) override {
+    const std::size_t wanted = rounded(bytes, unit_);
+    if (wanted <= mapped_) return;
+    const std::size_t more = wanted - mapped_;
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    if (wanted > reserved_ || more > free)
+      fail(ErrorKind::memory,
+           "the GPU has {} of {} bytes free, and the run needs {} more: close other programs that "
+           "use it, choose a smaller batch or "
+           "context, or lower --memory",
+           free, total, more);
+    CUmemGenericAllocationHandle piece{};
+    check_driver(driver().create(&piece, more, &property_, 0), "cuMemCreate");
+    if (const CUresult status = driver().map(base_ + mapped_, more, 0, piece, 0);
+        status != CUDA_SUCCESS) {
+      driver().release(piece);
+      check_driver(status, "cuMemMap");
+    }
+    pieces_.push_back(piece);
+    const CUmemAccessDesc access{property_.location, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    check_driver(driver().set_access(base_ + mapped_, more, &access, 1), "cuMemSetAccess");
+    mapped_ = wanted;
+  }
+
+ private:
+  int device_;
+  CUmemAllocationProp property_{};
+  CUdeviceptr base_ = 0;
+  std::size_t unit_ = 0, reserved_ = 0, mapped_ = 0;
+  std::vector<CUmemGenericAllocationHandle> pieces_;
+};
+
+class LockedHostArena : public Arena {
+ public:
+  ~LockedHostArena() override {
+    for (const auto& [at, bytes] : locked_) cudaHostUnregister(at);
+    if (base_) munmap(base_, kHostReserve);
+  }
+  void* base() override { return base_; }
+
+  void grow(std::size_t bytes) override {
+    if (!base_) {
+      void* p = mmap(nullptr, kHostReserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                     -1, 0);
+      if (p == MAP_FAILED)
+        fail(ErrorKind::memory, "cannot reserve address space for the host arena: {}",
+             std::strerror(errno));
+      base_ = static_cast<std::byte*>(p);
+    }
+    const std::size_t wanted = rounded(bytes, kHostStep);
+    if (wanted <= bytes_) return;
+    std::byte* at = base_ + bytes_;
+    const std::size_t more = wanted - bytes_;
+    if (wanted > kHostReserve || mprotect(at, more, PROT_READ | PROT_WRITE) != 0)
+      fail(ErrorKind::memory,
+           "cannot grow the host arena to {} bytes: free memory or choose a smaller batch or "
+           "context",
+           wanted);
+    check(cudaHostRegister(at, more, cudaHostRegisterPortable), "page-locking host memory");
+    locked_.push_back({at, more});
+    bytes_ = wanted;
+  }
+
+ private:
+  std::byte* base_ = nullptr;
+  std::size_t bytes_ = 0;
+  std::vector<std::pair<std::byte*, std::size_t>> locked_;
+};
+
+}  // namespace
+
+std::unique_ptr<Arena> device_arena(int device) { return std::make_unique<DeviceArena>(device); }
+std::unique_ptr<Arena> locked_host_arena() { return std::make_unique<LockedHostArena>(); }
+
+StorageRef device_storage(int device, const Spec& spec, std::string name) {
+  const int count = spec.format ? spec.format->planes : 1;
+  std::size_t offsets[kMaxPlanes] = {}, bytes = 0;
+  for (int p = 0; p < count; ++p) {
+    offsets[p] = bytes;
+    bytes += rounded(spec.format
+                         ? spec.format->plane_bytes(*spec.format, p, spec.shape[0], spec.shape[1])
+                         : bytes_of(spec),
+                     kStorageAlign);
+  }
+  void* data = nullptr;
+  const cudaError_t status = cudaMalloc(&data, std::max<std::size_t>(bytes, kStorageAlign));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    fail(ErrorKind::memory,
+         "the GPU has {} of {} bytes free, and '{}' needs {}: close other programs that use it, or "
+         "choose a smaller "
+         "or 4-bit model",
+         free, total, name, bytes);
+  }
+  check(status, "cudaMalloc");
+  check(cudaMemset(data, 0, std::max<std::size_t>(bytes, kStorageAlign)), "cudaMemset");
+  check(cudaStreamSynchronize(nullptr), "cudaMemset");  // lanes do not wait for the default stream
+  Planes planes;
+  for (int p = 0; p < count; ++p) planes.data[p] = static_cast<std::byte*>(data) + offsets[p];
+  // At the end of the process the driver may be gone already, and the memory with it.
+  StorageRef storage = Storage::external(spec, planes, std::move(name), [data] { cudaFree(data); });
+  storage->place = {Place::device, static_cast<std::uint8_t>(device)};
+  return storage;
+}
+
+}  // namespace supersonic::cuda

@@ -1,0 +1,185 @@
+// Decodes a rectangle of a matrix into a dense panel. One thread takes eight weights: byte loads
+// that the L1 cache joins, one or two 16-byte stores. Bytes moved: those of the codes and the
+// panel's; limit: the copy bandwidth (about 24 weights a cycle and multiprocessor, of which the
+// load unit allows 25 at ten loads a piece).
+#include "backend/cuda/kernels/panel.h"
+
+#include <algorithm>
+
+#include "backend/cuda/kernels/device.cuh"
+#include "backend/cuda/kernels/nf4.cuh"
+#include "backend/cuda/kernels/pieces.cuh"
+
+namespace supersonic::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// The rectangle as rows of pieces. A whole matrix is one long row, whose last piece may be short.
+struct Rectangle {
+  std::int64_t first, stride;  // element where row 0 begins; elements from row to row
+  std::int64_t width, pieces;  // elements and pieces of a row
+  std::int64_t total;          // pieces
+  const std::int32_t* live;
+  std::int32_t live_from;
+};
+
+// What a block keeps in shared memory to decode with: nothing, but for NF4.
+struct NoTable {};
+
+struct FloatSource {
+  using Table = NoTable;
+  const void* data;
+  DType type;
+  __device__ void decode8(const NoTable&, std::int64_t at, int count, float* out) const {
+    if (type == DType::f32 && count == 8 &&
+        (reinterpret_cast<std::uintptr_t>(data) + 4 * at) % 16 == 0) {
+      const auto* p = reinterpret_cast<const float4*>(static_cast<const float*>(data) + at);
+      const float4 a = p[0], b = p[1];
+      out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+      out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+      return;
+    }
+    for (int i = 0; i < 8; ++i) out[i] = i < count ? load_float(data, type, at + i) : 0;
+  }
+};
+
+template <Codec C>
+struct BlockSource {
+  using Table = NoTable;
+  const typename Piece<C>::Block* blocks;
+  __device__ void decode8(const NoTable&, std::int64_t at, int, float* out) const {
+    constexpr int pieces = Piece<C>::weights / 8;
+    const std::int64_t piece = at / 8;
+    Piece<C>::decode8(blocks[piece / pieces], static_cast<int>(piece % pieces), out);
+  }
+};
+
+// The two values of each byte of codes: one load for two weights.
+struct Nf4Pairs {
+  float2 of[256];
+};
+
+template <bool nested>
+struct Nf4Source {
+  using Table = Nf4Pairs;
+  Nf4Planes planes;
+  __device__ void decode8(const Nf4Pairs& pairs, std::int64_t at, int count, float* out) const {
+    const float scale = nf4_scale<nested>(planes, at / formats::Nf4::weights);
+#pragma unroll
+    for (int i = 0; i < 8; i += 2) {
+      const float2 pair = i < count ? pairs.of[planes.codes[(at + i) / 2]] : make_float2(0, 0);
+      out[i] = pair.x * scale, out[i + 1] = pair.y * scale;
+    }
+  }
+};
+
+__device__ inline void fill(NoTable&) {}
+__device__ inline void fill(Nf4Pairs& pairs) {
+  static_assert(kThreads == 256);
+  pairs.of[threadIdx.x] = make_float2(nf4_value(threadIdx.x >> 4), nf4_value(threadIdx.x & 15));
+  __syncthreads();
+}
+
+template <class T>
+__device__ void store8(T* out, int count, const float* v) {
+  if constexpr (sizeof(T) == 2) {
+    if (count == 8 && reinterpret_cast<std::uintptr_t>(out) % 16 == 0) {
+      *reinterpret_cast<uint4*>(out) = make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]),
+                                                  pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+      return;
+    }
+  } else if (count == 8 && reinterpret_cast<std::uintptr_t>(out) % 16 == 0) {
+    reinterpret_cast<float4*>(out)[0] = make_float4(v[0], v[1], v[2], v[3]);
+    reinterpret_cast<float4*>(out)[1] = make_float4(v[4], v[5], v[6], v[7]);
+    return;
+  }
+  for (int i = 0; i < 8; ++i)
+    if (i < count) out[i] = from_float<T>(v[i]);
+}
+
+template <class Source, class T>
+__global__ void __launch_bounds__(kThreads)
+    panel_kernel(const Source source, const Rectangle r, T* out) {
+  if (r.live && *r.live <= r.live_from) return;
+  __shared__ typename Source::Table table;
+  fill(table);
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads;
+  for (std::int64_t p = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; p < r.total;
+       p += step) {
+    const std::int64_t row =
+        r.pieces == r.total ? 0 : p / r.pieces;  // a division costs as much as the rest
+    const std::int64_t at = (p - row * r.pieces) * 8;
+    const int count = r.width - at < 8 ? static_cast<int>(r.width - at) : 8;
+    float v[8];
+    source.decode8(table, r.first + row * r.stride + at, count, v);
+    store8(out + row * r.width + at, count, v);
+  }
+}
+
+template <class Source>
+void launch(const Source& source, const PanelCall& c, cudaStream_t stream) {
+  Rectangle r;
+  const bool whole = c.width == c.cols;
+  r.first = c.row * c.cols + c.col;
+  r.stride = c.cols;
+  r.width = whole ? c.rows * c.cols : c.width;
+  r.pieces = ceil_div(r.width, 8);
+  r.total = whole ? r.pieces : r.pieces * c.rows;
+  r.live = c.live, r.live_from = c.live_from;
+  if (r.total == 0) return;
+  const auto blocks = static_cast<unsigned>(
+      std::min<std::int64_t>(ceil_div(r.total, kThreads), 64 * device_limits().multiprocessors));
+  if (c.out_type == DType::bf16) {
+    panel_kernel<<<blocks, kThreads, 0, stream>>>(source, r, static_cast<__nv_bfloat16*>(c.out));
+  } else {
+    panel_kernel<<<blocks, kThreads, 0, stream>>>(source, r, static_cast<float*>(c.out));
+  }
+  check_launch("decode_panel");
+}
+
+template <Codec C>
+void launch_blocks(const PanelCall& c, cudaStream_t stream) {
+  launch(BlockSource<C>{static_cast<const typename Piece<C>::Block*>(c.planes.data[0])}, c, stream);
+}
+
+}  // namespace
+
+void decode_panel(const PanelCall& c, cudaStream_t stream) {
+  switch (c.codec) {
+    case Codec::f32:
+      return launch(FloatSource{c.planes.data[0], DType::f32}, c, stream);
+    case Codec::f16:
+      return launch(FloatSource{c.planes.data[0], DType::f16}, c, stream);
+    case Codec::bf16:
+      return launch(FloatSource{c.planes.data[0], DType::bf16}, c, stream);
+    case Codec::q4_0:
+      return launch_blocks<Codec::q4_0>(c, stream);
+    case Codec::q4_1:
+      return launch_blocks<Codec::q4_1>(c, stream);
+    case Codec::q5_0:
+      return launch_blocks<Codec::q5_0>(c, stream);
+    case Codec::q5_1:
+      return launch_blocks<Codec::q5_1>(c, stream);
+    case Codec::q8_0:
+      return launch_blocks<Codec::q8_0>(c, stream);
+    case Codec::q2_k:
+      return launch_blocks<Codec::q2_k>(c, stream);
+    case Codec::q3_k:
+      return launch_blocks<Codec::q3_k>(c, stream);
+    case Codec::q4_k:
+      return launch_blocks<Codec::q4_k>(c, stream);
+    case Codec::q5_k:
+      return launch_blocks<Codec::q5_k>(c, stream);
+    case Codec::q6_k:
+      return launch_blocks<Codec::q6_k>(c, stream);
+    case Codec::nf4:
+      return launch(Nf4Source<true>{nf4_planes(c.planes, true)}, c, stream);
+    case Codec::nf4_plain:
+      return launch(Nf4Source<false>{nf4_planes(c.planes, false)}, c, stream);
+    case Codec::none:
+      return check(cudaErrorInvalidValue, "decode_panel: this format has no decoder");
+  }
+}
+
+}  // namespace supersonic::cuda

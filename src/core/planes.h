@@ -1,0 +1,10 @@
+// How the planes of a quantized matrix lie in one piece of memory of bytes_of(spec) bytes: one after the other, each at the alignment
+// that formats/format.h promises to decoders. A GPU cannot read a float at any other address.
+#pragma once
+#include "core/storage.h"
+
+namespace supersonic {
+
+Planes planes_in(void* memory, const Spec& spec);
+
+}  // namespace supersonic
