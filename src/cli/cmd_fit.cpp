@@ -1,6 +1,8 @@
 // supersonic fit MODEL: what a run would take, from its plan; nothing is computed.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cli/command.h"
 #include "cli/console.h"
 #include "cli/json_writer.h"
@@ -76,9 +78,12 @@ struct Fit : ModelOptions {
   }
 
   int run(Context&) {
+    const std::uint64_t files = resident_file_bytes();
     LoadedModel loaded = load();
     { const text::Tokenizer tokenizer = text::ModelText(model).tokenizer(); }
-    const std::uint64_t base = peak_resident_bytes(),
+    // The model's pages that are here already are counted among the weights.
+    const std::uint64_t touched = resident_file_bytes() - std::min(files, resident_file_bytes());
+    const std::uint64_t base = peak_resident_bytes() - touched,
                         room = memory ? memory->count : inspect_machine().available;
     Executor executor = make_executor();
     return train ? fit_training(loaded, executor, base, room)
