@@ -33,7 +33,7 @@ class MappedFile {
   std::string path_;
 };
 
-// Gives back the memory of a mapped range that is not needed for now; reading it again takes it
+// Gives back the memory of a mapped range that nobody reads at present; reading it again takes it
 // from the file. The range must lie in a MappedFile.
 void drop_pages(std::span<const std::byte> range);
 

@@ -85,6 +85,20 @@ const std::uint32_t* bf16_panel(const void* data, int64_t m, int64_t k, int64_t 
 
 using namespace gemm_parts;
 
+namespace {
+
+// What is to be prepared, checked.
+Source dense_rows(const char* what, const void* x, DType dtype, int64_t m, int64_t k, int64_t ld) {
+  const MatrixRef ref{.data = x, .dtype = dtype, .rows = m, .cols = k, .ld = ld};
+  Source s = source_of(ref);
+  s.planes = nullptr;  // dense, and ref ends here
+  CHECK(s.codec != Codec::i8_rows, "{}: x is i8, but must be f32, bf16 or f16", what);
+  CHECK(ld >= k || m <= 1, "{}: a row stride of {} for {} columns", what, ld, k);
+  return s;
+}
+
+}  // namespace
+
 size_t int8_rows_bytes(int64_t m, int64_t k) {
   CHECK(m >= 0 && k >= 0, "int8 rows: negative size {} x {}", m, k);
   const size_t body = m <= kVectorRows ? RowLayout(k).row * static_cast<size_t>(m)
@@ -95,15 +109,7 @@ size_t int8_rows_bytes(int64_t m, int64_t k) {
 
 void quantize_int8_rows(Pool& pool, const void* x, DType dtype, int64_t m, int64_t k, int64_t ld,
                         void* out) {
-  MatrixRef ref;
-  ref.data = x;
-  ref.dtype = dtype;
-  ref.rows = m;
-  ref.cols = k;
-  ref.ld = ld;
-  const Source s = source_of(ref);
-  CHECK(s.codec != Codec::i8_rows, "int8 rows: x is i8, but must be f32, bf16 or f16");
-  CHECK(ld >= k || m <= 1, "int8 rows: a row stride of {} for {} columns", ld, k);
+  const Source s = dense_rows("int8 rows", x, dtype, m, k, ld);
   if (m == 0 || k == 0) return;
   if (m > kVectorRows) {
     return pool.ranges(panel_count(m), 1, [&](int64_t p0, int64_t p1, int) {
@@ -134,15 +140,7 @@ size_t bf16_panels_bytes(int64_t m, int64_t k) {
 
 void pack_bf16_panels(Pool& pool, const void* x, DType dtype, int64_t m, int64_t k, int64_t ld,
                       void* out) {
-  MatrixRef ref;
-  ref.data = x;
-  ref.dtype = dtype;
-  ref.rows = m;
-  ref.cols = k;
-  ref.ld = ld;
-  const Source s = source_of(ref);
-  CHECK(s.codec != Codec::i8_rows, "bf16 panels: x is i8, but must be f32, bf16 or f16");
-  CHECK(ld >= k || m <= 1, "bf16 panels: a row stride of {} for {} columns", ld, k);
+  const Source s = dense_rows("bf16 panels", x, dtype, m, k, ld);
   if (m == 0 || k == 0) return;
   pool.ranges(panel_count(m), 4, [&](int64_t p0, int64_t p1, int) {
     for (int64_t p = p0; p < p1; ++p) {
