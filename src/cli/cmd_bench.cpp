@@ -10,7 +10,9 @@
 #include "cli/console.h"
 #include "cli/json_writer.h"
 #include "cli/model_options.h"
+#include "core/device.h"
 #include "core/interrupt.h"
+#include "core/machine.h"
 #include "infer/roofline.h"
 #include "infer/session.h"
 #include "text/dataset_pack.h"
@@ -22,6 +24,10 @@ namespace {
 struct Row {
   std::string test;
   double rate = 0, deviation = 0, limit_fraction = 0;  // the last is 0 where the limit is unknown
+  std::uint64_t
+      planned = 0,
+      taken = 0;  // bytes: of a training step's plan and storages, of a GPU's memory in the end
+  std::string level = {};  // what the plan keeps and recomputes
 };
 
 // Runs `work` once to warm it, then `repeats` times; units: tokens of one run; shortest: seconds
@@ -48,7 +54,8 @@ struct Bench : ModelOptions {
   std::int64_t prompt = 512, generate = 128;
   std::int64_t batch = 4, seq_len = 256, rank = 16;
   int repeats = 5;
-  std::string kv_type = "auto";
+  std::string kv_type = "auto", optim = "adamw";
+  std::optional<Bytes> memory;
   bool train = false, json = false;
 
   static constexpr About about{
@@ -83,6 +90,11 @@ struct Bench : ModelOptions {
     o.add("batch", batch, "Rows of a step").range(1, 1 << 16);
     o.add("seq-len", seq_len, "Tokens of a row").range(2, 1 << 20);
     o.add("rank", rank, "Rank of the adapter, on all linear layers").range(1, 4096);
+    o.add("optim", optim, "Optimizer: its moments in 32 or in 8 bits")
+        .choices({"adamw", "adamw-8bit"});
+    o.add("memory", memory,
+          "Working memory that a step may use (8GiB); what does not fit is recomputed; auto: no "
+          "limit");
     o.group("Output");
     declare_json(o, json);
   }
@@ -130,6 +142,7 @@ struct Bench : ModelOptions {
   }
 
   void measure_training(LoadedModel& loaded) const {
+    const std::uint64_t free_before = free_bytes(backend());
     Executor executor = make_executor(loaded.model);
     const auto limits = probe(1 << 20).first;
     train::LoraOptions adapter_options;
@@ -137,19 +150,26 @@ struct Bench : ModelOptions {
     nn::LoraSet lora = train::make_lora(loaded.model, adapter_options, true);
     const Compute arithmetic = resolve_training(loaded.model);
     const std::int64_t tokens = batch * seq_len;
-    train::LoraTrainer trainer(loaded.model, lora, executor, tokens, arithmetic, {});
+    train::OptimizerOptions optimizer;
+    optimizer.eight_bit = optim == "adamw-8bit";
+    train::LoraTrainer trainer(loaded.model, lora, executor, tokens, arithmetic, optimizer,
+                               {.budget = memory ? memory->count : SIZE_MAX});
     const text::Batch data = some_batch(loaded.model.config.vocab_size);
     const double shortest =
         (limits_known() ? 1 : 0) *
         infer::shortest_time(infer::lora_step_work(loaded.model, lora, batch, seq_len), limits,
                              arithmetic);
     std::int64_t step = 0;
-    report({measure(fmt::format("lora{}x{}", batch, seq_len), tokens, repeats, shortest,
-                    [&] {
-                      trainer.accumulate(data, 1.0f / static_cast<float>(tokens));
-                      trainer.step(++step, 1e-4f);
-                    })},
-           arithmetic);
+    Row row = measure(fmt::format("lora{}x{}", batch, seq_len), tokens, repeats, shortest, [&] {
+      trainer.accumulate(data, 1.0f / static_cast<float>(tokens));
+      trainer.step(++step, 1e-4f);
+    });
+    row.planned = trainer.memory().total();
+    row.level = trainer.memory().level;
+    const bool apart = !(executor.backend().compute_place() == Place{});
+    row.taken =
+        apart ? free_before - std::min(free_before, free_bytes(backend())) : peak_resident_bytes();
+    report({row}, arithmetic);
   }
 
   static std::vector<std::int32_t> some_ids(std::int64_t n, std::int64_t vocabulary) {
@@ -201,12 +221,23 @@ struct Bench : ModelOptions {
       w.key("limit_fraction");
       (r.limit_fraction > 0 ? w.value(r.limit_fraction) : w.null())
           .key("compute")
-          .value(name_of(compute))
-          .end_object();
+          .value(name_of(compute));
+      if (r.planned)
+        w.key("planned_bytes")
+            .value(r.planned)
+            .key("peak_bytes")
+            .value(r.taken)
+            .key("level")
+            .value(r.level);
+      w.end_object();
       if (!json)
         print(fmt::format("{:<12}{:>16.1f}{:>10.1f}{:>9}\n", r.test, r.rate, r.deviation,
                           r.limit_fraction > 0 ? fmt::format("{:.0f} %", 100 * r.limit_fraction)
                                                : std::string("–")));
+      if (!json && r.planned)
+        print(fmt::format("memory: planned {:.2f} GiB, taken {:.2f} GiB ({})\n",
+                          static_cast<double>(r.planned) / (1 << 30),
+                          static_cast<double>(r.taken) / (1 << 30), r.level));
     }
     if (json) print(w.end_array().text() + "\n");
   }

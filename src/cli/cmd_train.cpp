@@ -118,7 +118,7 @@ struct Train : ComputeOptions {
     return t;
   }
 
-  train::RunOptions plan_run(const train::TrainingData& t) const {
+  train::RunOptions plan_run(const train::TrainingData& t, Compute arithmetic) const {
     const std::int64_t row_tokens = t.seq_len * std::max<std::int64_t>(1, batch);
     train::RunOptions r;
     r.accumulate = accumulate > 0 ? accumulate
@@ -137,12 +137,12 @@ struct Train : ComputeOptions {
     if (patience > 0 && eval_every == 0) r.eval_every = std::max<std::int64_t>(1, r.schedule.steps / 10);
     r.folder = out;
     r.resume = resume;
-    r.settings = settings(t, r);
+    r.settings = settings(t, r, arithmetic);
     return r;
   }
 
   // What a run that continues another one must share with it, by the names of the options where there are any.
-  train::Settings settings(const train::TrainingData& t, const train::RunOptions& r) const {
+  train::Settings settings(const train::TrainingData& t, const train::RunOptions& r, Compute arithmetic) const {
     auto text = [](const auto& value) { return fmt::format("{}", value); };
     auto data_mark = [](const text::Packed& p) { return fmt::format("{} tokens ({:016x})", p.tokens(), p.fingerprint()); };
     return {{"model", std::filesystem::path(model).filename().string()},
@@ -169,6 +169,7 @@ struct Train : ComputeOptions {
             {"packing", text(packing)},
             {"train-on", train_on},
             {"early-stop", patience > 0 ? "on" : "off"},
+            {"compute", std::string(name_of(arithmetic))},
             {"seed", text(seed)}};
   }
 
@@ -247,6 +248,7 @@ struct Train : ComputeOptions {
   int run(Context& context) {
     if (out.empty()) fail(ErrorKind::usage, "train: --out is empty");
     while (out.size() > 1 && out.back() == '/') out.pop_back();
+    if (out == "/") fail(ErrorKind::usage, "train: --out is the root folder: name one of its own for the adapter");
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
     train::TrainingData t = read_data(source, tokenizer);
@@ -254,9 +256,9 @@ struct Train : ComputeOptions {
     models::check_context(m, t.seq_len);
     nn::LoraSet lora = adapt(m);
     Executor executor = make_executor(m);
-    const train::RunOptions options = plan_run(t);
-    const std::size_t budget = memory ? memory->count : static_cast<std::size_t>(kMemoryShare * static_cast<double>(free_bytes(executor.backend())));
     const Compute arithmetic = resolve_training(m);
+    const train::RunOptions options = plan_run(t, arithmetic);
+    const std::size_t budget = memory ? memory->count : static_cast<std::size_t>(kMemoryShare * static_cast<double>(free_bytes(executor.backend())));
     train::LoraTrainer trainer(m, lora, executor, t.seq_len * std::max<std::int64_t>(1, batch), arithmetic, optimizer_options(), {.budget = budget});
     print_memory(trainer.memory());
     log_info("{} steps of {} x {} tokens, {} arithmetic, {} threads", options.schedule.steps, options.accumulate,

@@ -94,6 +94,7 @@ def test_held_out_samples_longer_than_all_others_fit_into_a_row(train, tmp_path)
         (["--beta2", "1"], 2, "--beta2"),
         (["--base", "q9"], 2, "--base takes nf4, q4_0, q8_0, not 'q9'"),
         (["--out", ""], 2, "--out is empty"),
+        (["--out", "/"], 2, "--out is the root folder"),
         (["--model", ""], 2, "--model is empty"),
         (["--data", ""], 2, "--data is empty"),
     ],

@@ -327,6 +327,7 @@ def test_what_differs_from_the_checkpoint_is_named(tiny, data, tmp_path):
     done = train(tiny, data, out, [*PLAIN, "--max-steps", "2", "--lr", "0.5", "--rank", "4"], code=2)
     assert "lr: 0.0002 there, 0.5 now" in done.stderr and "rank: 16 there, 4 now" in done.stderr and "--resume none" in done.stderr
     assert "alpha" not in done.stderr
+    assert ", int8 now" in train(tiny, data, out, [*PLAIN, "--max-steps", "2", "--compute", "int8"], code=2).stderr
     other = tmp_path / "other.jsonl"
     other.write_text(data.read_text().replace("house", "horse"))
     assert "data: " in train(tiny, other, out, [*PLAIN, "--max-steps", "2"], code=2).stderr
