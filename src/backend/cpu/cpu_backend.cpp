@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -13,29 +14,38 @@ std::span<const Kernel* const> cpu_kernels();  // generated
 namespace cpu {
 namespace {
 
-constexpr std::size_t kReserve = std::size_t{1} << 38;  // 256 GiB of addresses; memory is taken page by page
+// Addresses that an arena reserves: as many bytes as the machine could ever give it. Memory is taken page by page. Not more, since
+// an emulator keeps a record of each reserved page.
+std::size_t reserved_bytes() {
+  constexpr std::size_t kUnknown = std::size_t{1} << 36, kStep = std::size_t{2} << 20;
+  struct sysinfo machine {};
+  if (sysinfo(&machine) != 0) return kUnknown;
+  const std::size_t bytes = (std::size_t{machine.totalram} + machine.totalswap) * machine.mem_unit;
+  return (bytes + kStep - 1) / kStep * kStep;
+}
 
 class HostArena : public Arena {
  public:
   ~HostArena() override {
-    if (base_) munmap(base_, kReserve);
+    if (base_) munmap(base_, reserved_);
   }
   void* base() override { return base_; }
   void grow(std::size_t bytes) override {
     if (!base_) {
-      void* p = mmap(nullptr, kReserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* p = mmap(nullptr, reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (p == MAP_FAILED) fail(ErrorKind::memory, "cannot reserve address space for the arena: {}", std::strerror(errno));
       base_ = p;
     }
     const std::size_t page = std::size_t{2} << 20, wanted = (bytes + page - 1) / page * page;
     if (wanted <= bytes_) return;
-    if (wanted > kReserve || mprotect(base_, wanted, PROT_READ | PROT_WRITE) != 0)
+    if (wanted > reserved_ || mprotect(base_, wanted, PROT_READ | PROT_WRITE) != 0)
       fail(ErrorKind::memory, "cannot grow the arena to {} bytes: free memory or choose a smaller batch or context", wanted);
     madvise(base_, wanted, MADV_HUGEPAGE);
     bytes_ = wanted;
   }
 
  private:
+  const std::size_t reserved_ = reserved_bytes();
   void* base_ = nullptr;
   std::size_t bytes_ = 0;
 };
