@@ -24,9 +24,8 @@ namespace {
 struct Row {
   std::string test;
   double rate = 0, deviation = 0, limit_fraction = 0;  // the last is 0 where the limit is unknown
-  std::uint64_t
-      planned = 0,
-      taken = 0;  // bytes: of a training step's plan and storages, of a GPU's memory in the end
+  // Of a training step, in bytes: its plan and storages; the process's peak, or the GPU's memory.
+  std::uint64_t planned = 0, taken = 0;
   std::string level = {};  // what the plan keeps and recomputes
 };
 

@@ -14,8 +14,7 @@ std::span<const Kernel* const> cpu_kernels();  // generated
 namespace cpu {
 namespace {
 
-// Addresses that an arena reserves: as many bytes as the machine could ever give it. Memory is taken page by page. Not more, since
-// an emulator keeps a record of each reserved page.
+// Addresses that an arena reserves: as many bytes as the machine could ever give it. Memory is taken page by page.
 std::size_t reserved_bytes() {
   constexpr std::size_t kUnknown = std::size_t{1} << 36, kStep = std::size_t{2} << 20;
   struct sysinfo machine {};
