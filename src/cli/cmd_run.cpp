@@ -72,7 +72,9 @@ struct Run : GenerateSettings {
     const std::string text = many ? std::string() : prompt_text();
     Engine engine(*this, context.options);
     InterruptGuard guard("\n");
-    return many ? answer_file(engine) : answer_one(engine, text);
+    const int code = many ? answer_file(engine) : answer_one(engine, text);
+    flush_output();
+    return guard.complete(code);
   }
 
   std::string prompt_text() const {

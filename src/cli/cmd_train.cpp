@@ -276,10 +276,11 @@ struct Train : ComputeOptions {
     write_report(context.options, r, trainer.memory());
     if (r.was_complete) say_complete(r, options);
     print_result(r, trainer.memory());
-    if (r.interrupted)
-      fail(ErrorKind::interrupted, "interrupted after step {}: {} continues from there", r.state.step,
-           resume == "auto" ? "the same command" : "the same command with --resume auto");
-    return 0;
+    flush_output();
+    if (!r.interrupted) return guard.complete(0);
+    guard.complete(static_cast<int>(ErrorKind::interrupted));
+    fail(ErrorKind::interrupted, "interrupted after step {}: {} continues from there", r.state.step,
+         resume == "auto" ? "the same command" : "the same command with --resume auto");
   }
 
   void say_complete(const train::RunResult& r, const train::RunOptions& options) const {

@@ -231,7 +231,9 @@ int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora,
   });
   out.commit();
   warn(output, verified);
-  return report(*this, out.path(), s, verified), 0;
+  report(*this, out.path(), s, verified);
+  flush_output();
+  return guard.complete(0);
 }
 
 models::ExportSummary ExportJob::write_model(const models::Model& model, const nn::LoraSet* lora,
@@ -294,10 +296,13 @@ int ExportJob::export_adapter(models::Model& base, const io::LoraAdapter& adapte
         .value(modules);
     write_report(w, verified);
     w.end_object();
-    return print(w.text() + "\n"), 0;
+    print(w.text() + "\n");
+  } else {
+    print(fmt::format("{}\n  modules       {}, {}\n", output, modules, name_of(dtype)));
+    report_check(verified);
   }
-  print(fmt::format("{}\n  modules       {}, {}\n", output, modules, name_of(dtype)));
-  return report_check(verified), 0;
+  flush_output();
+  return guard.complete(0);
 }
 
 }  // namespace supersonic::cli

@@ -17,9 +17,11 @@ namespace {
 
 std::atomic<bool> flag{false};
 std::atomic<const char*> notice_text{nullptr};
+constexpr int kRunning = -1;
+std::atomic<int> exit_code{kRunning};  // of work that is complete
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 struct sigaction previous[std::size(kSignals)];
-static_assert(std::atomic<bool>::is_always_lock_free &&
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free &&
                   std::atomic<const char*>::is_always_lock_free,
               "the handler may only touch lock-free state");
 
@@ -28,6 +30,7 @@ void say(const char* text) {
 }
 
 void on_signal(int) {
+  if (const int code = exit_code.load(); code != kRunning) _exit(code);
   const int saved = errno;
   const char* text = notice_text.load();
   if (flag.exchange(true)) {
@@ -61,7 +64,13 @@ InterruptGuard::InterruptGuard(const char* notice) {
   }
 }
 
+int InterruptGuard::complete(int code) const noexcept {
+  exit_code = code;
+  return code;
+}
+
 InterruptGuard::~InterruptGuard() {
+  if (exit_code.load() != kRunning) return;
   for (std::size_t i = 0; i < std::size(kSignals); ++i)
     sigaction(kSignals[i], &previous[i], nullptr);
   notice_text = nullptr;

@@ -47,5 +47,14 @@ TEST(InterruptDeathTest, WithoutAGuardASignalEndsTheProcessAsUsual) {
       testing::KilledBySignal(SIGINT), "");
 }
 
+TEST(InterruptDeathTest, ASignalAfterTheWorkWasCompleteEndsTheProcessWithItsCode) {
+  EXPECT_EXIT(
+      {
+        { EXPECT_EQ(InterruptGuard("").complete(7), 7); }
+        std::raise(SIGINT);
+      },
+      testing::ExitedWithCode(7), "");
+}
+
 }  // namespace
 }  // namespace supersonic
