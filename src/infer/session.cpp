@@ -57,6 +57,7 @@ SessionMemory plan_session(const models::Model& model, Backend& backend, const S
   const std::int64_t rows = capacity_of(model, options) + options.chunk;
   const Spec spec{{rows, model.config.num_key_value_heads, model.config.head_dim}, options.kv_dtype, nullptr};
   models::KvCache cache;  // addresses are not needed, but where they would be is
+  cache.capacity = rows - options.chunk;
   SessionMemory memory;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     cache.k.push_back(Storage::external(spec, {}, "k cache"));
@@ -73,7 +74,7 @@ SessionMemory plan_session(const models::Model& model, Backend& backend, const S
 }
 
 Compute auto_compute(const models::Model& model) {
-  const Spec& w = model.layers.front().down.weight->spec;
+  const Spec& w = model.layers.front().o.weight->spec;
   if (w.format) return Compute::int8;
   return w.dtype != DType::f32 && cpu::isa() == cpu::Isa::avx512 ? Compute::bf16 : Compute::fp32;
 }

@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "io/architecture.h"
 #include "io/float_convert.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
@@ -154,7 +155,7 @@ std::vector<float> frequency_divisors(const Model& model) {
   plain.rope_scaling = {};
   float magnitude = 1;
   std::vector<float> divisors = rope_frequencies(plain, magnitude);
-  const float* scaled = model.inv_freq->as<float>();
+  const float* scaled = model.rope.inv_freq->as<float>();
   for (std::size_t i = 0; i < divisors.size(); ++i) divisors[i] /= scaled[i];
   return divisors;
 }
@@ -168,7 +169,7 @@ struct GgufExport {
   std::vector<float> divisors;  // rope_freqs
   ExportSummary summary;
 
-  static std::string name(const ModelTensor& t) { return gguf_name(t.module) + "." + t.part; }
+  static std::string name(const ModelTensor& t) { return t.gguf + "." + t.part; }
 
   void choose_types() {
     std::optional<TensorType> asked;
@@ -206,8 +207,7 @@ struct GgufExport {
     declare(out);
     check_room(std::filesystem::path(path).parent_path().string(), summary.bytes);
     if (!divisors.empty()) out.append("rope_freqs.weight", std::as_bytes(std::span(divisors)));
-    const bool half_split = model.config.family == io::Family::qwen2;
-    TensorEncoder encoder(model, half_split ? io::QkLayout::half_split : io::QkLayout::interleaved);
+    TensorEncoder encoder(model, true);
     std::uint64_t done = 0;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const bool copied =
@@ -254,16 +254,16 @@ std::vector<std::string> export_types(bool gguf) {
 }
 
 io::GgufAdapter to_gguf_adapter(const Model& model, io::LoraAdapter adapter) {
-  const bool qwen = model.config.family == io::Family::qwen2;
+  const io::Architecture& architecture = io::architecture_of(model.config);
   for (io::LoraModule& m : adapter.modules) {
     const std::int64_t heads = m.name.ends_with(".q_proj")   ? model.config.num_attention_heads
                                : m.name.ends_with(".k_proj") ? model.config.num_key_value_heads
                                                              : 0;
-    if (heads && !qwen)
+    if (heads && architecture.gguf_interleaved)
       io::to_qk_layout(m.b, heads, model.config.head_dim, io::QkLayout::interleaved);
-    m.name = gguf_name(m.name) + ".weight";
+    m.name = gguf_name(model.config, m.name) + ".weight";
   }
-  return {qwen ? "qwen2" : "llama", std::move(adapter)};
+  return {std::string(architecture.gguf), std::move(adapter)};
 }
 
 }  // namespace supersonic::models

@@ -94,7 +94,7 @@ struct FolderExport {
 
   void choose() {
     if (!model.from_gguf) stored = io::SafeTensors::open(model.path);
-    const Spec& weights = model.layers[0].q.weight->spec;
+    const Spec& weights = model.layers[0].o.weight->spec;
     if (automatic() && !weights.format) whole = weights.dtype;
     if (automatic()) return;
     const auto asked = find_type(options.type);
@@ -136,10 +136,6 @@ struct FolderExport {
       if (std::any_of(divisors.begin(), divisors.end(), [](float d) { return d != 1; }))
         c.rope_scaling = scaling_of(divisors, c, model.path);
     }
-    if (c.family == io::Family::llama &&
-        c.sliding_window >
-            0)  // transformers' Llama has no window; its Mistral is the same model with one
-      c.family = io::Family::mistral, c.architecture = "MistralForCausalLM";
     io::write_file((folder / "config.json").string(), io::to_config_json(c));
     nlohmann::ordered_json generation;
     if (!c.bos_token_ids.empty()) generation["bos_token_id"] = c.bos_token_ids[0];
@@ -174,7 +170,7 @@ struct FolderExport {
     }
     summary.tensors = tensors.size();
     check_room(folder.string(), summary.bytes);
-    TensorEncoder encoder(model, io::QkLayout::half_split);
+    TensorEncoder encoder(model, false);
     std::uint64_t done = 0;
     for (const ModelTensor& t : tensors) {
       const TensorType type{type_for(t), nullptr};

@@ -10,6 +10,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "core/interrupt.h"
 #include "core/machine.h"
+#include "models/parts.h"
 
 namespace supersonic::models {
 namespace {
@@ -88,24 +89,6 @@ void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, 
   }
 }
 
-void add_linear(std::vector<ModelTensor>& out, const nn::Linear& l, const nn::LoraSet* lora,
-                std::int64_t heads) {
-  ModelTensor t{.module = l.name,
-                .data = l.weight.get(),
-                .rows = l.weight->spec.shape[0],
-                .cols = l.weight->spec.shape[1],
-                .heads = heads};
-  if (lora && l.lora >= 0)
-    t.slot = &lora->slots[static_cast<std::size_t>(l.lora)], t.lora = lora->values->as<float>();
-  out.push_back(t);
-  if (l.bias)
-    out.push_back({.module = l.name,
-                   .part = "bias",
-                   .data = l.bias.get(),
-                   .rows = l.bias->spec.shape[0],
-                   .heads = heads});
-}
-
 }  // namespace
 
 std::string name_of(const TensorType& type) {
@@ -131,34 +114,49 @@ std::size_t ExportSummary::copied() const {
   return n;
 }
 
-std::vector<ModelTensor> model_tensors(const Model& model, const nn::LoraSet* lora) {
-  std::vector<ModelTensor> out;
-  const auto matrix = [&](const char* module, const StorageRef& s) {
-    out.push_back(
-        {.module = module, .data = s.get(), .rows = s->spec.shape[0], .cols = s->spec.shape[1]});
-  };
-  const auto norm = [&](const std::string& module, const StorageRef& s) {
-    out.push_back({.module = module, .data = s.get(), .rows = s->spec.shape[0]});
-  };
-  matrix("model.embed_tokens", model.embedding);
-  for (std::size_t i = 0; i < model.layers.size(); ++i) {
-    const Layer& l = model.layers[i];
-    const std::string prefix = fmt::format("model.layers.{}.", i);
-    norm(prefix + "input_layernorm", l.attention_norm);
-    add_linear(out, l.q, lora, model.config.num_attention_heads);
-    add_linear(out, l.k, lora, model.config.num_key_value_heads);
-    for (const nn::Linear* x : {&l.v, &l.o}) add_linear(out, *x, lora, 0);
-    norm(prefix + "post_attention_layernorm", l.mlp_norm);
-    for (const nn::Linear* x : {&l.gate, &l.up, &l.down}) add_linear(out, *x, lora, 0);
+namespace {
+
+struct Lister {
+  const Model& model;
+  const nn::LoraSet* lora;
+  std::vector<ModelTensor> out = {};
+
+  ModelTensor& add(const PartInfo& info, const StorageRef& s, const char* part) {
+    const Shape& shape = s->spec.shape;
+    out.push_back({.module = info.hf, .gguf = info.gguf, .part = part, .data = s.get(), .rows = shape[0],
+                   .cols = shape.rank == 2 ? shape[1] : 1, .heads = info.heads});
+    return out.back();
   }
-  norm("model.norm", model.final_norm);
-  if (!(model.head == model.embedding)) matrix("lm_head", model.head);
-  return out;
+  void operator()(const PartInfo& info, const StorageRef& s) {
+    if (info.hf == "lm_head" && model.head == model.embedding) return;
+    add(info, s, "weight").unit_norm = info.kind == PartKind::norm && io::architecture_of(model.config).unit_norms;
+  }
+  void operator()(const PartInfo& info, const nn::Linear& l) {
+    ModelTensor& t = add(info, l.weight, "weight");
+    if (lora && l.lora >= 0)
+      t.slot = &lora->slots[static_cast<std::size_t>(l.lora)], t.lora = lora->values->as<float>();
+    if (l.bias) add(info, l.bias, "bias");
+  }
+  void operator()(const PartInfo& info, const nn::Experts& e) {
+    add(info, e.weight, "weight").experts = model.config.experts.count;
+    if (e.bias) add(info, e.bias, "bias");
+  }
+};
+
+}  // namespace
+
+std::vector<ModelTensor> model_tensors(const Model& model, const nn::LoraSet* lora) {
+  Lister list{model, lora};
+  for_each_part(model, list);
+  return std::move(list.out);
 }
 
-TensorEncoder::TensorEncoder(const Model& model, io::QkLayout layout)
-    : model_layout_(model.interleaved_rope ? io::QkLayout::interleaved : io::QkLayout::half_split),
-      layout_(layout),
+TensorEncoder::TensorEncoder(const Model& model, bool gguf)
+    : gguf_(gguf),
+      model_layout_(model.interleaved_rope ? io::QkLayout::interleaved : io::QkLayout::half_split),
+      layout_(gguf && io::architecture_of(model.config).gguf_interleaved
+                  ? io::QkLayout::interleaved
+                  : io::QkLayout::half_split),
       head_dim_(model.config.head_dim),
       pool_(cpu::default_threads()) {}
 
@@ -189,13 +187,17 @@ bool TensorEncoder::encode(const ModelTensor& t, const TensorType& type, const S
     if (error) rethrow_named(error, t);
     sink({buffer.data(), bytes * static_cast<std::size_t>(count)});
   }
-  return !t.slot && type == t.type();
+  return copies(t, type);
+}
+
+bool TensorEncoder::copies(const ModelTensor& t, const TensorType& type) const {
+  return !t.slot && type == t.type() && !(t.unit_norm && !gguf_);
 }
 
 void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, std::int64_t first,
                                 std::int64_t count, std::byte* out) {
   const std::size_t bytes = row_bytes(type, t.cols);
-  const bool copy = !t.slot && type == t.type();
+  const bool copy = copies(t, type);
   std::vector<float> row(copy ? 0 : static_cast<std::size_t>(t.cols)),
       delta(t.slot ? row.size() : 0);
   for (std::int64_t i = first; i < first + count; ++i, out += bytes) {
@@ -206,6 +208,7 @@ void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, st
     }
     decode_row(t, from, row.data());
     if (t.slot) merge_row(t, from, delta, row.data());
+    if (t.unit_norm && !gguf_) row[0] -= 1.0f;  // cols is 1
     encode_row(t, type, from, row.data(), out);
   }
 }

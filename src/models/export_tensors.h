@@ -27,13 +27,15 @@ std::size_t row_bytes(const TensorType& type, std::int64_t cols);
 
 // A tensor of the model: (rows, cols), or (rows) with cols 1.
 struct ModelTensor {
-  std::string module;  // Hugging Face's name
+  std::string module, gguf;  // names in both worlds
   const char* part = "weight";
   const Storage* data = nullptr;
   std::int64_t rows = 0, cols = 1;
   const nn::LoraSlot* slot = nullptr;  // the adapter that changes it
   const float* lora = nullptr;         // that slot's storage
   std::int64_t heads = 0;              // whose rows rotary embedding pairs; 0: rows have one order
+  std::int64_t experts = 0;            // whose matrices lie one below the other; 0: one matrix
+  bool unit_norm = false;              // a folder stores it minus 1
   bool matrix() const { return data->spec.shape.rank == 2; }
   TensorType type() const { return {data->spec.dtype, data->spec.format}; }
 };
@@ -43,8 +45,8 @@ std::vector<ModelTensor> model_tensors(const Model& model, const nn::LoraSet* lo
 class TensorEncoder {
  public:
   using Sink = std::function<void(std::span<const std::byte>)>;
-  // layout: of the q and k rows to be written.
-  TensorEncoder(const Model& model, io::QkLayout layout);
+  // gguf: the container, which decides the order of q and k rows and where norms count from.
+  TensorEncoder(const Model& model, bool gguf);
   // Hands the tensor's bytes to `sink`, in order, in pieces of some megabytes. Returns true where
   // they were copied unchanged.
   bool encode(const ModelTensor& tensor, const TensorType& type, const Sink& sink);
@@ -53,6 +55,9 @@ class TensorEncoder {
   void encode_rows(const ModelTensor& t, const TensorType& type, std::int64_t first,
                    std::int64_t count, std::byte* out);
 
+  bool copies(const ModelTensor& t, const TensorType& type) const;
+
+  bool gguf_;
   io::QkLayout model_layout_, layout_;
   std::int64_t head_dim_;
   std::vector<std::int64_t> order_;  // of the current tensor; empty: unchanged
