@@ -46,7 +46,10 @@ Tensors record_step(const models::Model& model, const SessionOptions& options, c
 // The context that a caller gets; the cache itself has room for a whole step more, since padding rows of a step land behind the
 // last real one.
 std::int64_t capacity_of(const models::Model& model, const SessionOptions& options) {
-  const std::int64_t trained = model.config.max_position_embeddings;
+  // longrope's divisors are those of the whole context, so that one that nobody asked for stays with the first ones.
+  const io::RopeScaling& scaling = model.config.rope_scaling;
+  const bool longrope = scaling.kind == io::RopeScaling::Kind::longrope;
+  const std::int64_t trained = longrope ? scaling.original_max_position : model.config.max_position_embeddings;
   if (options.context > 0) models::check_context(model, options.context);
   return std::max(options.context > 0 ? options.context : std::min(kDefaultContext, trained), std::int64_t{16});
 }

@@ -87,7 +87,7 @@ Tensor gated(const Pass& p, const Tensor& gate, const Tensor& up) {
     case io::Gate::gelu_tanh:
       return geglu(gate, up);
     case io::Gate::clamped_silu:
-      return clamped_swiglu(gate, up, 1.702, 7.0);
+      return clamped_swiglu(gate, up, 1.702f, 7.0f);
     default:
       return swiglu(gate, up);
   }

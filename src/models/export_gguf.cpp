@@ -148,16 +148,35 @@ void write_metadata(io::GgufWriter& out, const Model& model, const io::GgufFile*
   write_tokenizer(out, model);
 }
 
-// Llama 3's scaling of long wavelengths, as one divisor a frequency; empty where there is none.
-std::vector<float> frequency_divisors(const Model& model) {
-  if (model.config.rope_scaling.kind != io::RopeScaling::Kind::llama3) return {};
+// Divisors of the rotary frequencies, which files have as tensors: Llama 3's scaling of long
+// wavelengths, and longrope's two sets.
+struct Divisors {
+  std::string name;
+  std::vector<float> values;
+};
+
+std::vector<Divisors> stored_divisors(const io::GgufFile& file) {
+  std::vector<Divisors> all;
+  for (const char* name :
+       {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+    if (const io::GgufTensor* t = file.find_tensor(name))
+      all.push_back({name, io::to_floats(t->data, t->dtype)});
+  return all;
+}
+
+std::vector<Divisors> divisors_of(const Model& model) {
+  const io::RopeScaling& s = model.config.rope_scaling;
+  if (s.kind == io::RopeScaling::Kind::longrope)
+    return {{"rope_factors_long.weight", {s.long_factor.begin(), s.long_factor.end()}},
+            {"rope_factors_short.weight", {s.short_factor.begin(), s.short_factor.end()}}};
+  if (s.kind != io::RopeScaling::Kind::llama3) return {};
   io::ModelConfig plain = model.config;
   plain.rope_scaling = {};
   float magnitude = 1;
   std::vector<float> divisors = rope_frequencies(plain, magnitude);
   const float* scaled = model.rope.inv_freq->as<float>();
   for (std::size_t i = 0; i < divisors.size(); ++i) divisors[i] /= scaled[i];
-  return divisors;
+  return {{"rope_freqs.weight", std::move(divisors)}};
 }
 
 struct GgufExport {
@@ -166,7 +185,7 @@ struct GgufExport {
   std::optional<io::GgufFile> source;
   std::vector<ModelTensor> tensors;
   std::vector<TensorType> types;
-  std::vector<float> divisors;  // rope_freqs
+  std::vector<Divisors> divisors;
   ExportSummary summary;
 
   static std::string name(const ModelTensor& t) { return t.gguf + "." + t.part; }
@@ -187,8 +206,8 @@ struct GgufExport {
     out.set_u32("general.file_type", file_type(main));
     if (std::any_of(types.begin(), types.end(), [](const TensorType& t) { return t.format; }))
       out.set_u32("general.quantization_version", kQuantizationVersion);
-    if (!divisors.empty())
-      out.declare("rope_freqs.weight", {static_cast<std::int64_t>(divisors.size())}, DType::f32);
+    for (const Divisors& d : divisors)
+      out.declare(d.name, {static_cast<std::int64_t>(d.values.size())}, DType::f32);
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const ModelTensor& t = tensors[i];
       if (types[i].format)
@@ -206,7 +225,7 @@ struct GgufExport {
     write_metadata(out, model, source ? &*source : nullptr);
     declare(out);
     check_room(std::filesystem::path(path).parent_path().string(), summary.bytes);
-    if (!divisors.empty()) out.append("rope_freqs.weight", std::as_bytes(std::span(divisors)));
+    for (const Divisors& d : divisors) out.append(d.name, std::as_bytes(std::span(d.values)));
     TensorEncoder encoder(model, true);
     std::uint64_t done = 0;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -235,10 +254,9 @@ ExportSummary write_gguf_model(const Model& model, const std::string& path,
                  .summary = {}};
   if (model.from_gguf) {
     job.source = io::GgufFile::open(model.path);
-    if (const io::GgufTensor* t = job.source->find_tensor("rope_freqs.weight"))
-      job.divisors = io::to_floats(t->data, t->dtype);
+    job.divisors = stored_divisors(*job.source);
   } else {
-    job.divisors = frequency_divisors(model);
+    job.divisors = divisors_of(model);
   }
   job.choose_types();
   job.write(path);

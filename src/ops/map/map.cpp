@@ -53,7 +53,7 @@ Tensor swiglu(const Tensor& gate, const Tensor& up, Where where) { return record
 
 Tensor gelu(const Tensor& x, Where where) { return record1(Gelu{}, {x}, where); }
 Tensor geglu(const Tensor& gate, const Tensor& up, Where where) { return record1(Geglu{}, {gate, up}, where); }
-Tensor clamped_swiglu(const Tensor& gate, const Tensor& up, double alpha, double limit, Where where) {
+Tensor clamped_swiglu(const Tensor& gate, const Tensor& up, float alpha, float limit, Where where) {
   return record1(ClampedSwiglu{alpha, limit}, {gate, up}, where);
 }
 

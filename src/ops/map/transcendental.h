@@ -179,47 +179,47 @@ Tensor geglu(const Tensor& gate, const Tensor& up, Where where = Where::current(
 
 // gpt-oss's gated activation: (u + 1) g sigmoid(alpha g), with g = min(gate, limit) and u = up within ±limit.
 struct ClampedSwiglu {
-  double alpha, limit;
+  float alpha, limit;
   static constexpr int arity = 2;
   template <class V>
   static constexpr V map(const ClampedSwiglu& a, V gate, V up) {
-    const V g = vmin(gate, V(a.limit)), u = vmax(vmin(up, V(a.limit)), V(-a.limit));
-    return (u + V(1.0)) * g * sigmoid(V(a.alpha) * g);
+    const V g = vmin(gate, V(double{a.limit})), u = vmax(vmin(up, V(double{a.limit})), V(-double{a.limit}));
+    return (u + V(1.0)) * g * sigmoid(V(double{a.alpha}) * g);
   }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const ClampedSwiglu& a, const BackwardArgs& b);
   static std::vector<Case> cases() {
     auto c = map_cases(2);
-    for (auto& x : c) x.attrs = Attrs::of(ClampedSwiglu{1.702, 1.25});
+    for (auto& x : c) x.attrs = Attrs::of(ClampedSwiglu{1.702f, 1.25f});
     return c;
   }
   static constexpr Traits traits{.cheap = true};
 };
 OP(ClampedSwiglu);
-Tensor clamped_swiglu(const Tensor& gate, const Tensor& up, double alpha, double limit, Where where = Where::current());
+Tensor clamped_swiglu(const Tensor& gate, const Tensor& up, float alpha, float limit, Where where = Where::current());
 
 struct ClampedSwigluGateGrad {  // (gate, up, dy) -> dgate: 0 above the limit
-  double alpha, limit;
+  float alpha, limit;
   static constexpr int arity = 3;
   template <class V>
   static constexpr V map(const ClampedSwigluGateGrad& a, V gate, V up, V dy) {
-    const V g = vmin(gate, V(a.limit)), u = vmax(vmin(up, V(a.limit)), V(-a.limit));
-    const V s = sigmoid(V(a.alpha) * g);
-    const V slope = (u + V(1.0)) * s * (V(1.0) + V(a.alpha) * g * (V(1.0) - s));
-    return select(less(V(a.limit), gate), V(0.0), dy * slope);
+    const V g = vmin(gate, V(double{a.limit})), u = vmax(vmin(up, V(double{a.limit})), V(-double{a.limit}));
+    const V s = sigmoid(V(double{a.alpha}) * g);
+    const V slope = (u + V(1.0)) * s * (V(1.0) + V(double{a.alpha}) * g * (V(1.0) - s));
+    return select(less(V(double{a.limit}), gate), V(0.0), dy * slope);
   }
   static void infer(Infer& i) { infer_map(i, 3); }
 };
 OP(ClampedSwigluGateGrad);
 
 struct ClampedSwigluUpGrad {  // (gate, up, dy) -> dup: 0 beyond the limits
-  double alpha, limit;
+  float alpha, limit;
   static constexpr int arity = 3;
   template <class V>
   static constexpr V map(const ClampedSwigluUpGrad& a, V gate, V up, V dy) {
-    const V g = vmin(gate, V(a.limit));
-    const V within = (V(1.0) - less(V(a.limit), up)) * (V(1.0) - less(up, V(-a.limit)));
-    return dy * within * g * sigmoid(V(a.alpha) * g);
+    const V g = vmin(gate, V(double{a.limit}));
+    const V within = (V(1.0) - less(V(double{a.limit}), up)) * (V(1.0) - less(up, V(-double{a.limit})));
+    return dy * within * g * sigmoid(V(double{a.alpha}) * g);
   }
   static void infer(Infer& i) { infer_map(i, 3); }
 };
