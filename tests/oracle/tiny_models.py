@@ -56,14 +56,14 @@ MODELS = {
     # The last of four layers does not turn.
     "smollm3": {**COMMON, **LLAMA, "architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "num_hidden_layers": 4, "pad_token_id": 1,
                 "no_rope_layer_interval": 4, "use_sliding_window": False, "tie_word_embeddings": True, "rope_theta": 2000000.0},
-    # One matrix for q, k and v, one for gate and up; a window, as Phi-3 mini has.
-    "phi3": {**COMMON, **PHI3, "sliding_window": 48},
+    # One matrix for q, k and v, one for gate and up; a window, as Phi-3 mini has. (llama.cpp wants certain tokens of models named phi3.)
+    "phi": {**COMMON, **PHI3, "sliding_window": 48},
     # Three quarters of a head turn, by factors for contexts beyond the original one (which both sequences are).
-    "phi3_long": {**COMMON, **PHI3, "sliding_window": None, "partial_rotary_factor": 0.75, "tie_word_embeddings": True,
+    "phi_long": {**COMMON, **PHI3, "sliding_window": None, "partial_rotary_factor": 0.75, "tie_word_embeddings": True,
                   "original_max_position_embeddings": 32, "rope_scaling": {
                       "type": "longrope", "short_factor": [1.0 + k / 64 for k in range(24)], "long_factor": [1.0 + k * k / 16 for k in range(24)]}},
     # The same within it: the factors for short contexts.
-    "phi3_short": {**COMMON, **PHI3, "sliding_window": None, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 512,
+    "phi_short": {**COMMON, **PHI3, "sliding_window": None, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 512,
                    "rope_scaling": {"type": "longrope", "short_factor": [1.0 + k / 64 for k in range(24)],
                                     "long_factor": [1.0 + k * k / 16 for k in range(24)]}},
     # Multipliers at every place that has one.

@@ -173,3 +173,29 @@ def test_llama_quantize_chooses_the_same_types_for_thirty_layers(supersonic, mod
         assert done.returncode == 0, done.stderr[-2000:]
         ours, theirs = (gguf.GGUFReader(tmp_path / f) for f in ("ours.gguf", "theirs.gguf"))
         assert {t.name: t.tensor_type for t in ours.tensors} == {t.name: t.tensor_type for t in theirs.tensors}
+
+
+# What llama.cpp computes otherwise than transformers, whoever made the file.
+LLAMA_CPP_DIFFERS = {
+    "mistral_window": "its llama architecture has no window",
+    "phi": "it leaves Phi-3's window out",
+}
+
+
+@pytest.mark.parametrize("name", tiny_models.MODELS)
+def test_llama_cpp_computes_what_transformers_does_from_our_file(supersonic, tiny_model, tmp_path, golden, name):
+    """f32 weights; its keys and values in f32 too. At positions before a window ends even the exceptions agree."""
+    import llama_cpp
+
+    import recipe
+
+    supersonic("convert", tiny_model(name), tmp_path / "m.gguf", "--type", "f32")
+    data, arrays = golden(f"tiny/{name}")
+    model = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=256, n_batch=256, logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False)
+    for k, row in enumerate(data["sequences"]):
+        model.reset()
+        model.eval(row["ids"])
+        ours = model.scores[: len(row["ids"])].astype(np.float64)
+        seen = slice(0, 48 if name in LLAMA_CPP_DIFFERS else None)
+        difference = recipe.projections(ours[seen]) - arrays[f"{k}/projections"][seen]
+        assert np.sqrt((difference**2).mean(-1).sum()) <= 2e-3 * np.linalg.norm(arrays[f"{k}/norm"][seen])

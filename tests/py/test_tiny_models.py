@@ -12,7 +12,7 @@ import recipe
 import tiny_models
 
 LOGITS = 1e-5  # relative, norm-wise: sums of up to 512 fp32 products through two layers (2^-24 each) come to some 1e-6
-LOGITS_OF = {"phi3_long": 2e-5}  # whose rotation makes q and k longer by 1.4 each, and so their scores' errors twice as large
+LOGITS_OF = {"phi_long": 2e-5}  # whose rotation makes q and k longer by 1.4 each, and so their scores' errors twice as large
 GRADIENTS = 1e-4
 CONTAINERS = ("folder", "gguf")
 
