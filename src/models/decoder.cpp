@@ -12,6 +12,8 @@
 #include "ops/kv_append.h"
 #include "ops/linear_xent.h"
 #include "ops/map/transcendental.h"
+#include "ops/mixture.h"
+#include "ops/reduce.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 
@@ -100,6 +102,28 @@ Tensor mlp(const Pass& p, const Layer& l, const Tensor& x) {
   return nn::linear(p.r, l.down, gated(p, slice(y, 1, 0, f), slice(y, 1, f, 2 * f)));
 }
 
+Tensor softmax(const Tensor& x) {  // over the last dimension of (T, n)
+  const Tensor e = exp(sub(x, max(x, 1)));
+  return div(e, sum(e, 1));
+}
+
+Tensor expert_linear(const nn::Experts& l, const Tensor& x, const Groups& g, bool sensitive = false) {
+  const Tensor y = grouped_linear(x, from_storage(l.weight), g, sensitive);
+  return l.bias ? add(y, embedding(from_storage(l.bias), g.ids, y.dtype())) : y;
+}
+
+// Each token through the experts that its router scores highest (Shazeer et al. 2017).
+Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
+  const io::Experts& e = p.c.experts;
+  const Tensor scores = cast(nn::linear(p.r, l.router, x), DType::f32);
+  const Chosen chosen = top_k(e.renormalise ? scores : softmax(scores), e.used);
+  const Tensor weights = e.renormalise ? softmax(chosen.values) : chosen.values;
+  const Groups g = group_rows(chosen.indices, e.count);
+  const Tensor rows = dispatch(x, g);
+  const Tensor y = gated(p, expert_linear(l.expert_gate, rows, g), expert_linear(l.expert_up, rows, g));
+  return combine(expert_linear(l.expert_down, y, g, true), weights, g);
+}
+
 Tensor times(const Tensor& x, double factor) { return factor == 1 ? x : scale(x, factor); }
 
 Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArgs& cache) {
@@ -110,7 +134,8 @@ Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArg
     const Layer& l = m.layers[i];
     const Tensor a = norm(p, l.attention_post_norm, attend(p, i, norm(p, l.attention_norm, x)));
     x = add(x, times(a, p.c.residual_scale));
-    const Tensor b = norm(p, l.mlp_post_norm, mlp(p, l, norm(p, l.mlp_norm, x)));
+    const Tensor y = norm(p, l.mlp_norm, x);
+    const Tensor b = norm(p, l.mlp_post_norm, p.c.has_experts(i) ? mixture(p, l, y) : mlp(p, l, y));
     x = add(x, times(b, p.c.residual_scale));
   }
   return times(norm(p, m.final_norm, x), p.c.logit_scale);

@@ -65,7 +65,7 @@ TensorType quantized_type(const ModelTensor& t, const Format& asked, const Model
     const bool q8 = asked.name == "q8_0" || t.cols % asked.block != 0;
     return fitting(*find_format(q8 ? "q8_0" : "q6_k"), t.cols);
   }
-  const bool richer = t.module.ends_with(".v_proj") || t.module.ends_with(".down_proj");
+  const bool richer = t.gguf.ends_with(".attn_v") || t.gguf.find(".ffn_down") != t.gguf.npos;
   if (asked.name == "q4_k" && richer &&
       more_bits(layer_of(t.module), model.config.num_hidden_layers))
     return fitting(*find_format("q6_k"), t.cols);
@@ -74,7 +74,7 @@ TensorType quantized_type(const ModelTensor& t, const Format& asked, const Model
 
 TensorType type_for(const ModelTensor& t, const std::optional<TensorType>& asked,
                     const Model& model) {
-  if (!t.matrix()) return {DType::f32, nullptr};
+  if (!t.matrix() || t.gguf.ends_with("ffn_gate_inp")) return {DType::f32, nullptr};
   if (!asked) return t.slot && t.type().format ? fitting(*find_format("q8_0"), t.cols) : t.type();
   return asked->format ? quantized_type(t, *asked->format, model) : *asked;
 }
@@ -211,9 +211,9 @@ struct GgufExport {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const ModelTensor& t = tensors[i];
       if (types[i].format)
-        out.declare(name(t), t.data->spec.shape, *types[i].format);
+        out.declare(name(t), t.shape(), *types[i].format);
       else
-        out.declare(name(t), t.data->spec.shape, types[i].dtype);
+        out.declare(name(t), t.shape(), types[i].dtype);
       summary.bytes += row_bytes(types[i], t.cols) * static_cast<std::size_t>(t.rows);
       ++summary.types[name_of(types[i])];
     }

@@ -17,6 +17,7 @@
 #include "io/output_file.h"
 #include "io/safetensors.h"
 #include "models/export_tensors.h"
+#include "models/parts.h"
 #include "text/model_text.h"
 #include "text/tokenizer.h"
 
@@ -71,6 +72,21 @@ io::RopeScaling scaling_of(const std::vector<float>& divisors, const io::ModelCo
       ErrorKind::failure,
       "{}: rope_freqs.weight follows no scaling that config.json can name; convert to GGUF instead",
       source);
+}
+
+// A folder has each expert's matrix for itself.
+std::vector<ModelTensor> one_by_one(std::vector<ModelTensor> tensors) {
+  std::vector<ModelTensor> out;
+  for (ModelTensor& t : tensors) {
+    const std::int64_t rows = t.experts ? t.rows / t.experts : t.rows;
+    for (std::int64_t e = 0; e < t.experts; ++e) {
+      ModelTensor one = t;
+      one.module = expert_name(t.module, e), one.rows = rows, one.first = e * rows, one.experts = 0;
+      out.push_back(std::move(one));
+    }
+    if (!t.experts) out.push_back(std::move(t));
+  }
+  return out;
 }
 
 struct FolderExport {
@@ -160,11 +176,11 @@ struct FolderExport {
   }
 
   void weights() {
-    const auto tensors = model_tensors(model, options.lora);
+    const auto tensors = one_by_one(model_tensors(model, options.lora));
     io::SafeTensorsWriter out((folder / "model").string(), options.shard_bytes);
     for (const ModelTensor& t : tensors) {
       const TensorType type{type_for(t), nullptr};
-      out.declare(t.module + "." + t.part, t.data->spec.shape, type.dtype);
+      out.declare(t.module + "." + t.part, t.shape(), type.dtype);
       summary.bytes += row_bytes(type, t.cols) * static_cast<std::size_t>(t.rows);
       ++summary.types[name_of(type)];
     }

@@ -25,7 +25,7 @@ void widen(const void* from, std::int64_t first, std::int64_t count, float* out)
 
 void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
   const Storage& s = *t.data;
-  const std::int64_t first = row * t.cols;
+  const std::int64_t first = (t.first + row) * t.cols;
   switch (s.spec.dtype) {
     case DType::f32:
       std::memcpy(out, s.as<float>() + first, static_cast<std::size_t>(t.cols) * sizeof(float));
@@ -203,7 +203,7 @@ void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, st
   for (std::int64_t i = first; i < first + count; ++i, out += bytes) {
     const std::int64_t from = order_.empty() ? i : order_[static_cast<std::size_t>(i)];
     if (copy) {
-      std::memcpy(out, t.data->as<std::byte>() + static_cast<std::size_t>(from) * bytes, bytes);
+      std::memcpy(out, t.data->as<std::byte>() + static_cast<std::size_t>(t.first + from) * bytes, bytes);
       continue;
     }
     decode_row(t, from, row.data());

@@ -35,8 +35,13 @@ struct ModelTensor {
   const float* lora = nullptr;         // that slot's storage
   std::int64_t heads = 0;              // whose rows rotary embedding pairs; 0: rows have one order
   std::int64_t experts = 0;            // whose matrices lie one below the other; 0: one matrix
+  std::int64_t first = 0;              // row of the data where this tensor begins
   bool unit_norm = false;              // a folder stores it minus 1
-  bool matrix() const { return data->spec.shape.rank == 2; }
+  bool matrix() const { return cols > 1 && part == std::string_view("weight"); }
+  Shape shape() const {
+    if (experts) return Shape{experts, rows / experts, cols};
+    return cols > 1 ? Shape{rows, cols} : Shape{rows};
+  }
   TensorType type() const { return {data->spec.dtype, data->spec.format}; }
 };
 // In the order of a file: embedding, layers, final norm, output layer unless it is the embedding.

@@ -23,7 +23,7 @@ transformers.utils.logging.disable_progress_bar()
 def load(name):
     with tempfile.TemporaryDirectory() as folder:
         tiny_models.write(name, folder, shards=2 if name == "mistral" else 1)
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().double()
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").eval().double()
 
 
 def record(name):

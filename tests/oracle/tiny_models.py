@@ -22,6 +22,9 @@ COMMON = {
 GEMMA = {**COMMON, "hidden_activation": "gelu_pytorch_tanh", "head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 48,
          "tie_word_embeddings": True, "rms_norm_eps": 1e-6, "attention_bias": False}
 GEMMA.pop("hidden_act")
+QWEN3_MOE = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 3, "head_dim": 64,
+             "moe_intermediate_size": 256, "decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": False, "use_sliding_window": False,
+             "rms_norm_eps": 1e-6}
 PHI3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 1, "original_max_position_embeddings": 1024}
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "mlp_bias": False}
 MODELS = {
@@ -71,17 +74,27 @@ MODELS = {
                 "residual_multiplier": 0.25, "attention_multiplier": 0.03125, "logits_scaling": 8.0, "tie_word_embeddings": True},
     # Norms after blocks alone; q and k normalised over all heads.
     "olmo2": {**COMMON, "architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2", "attention_bias": False, "rms_norm_eps": 1e-6},
+    # Two of four experts in each layer, weights normalised.
+    "mixtral": {**COMMON, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2,
+                "sliding_window": None, "output_router_logits": False},
+    # Three of eight narrow experts; q and k normalised.
+    "qwen3_moe": {**COMMON, **QWEN3_MOE, "norm_topk_prob": True},
+    # The same with an ordinary MLP in the first layer and weights that are not normalised, which GGUF files cannot say.
+    "qwen3_moe_mixed": {**COMMON, **QWEN3_MOE, "norm_topk_prob": False, "mlp_only_layers": [0]},
 }
+FOLDERS_ONLY = ("qwen3_moe_mixed",)
 
 
 def lora_modules(name: str) -> list:
     """The last parts of the names of the linears that adapters change."""
     if MODELS[name]["model_type"] == "phi3":
         return ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    if "num_experts_per_tok" in MODELS[name]:
+        return ["q_proj", "k_proj", "v_proj", "o_proj"]
     return ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def _layer(c: dict) -> dict:
+def _layer(c: dict, layer: int) -> dict:
     """{name within a layer: shape}"""
     kind = c["model_type"]
     head_dim = c.get("head_dim", c["hidden_size"] // c["num_attention_heads"])
@@ -92,9 +105,13 @@ def _layer(c: dict) -> dict:
     else:
         shapes |= {"self_attn.q_proj.weight": (q, d), "self_attn.k_proj.weight": (kv, d), "self_attn.v_proj.weight": (kv, d),
                    "mlp.gate_proj.weight": (f, d), "mlp.up_proj.weight": (f, d)}
+    if kind == "mixtral" or kind == "qwen3_moe" and layer not in c["mlp_only_layers"]:
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            del shapes[f"mlp.{name}.weight"]
+        shapes |= _experts(c)
     if kind == "qwen2":
         shapes |= {"self_attn.q_proj.bias": (q,), "self_attn.k_proj.bias": (kv,), "self_attn.v_proj.bias": (kv,)}
-    if kind in ("qwen3", "gemma3_text"):
+    if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
         shapes |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
     if kind == "olmo2":
         shapes |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
@@ -107,13 +124,25 @@ def _layer(c: dict) -> dict:
     return shapes
 
 
+def _experts(c: dict) -> dict:
+    d = c["hidden_size"]
+    if c["model_type"] == "mixtral":
+        n, f, block, names = c["num_local_experts"], c["intermediate_size"], "block_sparse_moe", ("w1", "w3", "w2")
+    else:
+        n, f, block, names = c["num_experts"], c["moe_intermediate_size"], "mlp", ("gate_proj", "up_proj", "down_proj")
+    shapes = {f"{block}.gate.weight": (n, d)}
+    for expert in range(n):
+        shapes |= {f"{block}.experts.{expert}.{m}.weight": (d, f) if m == names[2] else (f, d) for m in names}
+    return shapes
+
+
 def tensors(name: str) -> dict:
     """{tensor name: fp32 array}, in the order of the file."""
     c = MODELS[name]
     d = c["hidden_size"]
     shapes = {"model.embed_tokens.weight": (c["vocab_size"], d)}
     for layer in range(c["num_hidden_layers"]):
-        shapes |= {f"model.layers.{layer}.{key}": shape for key, shape in _layer(c).items()}
+        shapes |= {f"model.layers.{layer}.{key}": shape for key, shape in _layer(c, layer).items()}
     shapes["model.norm.weight"] = (d,)
     if not c["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (c["vocab_size"], d)
