@@ -55,6 +55,7 @@ struct Architecture {
   bool reads_gguf = true;     // false: another architecture's from_gguf finds out (Mistral's files say llama)
   bool gguf_interleaved = false;  // GGUF files keep rotated q and k rows side by side (io/qk_layout.h)
   bool partial_rotary = false;    // a head's last dimensions may stay unturned
+  bool fused_experts = false;     // folders keep experts as gpt-oss does (models/fused_experts.h)
   bool unit_norms = false;        // folders store norm weights minus 1 (Gemma)
   ConfigDefaults defaults;
   std::vector<RoleName> names;    // where they differ from the common ones

@@ -23,6 +23,8 @@ void widen(const void* from, std::int64_t first, std::int64_t count, float* out)
   for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]);
 }
 
+}  // namespace
+
 void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
   const Storage& s = *t.data;
   const std::int64_t first = (t.first + row) * t.cols;
@@ -41,6 +43,8 @@ void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
            name_of(s.spec.dtype));
   }
 }
+
+namespace {
 
 // w += scale * B[row] A
 void merge_row(const ModelTensor& t, std::int64_t row, std::vector<float>& delta, float* w) {
@@ -64,6 +68,8 @@ void narrow(std::int64_t row, std::int64_t cols, const float* w, std::byte* out)
   }
 }
 
+}  // namespace
+
 void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, const float* w,
                 std::byte* out) {
   switch (type.dtype) {
@@ -80,6 +86,8 @@ void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, 
   void* planes[kMaxPlanes] = {out};
   type.format->encode(w, 1, t.cols, planes);
 }
+
+namespace {
 
 [[noreturn]] void rethrow_named(const std::exception_ptr& error, const ModelTensor& t) {
   try {
@@ -125,11 +133,14 @@ struct Lister {
     const Shape& shape = s->spec.shape;
     out.push_back({.module = info.hf, .gguf = info.gguf, .part = part, .data = s.get(), .rows = shape[0],
                    .cols = shape.rank == 2 ? shape[1] : 1, .heads = info.heads});
+    out.back().role = info.role;
     return out.back();
   }
   void operator()(const PartInfo& info, const StorageRef& s) {
     if (info.hf == "lm_head" && model.head == model.embedding) return;
-    add(info, s, "weight").unit_norm = info.kind == PartKind::norm && io::architecture_of(model.config).unit_norms;
+    ModelTensor& t = add(info, s, "weight");
+    t.bare = info.kind == PartKind::vector;
+    t.unit_norm = info.kind == PartKind::norm && io::architecture_of(model.config).unit_norms;
   }
   void operator()(const PartInfo& info, const nn::Linear& l) {
     ModelTensor& t = add(info, l.weight, "weight");

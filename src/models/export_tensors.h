@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/cpu/pool.h"
+#include "io/architecture.h"
 #include "io/qk_layout.h"
 #include "models/export.h"
 
@@ -29,6 +30,8 @@ std::size_t row_bytes(const TensorType& type, std::int64_t cols);
 struct ModelTensor {
   std::string module, gguf;  // names in both worlds
   const char* part = "weight";
+  io::Role role = {};
+  bool bare = false;  // a folder names it without the part
   const Storage* data = nullptr;
   std::int64_t rows = 0, cols = 1;
   const nn::LoraSlot* slot = nullptr;  // the adapter that changes it
@@ -42,6 +45,7 @@ struct ModelTensor {
     if (experts) return Shape{experts, rows / experts, cols};
     return cols > 1 ? Shape{rows, cols} : Shape{rows};
   }
+  std::string hf_name() const { return bare ? module : module + "." + part; }
   TensorType type() const { return {data->spec.dtype, data->spec.format}; }
 };
 // In the order of a file: embedding, layers, final norm, output layer unless it is the embedding.
@@ -68,6 +72,11 @@ class TensorEncoder {
   std::vector<std::int64_t> order_;  // of the current tensor; empty: unchanged
   cpu::Pool pool_;
 };
+
+// One row of a tensor as floats; a row of floats as the type's bytes.
+void decode_row(const ModelTensor& t, std::int64_t row, float* out);
+void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, const float* w,
+                std::byte* out);
 
 // Error(failure) where the file system of `path` has less room than that.
 void check_room(const std::string& path, std::uint64_t bytes);

@@ -10,6 +10,7 @@
 #include "io/hf_config.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
+#include "models/fused_experts.h"
 #include "models/parts.h"
 
 namespace supersonic::models {
@@ -67,13 +68,14 @@ bool aligned(const Source::Found& f) {
   return reinterpret_cast<std::uintptr_t>(f.data.data()) % need == 0;
 }
 
-StorageRef quantized(const Source::Found& f, const Format& format, const std::string& name) {
+// mapped: the data lies in the file.
+StorageRef quantized(const Source::Found& f, const Format& format, const std::string& name, bool mapped = true) {
   StorageRef s = Storage::make({f.spec.shape, DType::quant, &format}, name);
   const auto values = io::to_floats(f.data, f.spec.dtype);
   void* planes[kMaxPlanes];
   for (int p = 0; p < kMaxPlanes; ++p) planes[p] = const_cast<void*>(s->planes.data[p]);
   format.encode(values.data(), f.spec.shape[0], f.spec.shape[1], planes);
-  io::drop_pages(f.data);  // or the whole 16-bit file stays resident beside the quantized copy
+  if (mapped) io::drop_pages(f.data);  // or the whole 16-bit file stays resident beside the quantized copy
   return s;
 }
 
@@ -134,6 +136,7 @@ struct Loader {
   void operator()(const PartInfo& info, nn::Experts& e) {
     const std::int64_t count = model.config.experts.count, rows = info.shape[0] / count, cols = info.shape[1];
     e.name = info.hf;
+    if (!source.gguf && architecture->fused_experts) return fused(info, rows, cols, e);
     if (source.gguf) {
       Source::Found f = source.need(source.name(info, ".weight"), Shape{count, rows, cols});
       f.spec.shape = info.shape;
@@ -146,6 +149,24 @@ struct Loader {
     CHECK_FILE((b.spec.shape == Shape{count, rows}), "{}: '{}' has shape {}, expected {}", source.path, source.name(info, ".bias"),
                to_string(b.spec.shape), to_string(Shape{count, rows}));
     e.bias = small_f32(b, info.hf + ".bias");
+  }
+
+  void fused(const PartInfo& info, std::int64_t rows, std::int64_t cols, nn::Experts& e) {
+    const std::int64_t count = model.config.experts.count;
+    const FusedColumns columns = fused_columns(info.role);
+    const auto take = [&](const Source::Found& f, const Shape& shape, std::int64_t in, const std::string& name) {
+      CHECK_FILE(is_float(f.spec.dtype), "{}: tensor '{}' is {}: weights must be f32, bf16 or f16", source.path, name, name_of(f.spec.dtype));
+      StorageRef s = Storage::make({shape, f.spec.dtype, nullptr}, name);
+      take_fused(f.data.data(), s->as<std::byte>(), size_of(f.spec.dtype), count, rows, in, columns);
+      return s;
+    };
+    const auto f = source.need(info.hf, Shape{count, cols, columns.step * rows});
+    e.weight = take(f, info.shape, cols, info.hf);
+    io::drop_pages(f.data);
+    if (base) e.weight = quantized({e.weight->spec, std::as_bytes(std::span(e.weight->as<std::byte>(), e.weight->bytes))}, *base, info.hf, false);
+    const std::string bias = info.hf + "_bias";
+    const StorageRef b = take(source.need(bias, Shape{count, columns.step * rows}), Shape{count, rows}, 1, bias);
+    e.bias = small_f32({b->spec, std::as_bytes(std::span(b->as<std::byte>(), b->bytes))}, bias);
   }
 
   StorageRef stacked(const PartInfo& info, std::int64_t rows, std::int64_t cols) {

@@ -14,6 +14,7 @@ enum class PartKind { matrix, norm, vector, linear, experts };
 
 struct PartInfo {
   PartKind kind;
+  io::Role role = {};      // of a layer's part
   std::string hf, gguf;  // names of the module in both worlds; experts: with * for the number in hf
   Shape shape;           // of the weight; experts: (experts * out, in)
   std::int64_t heads = 0;  // whose rows rotary embedding pairs; 0: rows have one order
@@ -34,17 +35,17 @@ class PartWalk {
 
   void run() {
     const std::int64_t d = c_.hidden_size;
-    f_(PartInfo{PartKind::matrix, "model.embed_tokens", "token_embd", Shape{c_.vocab_size, d}}, m_.embedding);
+    f_(PartInfo{PartKind::matrix, {}, "model.embed_tokens", "token_embd", Shape{c_.vocab_size, d}}, m_.embedding);
     for (std::size_t i = 0; i < m_.layers.size(); ++i) layer(static_cast<std::int64_t>(i), m_.layers[i]);
-    f_(PartInfo{PartKind::norm, "model.norm", "output_norm", Shape{d}}, m_.final_norm);
-    f_(PartInfo{PartKind::matrix, "lm_head", "output", Shape{c_.vocab_size, d}}, m_.head);
+    f_(PartInfo{PartKind::norm, {}, "model.norm", "output_norm", Shape{d}}, m_.final_norm);
+    f_(PartInfo{PartKind::matrix, {}, "lm_head", "output", Shape{c_.vocab_size, d}}, m_.head);
   }
 
  private:
   template <class Part>
   void part(PartKind kind, io::Role role, const Shape& shape, Part& p, std::int64_t heads = 0, bool sensitive = false) {
     const io::RoleName& n = a_.name_of(role);
-    PartInfo info{kind, fmt::format("model.layers.{}.{}", i_, n.hf), fmt::format("blk.{}.{}", i_, n.gguf), shape, heads};
+    PartInfo info{kind, role, fmt::format("model.layers.{}.{}", i_, n.hf), fmt::format("blk.{}.{}", i_, n.gguf), shape, heads};
     info.adapted = kind == PartKind::linear && role != io::Role::router;
     info.sensitive = sensitive;
     f_(info, p);

@@ -2,7 +2,7 @@
     python tests/oracle/tiny_models.py NAME FOLDER        writes one (about 7 MB as fp32)
 Every row of a matrix has a multiple of 256 elements, so that GGUF's K-quants fit. Each differs from the others in what
 its family may do. The value of element i of tensor T of model NAME is uniform("NAME T", i) times the scale of its kind:
-1/8 a projection, embedding or lm_head, 1/4 a bias, and 1 + uniform/8 a norm's weight (uniform/8 where weights count from 1); rounded to bf16 where dtype says so.
+1/8 a projection, embedding or lm_head, 1/4 a bias, 1 a sink, and 1 + uniform/8 a norm's weight (uniform/8 where weights count from 1); rounded to bf16 where dtype says so.
 """
 
 import json
@@ -25,6 +25,9 @@ GEMMA.pop("hidden_act")
 QWEN3_MOE = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 3, "head_dim": 64,
              "moe_intermediate_size": 256, "decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": False, "use_sliding_window": False,
              "rms_norm_eps": 1e-6}
+GPT_OSS = {"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "head_dim": 64, "num_local_experts": 4, "num_experts_per_tok": 2,
+           "intermediate_size": 256, "sliding_window": 48, "layer_types": ["sliding_attention", "full_attention"], "attention_bias": True,
+           "swiglu_limit": 7.0, "rope_theta": 150000.0, "rope_scaling": {"rope_type": "default"}, "output_router_logits": False}
 PHI3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 1, "original_max_position_embeddings": 1024}
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "mlp_bias": False}
 MODELS = {
@@ -81,6 +84,11 @@ MODELS = {
     "qwen3_moe": {**COMMON, **QWEN3_MOE, "norm_topk_prob": True},
     # The same with an ordinary MLP in the first layer and weights that are not normalised, which GGUF files cannot say.
     "qwen3_moe_mixed": {**COMMON, **QWEN3_MOE, "norm_topk_prob": False, "mlp_only_layers": [0]},
+    # A local and a global layer, sinks, biases everywhere, two of four experts.
+    "gpt_oss": {**COMMON, **GPT_OSS},
+    # With gpt-oss's YaRN, whose ramp begins and ends between frequencies.
+    "gpt_oss_yarn": {**COMMON, **GPT_OSS, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                                                           "original_max_position_embeddings": 64, "truncate": False}},
 }
 FOLDERS_ONLY = ("qwen3_moe_mixed",)
 
@@ -105,11 +113,13 @@ def _layer(c: dict, layer: int) -> dict:
     else:
         shapes |= {"self_attn.q_proj.weight": (q, d), "self_attn.k_proj.weight": (kv, d), "self_attn.v_proj.weight": (kv, d),
                    "mlp.gate_proj.weight": (f, d), "mlp.up_proj.weight": (f, d)}
-    if kind == "mixtral" or kind == "qwen3_moe" and layer not in c["mlp_only_layers"]:
+    if kind in ("mixtral", "gpt_oss") or kind == "qwen3_moe" and layer not in c["mlp_only_layers"]:
         for name in ("gate_proj", "up_proj", "down_proj"):
             del shapes[f"mlp.{name}.weight"]
         shapes |= _experts(c)
-    if kind == "qwen2":
+    if kind == "gpt_oss":
+        shapes |= {"self_attn.sinks": (c["num_attention_heads"],), "self_attn.o_proj.bias": (d,)}
+    if kind in ("qwen2", "gpt_oss"):
         shapes |= {"self_attn.q_proj.bias": (q,), "self_attn.k_proj.bias": (kv,), "self_attn.v_proj.bias": (kv,)}
     if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
         shapes |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
@@ -126,6 +136,10 @@ def _layer(c: dict, layer: int) -> dict:
 
 def _experts(c: dict) -> dict:
     d = c["hidden_size"]
+    if c["model_type"] == "gpt_oss":  # transposed, gate and up alternating
+        n, f = c["num_local_experts"], c["intermediate_size"]
+        return {"mlp.router.weight": (n, d), "mlp.router.bias": (n,), "mlp.experts.gate_up_proj": (n, d, 2 * f),
+                "mlp.experts.gate_up_proj_bias": (n, 2 * f), "mlp.experts.down_proj": (n, f, d), "mlp.experts.down_proj_bias": (n, d)}
     if c["model_type"] == "mixtral":
         n, f, block, names = c["num_local_experts"], c["intermediate_size"], "block_sparse_moe", ("w1", "w3", "w2")
     else:
@@ -154,7 +168,7 @@ def _values(name, key, shape):
     stream = f"{name} {key}"
     if "norm" in key:  # Gemma's weights count from 1
         return np.float32(0 if MODELS[name]["model_type"].startswith("gemma") else 1) + recipe.uniform(stream, shape, 1 / 8)
-    return recipe.uniform(stream, shape, 1 / 4 if key.endswith("bias") else 1 / 8)
+    return recipe.uniform(stream, shape, 1 if key.endswith("sinks") else 1 / 4 if key.endswith("bias") else 1 / 8)
 
 
 def _to_bf16(values):

@@ -60,6 +60,15 @@ def test_logits_equal_transformers(tool, stored, golden, tmp_path, name, contain
             assert np.linalg.norm(last - wanted) <= limit * np.linalg.norm(wanted)
 
 
+@pytest.mark.parametrize("name", tiny_models.MODELS)
+def test_tokens_one_by_one_give_the_logits_of_one_pass(tool, stored, golden, tmp_path, name):
+    """Decoding through the cache, beyond the window."""
+    data, arrays = golden(f"tiny/{name}")
+    done = tool("logits_probe", stored(name, "folder"), "fp32", "--chunk", 1, "--out", tmp_path, input=json.dumps(data["sequences"][0]["ids"]) + "\n")
+    last, wanted = np.fromfile(json.loads(done.stdout)["last"], "<f4"), arrays["0/last_logits"]
+    assert np.linalg.norm(last - wanted) <= LOGITS_OF.get(name, LOGITS) * np.linalg.norm(wanted)
+
+
 @pytest.mark.parametrize("name, container", WHERE)
 def test_loss_and_every_lora_gradient_equal_peft(tool, stored, golden, tmp_path, name, container):
     data, arrays = golden(f"tiny/{name}")
