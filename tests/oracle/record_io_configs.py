@@ -20,7 +20,7 @@ GEMMA2 = SIZES | dict(architectures=["Gemma2ForCausalLM"], model_type="gemma2", 
 PHI3 = SIZES | dict(architectures=["Phi3ForCausalLM"], model_type="phi3", pad_token_id=0)
 LONG = dict(short_factor=[1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5], long_factor=[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0])
 QWEN3 = SIZES | dict(architectures=["Qwen3ForCausalLM"], model_type="qwen3", num_key_value_heads=2)
-MOE = SIZES | dict(architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe", num_key_value_heads=2, num_experts=4)
+MOE = SIZES | dict(architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe", num_key_value_heads=2, num_experts=4, num_experts_per_tok=2)
 GPT_OSS = SIZES | dict(architectures=["GptOssForCausalLM"], model_type="gpt_oss", num_key_value_heads=2, num_local_experts=4, intermediate_size=64)
 SMOLLM3 = SIZES | dict(architectures=["SmolLM3ForCausalLM"], model_type="smollm3", num_key_value_heads=2, pad_token_id=0)
 CASES = {
@@ -50,7 +50,7 @@ CASES = {
     "gemma2 without caps": GEMMA2 | dict(attn_logit_softcapping=None, final_logit_softcapping=None, sliding_window=16),
     "phi3 defaults": PHI3,
     "phi3 longrope": PHI3 | dict(max_position_embeddings=4096, original_max_position_embeddings=512, rope_scaling=dict(type="longrope", **LONG)),
-    "phi3 su": PHI3 | dict(max_position_embeddings=4096, original_max_position_embeddings=512, rope_scaling=dict(type="su", **LONG)),
+    "phi3 su": PHI3 | dict(max_position_embeddings=4096, original_max_position_embeddings=512, rope_scaling=dict(type="su", original_max_position_embeddings=512, **LONG)),
     "smollm3 defaults": SMOLLM3,
     "smollm3 layers": SMOLLM3 | dict(no_rope_layers=[1, 0, 1]),
     "granite": SIZES | dict(architectures=["GraniteForCausalLM"], model_type="granite"),
@@ -80,7 +80,7 @@ def normalized(config):
         tied=config.tie_word_embeddings,
         theta=rope["rope_theta"],
         rope=rope["rope_type"],
-        factor=rope.get("factor", 1.0),
+        factor=rope.get("factor") or (config.max_position_embeddings / rope["original_max_position_embeddings"] if rope["rope_type"] == "longrope" else 1.0),
         local_theta=local,
         rotates=[bool(r) for r in getattr(config, "no_rope_layers", [])][:layers],
         caps=[getattr(config, key, None) or 0 for key in ("attn_logit_softcapping", "final_logit_softcapping")],

@@ -13,7 +13,7 @@ ARCHITECTURE(mixtral) {
   Architecture a;
   a.hf_class = "MixtralForCausalLM", a.model_type = "mixtral", a.gguf = "llama";
   a.reads_gguf = false, a.gguf_interleaved = true;
-  a.defaults = {.max_position = 131072, .rms_norm_eps = 1e-5, .kv_heads = false};
+  a.defaults = {.max_position = 131072, .rope_theta = 1e6, .rms_norm_eps = 1e-5, .kv_heads = false};
   a.names = {{Role::router, "block_sparse_moe.gate", "ffn_gate_inp"},
              {Role::expert_gate, "block_sparse_moe.experts.*.w1", "ffn_gate_exps"},
              {Role::expert_up, "block_sparse_moe.experts.*.w3", "ffn_up_exps"},
