@@ -81,7 +81,8 @@ std::string special_features(const ModelConfig& c) {
   say(c.sliding_window > 0,
       fmt::format("window {}{}", c.sliding_window,
                   of_layers(count(layers, [&](auto i) { return c.slides(i); }), layers)));
-  say(c.local_rope_theta > 0, fmt::format("rope theta {:.0f} inside the window", c.local_rope_theta));
+  say(c.local_rope_theta > 0,
+      fmt::format("rope theta {:.0f} inside the window", c.local_rope_theta));
   const std::int64_t still = count(layers, [&](auto i) { return !c.rotates(i); });
   say(still > 0, fmt::format("no positions{}", of_layers(still, layers)));
   say(c.rotary() != c.head_dim, fmt::format("{} of {} dimensions turn", c.rotary(), c.head_dim));

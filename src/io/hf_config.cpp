@@ -121,14 +121,16 @@ void read_partial_rotation(ModelConfig& c, const JsonFields& f, const Architectu
   if (!part || *part == 1) return;
   if (!a.partial_rotary) f.bad("partial_rotary_factor", "1");
   c.rotary_dim = static_cast<std::int64_t>(static_cast<double>(c.head_dim) * *part);
-  if (c.rotary_dim < 2 || c.rotary_dim % 2) f.bad("partial_rotary_factor", "an even number of dimensions");
+  if (c.rotary_dim < 2 || c.rotary_dim % 2)
+    f.bad("partial_rotary_factor", "an even number of dimensions");
 }
 
 // Newer files nest everything about rotation, theta included, inside rope_parameters; those whose
 // layers turn in two ways nest it once more by the layers' type.
 void read_rope(ModelConfig& c, const JsonFields& f, const Architecture& a) {
   c.rope_theta = f.real("rope_theta", 1, 1e15).value_or(a.defaults.rope_theta);
-  c.local_rope_theta = f.real("rope_local_base_freq", 1, 1e15).value_or(a.defaults.local_rope_theta);
+  c.local_rope_theta =
+      f.real("rope_local_base_freq", 1, 1e15).value_or(a.defaults.local_rope_theta);
   read_partial_rotation(c, f, a);
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!f.has(key)) continue;
@@ -211,6 +213,14 @@ json scaling_to_json(const ModelConfig& c) {
   return r;
 }
 
+// The smallest fraction of a head whose product with its size is not less than what turns.
+double rotary_part(const ModelConfig& c) {
+  const auto size = static_cast<double>(c.head_dim);
+  double part = static_cast<double>(c.rotary()) / size;
+  while (static_cast<std::int64_t>(size * part) < c.rotary()) part = std::nextafter(part, 1.0);
+  return part;
+}
+
 json ids_to_json(const std::vector<std::int64_t>& ids) {
   if (ids.empty()) return nullptr;
   if (ids.size() == 1) return ids[0];
@@ -243,8 +253,8 @@ void read_sliding_layers(ModelConfig& c, const JsonFields& f, std::int64_t windo
                          const std::function<bool(std::int64_t)>& otherwise) {
   std::vector<std::uint8_t> layers;
   const json* types = f.find("layer_types");
-  if (types && (!types->is_array() ||
-                types->size() != static_cast<std::size_t>(c.num_hidden_layers)))
+  if (types &&
+      (!types->is_array() || types->size() != static_cast<std::size_t>(c.num_hidden_layers)))
     f.bad("layer_types", fmt::format("a list of {} names", c.num_hidden_layers));
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     if (!types) {
@@ -317,8 +327,7 @@ std::string to_config_json(const ModelConfig& c) {
   j["rms_norm_eps"] = c.rms_norm_eps;
   j["rope_theta"] = c.rope_theta;
   j["rope_scaling"] = scaling_to_json(c);
-  if (c.rotary() != c.head_dim)
-    j["partial_rotary_factor"] = static_cast<double>(c.rotary()) / static_cast<double>(c.head_dim);
+  if (c.rotary() != c.head_dim) j["partial_rotary_factor"] = rotary_part(c);
   j["tie_word_embeddings"] = c.tie_word_embeddings;
   if (a.to_json) a.to_json(c, j);
   j["bos_token_id"] = ids_to_json(c.bos_token_ids);

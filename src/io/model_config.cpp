@@ -49,29 +49,36 @@ void check_rope(const ModelConfig& c, const std::string& source) {
   CHECK_FILE(r.kind != RopeScaling::Kind::longrope ||
                  (r.short_factor.size() == half && r.long_factor.size() == half &&
                   r.original_max_position > 0 && std::isfinite(r.attention_factor)),
-             "{}: longrope scaling needs {} short and long factors and the original context", source, half);
+             "{}: longrope scaling needs {} short and long factors and the original context",
+             source, half);
 }
 
 // longrope is in the tensors of its divisors and, in most files, nowhere else.
-RopeScaling longrope_from_gguf(const GgufFile& file, const ModelConfig& c, const std::string& prefix) {
+RopeScaling longrope_from_gguf(const GgufFile& file, const ModelConfig& c,
+                               const std::string& prefix) {
   RopeScaling r;
   r.kind = RopeScaling::Kind::longrope;
   for (const bool is_long : {false, true}) {
     const char* name = is_long ? "rope_factors_long.weight" : "rope_factors_short.weight";
     const GgufTensor& t = file.tensor(name);
     CHECK_FILE(t.dtype == DType::f32 && t.shape == Shape{c.rotary() / 2},
-               "{}: tensor {} must be f32({}), a divisor for each frequency", file.path(), name, c.rotary() / 2);
+               "{}: tensor {} must be f32({}), a divisor for each frequency", file.path(), name,
+               c.rotary() / 2);
     const auto values = to_floats(t.data, t.dtype);
     (is_long ? r.long_factor : r.short_factor).assign(values.begin(), values.end());
   }
-  r.original_max_position = file.get_i64(prefix + "rope.scaling.original_context_length", c.max_position_embeddings);
-  check_range(r.original_max_position, 1, kMaxContext, "rope.scaling.original_context_length", file.path());
-  r.factor = std::max(1.0, static_cast<double>(c.max_position_embeddings) / static_cast<double>(r.original_max_position));
+  r.original_max_position =
+      file.get_i64(prefix + "rope.scaling.original_context_length", c.max_position_embeddings);
+  check_range(r.original_max_position, 1, kMaxContext, "rope.scaling.original_context_length",
+              file.path());
+  r.factor = std::max(1.0, static_cast<double>(c.max_position_embeddings) /
+                               static_cast<double>(r.original_max_position));
   r.attention_factor = file.get_float(prefix + "rope.scaling.attn_factor", 0.0);
   return r;
 }
 
-RopeScaling scaling_from_gguf(const GgufFile& file, const ModelConfig& c, const std::string& prefix) {
+RopeScaling scaling_from_gguf(const GgufFile& file, const ModelConfig& c,
+                              const std::string& prefix) {
   RopeScaling r;
   if (file.find_tensor("rope_factors_long.weight")) return longrope_from_gguf(file, c, prefix);
   const auto key = [&](const char* rest) { return prefix + "rope.scaling." + rest; };
@@ -110,17 +117,24 @@ std::int64_t uniform(const std::vector<std::int64_t>& per_layer, const std::stri
 }
 
 void check_scales(const ModelConfig& c, const std::string& source) {
-  CHECK_FILE(c.local_rope_theta == 0 || (std::isfinite(c.local_rope_theta) && c.local_rope_theta >= 1 && c.local_rope_theta <= 1e15),
-             "{}: the rope theta of sliding layers is {}, 1 to 1e15 was expected", source, c.local_rope_theta);
-  for (const double s : {c.embedding_scale, c.residual_scale, c.logit_scale, 1 + c.attention_scale, 1 + c.attention_cap, 1 + c.logit_cap})
-    CHECK_FILE(std::isfinite(s) && s > 0 && s <= 1e9, "{}: a scale or a cap of {} is not a positive number", source, s);
+  CHECK_FILE(c.local_rope_theta == 0 || (std::isfinite(c.local_rope_theta) &&
+                                         c.local_rope_theta >= 1 && c.local_rope_theta <= 1e15),
+             "{}: the rope theta of sliding layers is {}, 1 to 1e15 was expected", source,
+             c.local_rope_theta);
+  for (const double s : {c.embedding_scale, c.residual_scale, c.logit_scale})
+    CHECK_FILE(std::isfinite(s) && s > 0 && s <= 1e9, "{}: a scale of {} is not a positive number",
+               source, s);
+  for (const double s : {c.attention_scale, c.attention_cap, c.logit_cap})
+    CHECK_FILE(std::isfinite(s) && s >= 0 && s <= 1e9,
+               "{}: a scale or cap of {} is negative or not a number", source, s);
 }
 
 void check_experts(const ModelConfig& c, const std::string& source) {
   const Experts& e = c.experts;
   if (e.count == 0) return;
   check_range(e.count, 1, 65536, "the number of experts", source);
-  check_range(e.used, 1, std::min<std::int64_t>(e.count, 64), "the number of experts for each token", source);
+  check_range(e.used, 1, std::min<std::int64_t>(e.count, 64),
+              "the number of experts for each token", source);
   check_range(e.width, 1, kMaxSize, "the experts' feed-forward size", source);
 }
 
@@ -164,7 +178,8 @@ void validate(const ModelConfig& c, const std::string& source) {
     CHECK_FILE(flags->empty() || flags->size() == layers,
                "{}: a list of layers has {} items for {} layers", source, flags->size(), layers);
   check_range(c.rotary(), 2, c.head_dim, "the rotated part of a head", source);
-  CHECK_FILE(c.rotary() % 2 == 0, "{}: {} dimensions of a head turn, an even number was expected", source, c.rotary());
+  CHECK_FILE(c.rotary() % 2 == 0, "{}: {} dimensions of a head turn, an even number was expected",
+             source, c.rotary());
   check_scales(c, source);
   check_experts(c, source);
   for (const auto* ids : {&c.bos_token_ids, &c.eos_token_ids})
@@ -184,13 +199,14 @@ const Architecture& gguf_architecture(const GgufFile& file) {
     if (a->gguf == arch) return *a;
     names += fmt::format("{}{}", names.empty() ? "" : ", ", a->gguf);
   }
-  fail(ErrorKind::bad_file, "{}: general.architecture is \"{}\"; this program knows {}", file.path(),
-       arch.substr(0, 100), names);
+  fail(ErrorKind::bad_file, "{}: general.architecture is \"{}\"; this program knows {}",
+       file.path(), arch.substr(0, 100), names);
 }
 
 void refuse_what_is_no_model(const GgufFile& file) {
   const auto type = file.get_string("general.type", "model");
-  CHECK_FILE(type == "model", "{}: general.type is \"{}\", a model was expected{}", file.path(), type,
+  CHECK_FILE(type == "model", "{}: general.type is \"{}\", a model was expected{}", file.path(),
+             type,
              type == "adapter" ? "; give the base model here and this file with --adapter" : "");
   CHECK_FILE(
       file.get_i64("split.count", 1) <= 1,
@@ -228,7 +244,8 @@ void sizes_from_gguf(ModelConfig& c, const GgufFile& file, const std::string& pr
   c.rms_norm_eps = file.get_float(key("attention.layer_norm_rms_epsilon"));
 }
 
-void rope_from_gguf(ModelConfig& c, const GgufFile& file, const std::string& prefix, const Architecture& a) {
+void rope_from_gguf(ModelConfig& c, const GgufFile& file, const std::string& prefix,
+                    const Architecture& a) {
   const std::int64_t turned = file.get_i64(prefix + "rope.dimension_count", c.head_dim);
   CHECK_FILE(turned == c.head_dim || (a.partial_rotary && turned >= 2 && turned < c.head_dim),
              "{}: rope.dimension_count differs from the head size {} (partial rotation), which "
@@ -289,12 +306,14 @@ void sliding_pattern_from_gguf(ModelConfig& c, const GgufFile& file, const std::
   std::vector<std::uint8_t> layers(count);
   const GgufValue* given = file.find(key);
   if (given && given->type == GgufType::array) {
-    CHECK_FILE(given->item == GgufType::boolean && given->count >= count, "{}: {} must be {} booleans", file.path(), key, count);
+    CHECK_FILE(given->item == GgufType::boolean && given->count >= count,
+               "{}: {} must be {} booleans", file.path(), key, count);
     for (std::size_t i = 0; i < count; ++i) layers[i] = given->payload[i] != std::byte{0};
   } else {
     period = file.get_i64(key, period);
     check_range(period, 0, kMaxLayers, "attention.sliding_window_pattern", file.path());
-    for (std::size_t i = 0; i < count; ++i) layers[i] = period == 0 || (static_cast<std::int64_t>(i) + 1) % period != 0;
+    for (std::size_t i = 0; i < count; ++i)
+      layers[i] = period == 0 || (static_cast<std::int64_t>(i) + 1) % period != 0;
   }
   set_sliding_layers(c, c.sliding_window, std::move(layers));
 }
@@ -309,7 +328,9 @@ void sliding_pattern_to_gguf(const ModelConfig& c, GgufWriter& out, const std::s
     usual = usual && c.slides(i) == ((i + 1) % period != 0);
     layers.push_back(std::byte{c.slides(i)});
   }
-  if (!usual) out.set_raw_array(prefix + "attention.sliding_window_pattern", GgufType::boolean, layers.size(), layers);
+  if (!usual)
+    out.set_raw_array(prefix + "attention.sliding_window_pattern", GgufType::boolean, layers.size(),
+                      layers);
 }
 
 void write_gguf_config(GgufWriter& out, const ModelConfig& c) {

@@ -17,29 +17,35 @@ struct RopeScaling {
   std::int64_t original_max_position = 0;  // the context before scaling; 0: max_position_embeddings
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
   double beta_fast = 32.0, beta_slow = 1.0;              // yarn
-  bool truncate = true;                                  // yarn: its ramp begins and ends at whole frequencies
+  bool truncate = true;           // yarn: its ramp begins and ends at whole frequencies
   double attention_factor = 0.0;  // yarn, longrope; 0: what the factor implies
   // longrope: one divisor a frequency, for contexts up to original_max_position and beyond.
   std::vector<double> short_factor, long_factor;
 };
 std::string_view name_of(RopeScaling::Kind kind);
-// What turned queries and keys are multiplied by under longrope: stated, or sqrt(1 + ln factor / ln original).
+// What turned queries and keys are multiplied by under longrope: stated, or sqrt(1 + ln factor / ln
+// original).
 double longrope_magnitude(const RopeScaling& scaling);
 
-// Where a block's RMS norms stand: before it (Llama), on what it adds to the residual (OLMo 2), or both (Gemma).
+// Where a block's RMS norms stand: before it (Llama), on what it adds to the residual (OLMo 2), or
+// both (Gemma).
 enum class NormPlace { before, after, around };
-// RMS norm of queries and keys before they turn: of each head (Qwen3), or of the whole projection (OLMo 2).
+// RMS norm of queries and keys before they turn: of each head (Qwen3), or of the whole projection
+// (OLMo 2).
 enum class QkNorm { none, head, projection };
-// The gated activation: silu(gate) * up, gelu(gate) * up with tanh, or gpt-oss's, which clamps both and adds 1 to up.
+// The gated activation: silu(gate) * up, gelu(gate) * up with tanh, or gpt-oss's, which clamps both
+// and adds 1 to up.
 enum class Gate { silu, gelu_tanh, clamped_silu };
 
-// A mixture of experts in place of a layer's MLP: each token goes through the `used` experts that its router scores highest.
+// A mixture of experts in place of a layer's MLP: each token goes through the `used` experts that
+// its router scores highest.
 struct Experts {
   std::int64_t count = 0, used = 0;  // 0: no experts
   std::int64_t width = 0;            // of one expert's MLP
   bool renormalise = true;           // weights of the chosen ones sum to 1
-  std::vector<std::uint8_t> dense_layers;  // 1: this layer has an MLP of intermediate_size; empty: none
-  bool bias = false;                       // router and experts have biases (gpt-oss)
+  std::vector<std::uint8_t>
+      dense_layers;   // 1: this layer has an MLP of intermediate_size; empty: none
+  bool bias = false;  // router and experts have biases (gpt-oss)
 };
 
 struct ModelConfig {
@@ -55,7 +61,8 @@ struct ModelConfig {
   RopeScaling rope_scaling;
   std::int64_t rotary_dim = 0;  // the first dimensions of a head that turn; 0: all
   double local_rope_theta = 0;  // of sliding layers, which are not scaled then; 0: as the others
-  std::vector<std::uint8_t> unrotated_layers;  // 1: this layer does not turn (NoPE); empty: all turn
+  std::vector<std::uint8_t>
+      unrotated_layers;  // 1: this layer does not turn (NoPE); empty: all turn
 
   bool tie_word_embeddings = false;  // the output layer is the embedding
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
@@ -87,8 +94,8 @@ struct ModelConfig {
     return unrotated_layers.empty() || !unrotated_layers[static_cast<std::size_t>(layer)];
   }
   bool has_experts(std::int64_t layer) const {
-    return experts.count > 0 && (experts.dense_layers.empty() ||
-                                 !experts.dense_layers[static_cast<std::size_t>(layer)]);
+    return experts.count > 0 &&
+           (experts.dense_layers.empty() || !experts.dense_layers[static_cast<std::size_t>(layer)]);
   }
   std::int64_t rotary() const { return rotary_dim ? rotary_dim : head_dim; }
 };
@@ -103,8 +110,8 @@ void validate(const ModelConfig& config, const std::string& source);
 class GgufFile;
 class GgufWriter;
 
-// From an open GGUF file of an architecture that is known. Llama 3's frequency scaling is not in the
-// metadata there but in the tensor rope_freqs.weight, which is the model code's business.
+// From an open GGUF file of an architecture that is known. Llama 3's frequency scaling is not in
+// the metadata there but in the tensor rope_freqs.weight, which is the model code's business.
 ModelConfig model_config_from_gguf(const GgufFile& file);
 // The metadata that llama.cpp needs to build the graph: architecture and sizes, not the tokenizer.
 void write_gguf_config(GgufWriter& out, const ModelConfig& config);

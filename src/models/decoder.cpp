@@ -1,5 +1,6 @@
-// One forward pass for every architecture: what a layer does follows from the description (io/model_config.h), so that a new
-// architecture is a file in models/architectures, and a change here is needed for a new idea alone.
+// One forward pass for every architecture: what a layer does follows from the description
+// (io/model_config.h), so that a new architecture is a file in models/architectures, and a change
+// here is needed for a new idea alone.
 #include "models/decoder.h"
 
 #include <cmath>
@@ -41,9 +42,12 @@ struct Pass {
   float eps = static_cast<float>(c.rms_norm_eps);
 };
 
-Tensor norm(const Pass& p, const StorageRef& w, const Tensor& x) { return w ? rms_norm(x, from_storage(w), p.eps) : x; }
+Tensor norm(const Pass& p, const StorageRef& w, const Tensor& x) {
+  return w ? rms_norm(x, from_storage(w), p.eps) : x;
+}
 
-// (T, heads, head_dim) of a projection's rows, normalised by head or as a whole where the model does.
+// (T, heads, head_dim) of a projection's rows, normalised by head or as a whole where the model
+// does.
 Tensor heads_of(const Pass& p, const Tensor& y, std::int64_t heads, const StorageRef& weight = {}) {
   const std::int64_t t = y.dim(0), d = p.c.head_dim;
   if (p.c.qk_norm == io::QkNorm::head && weight)
@@ -57,11 +61,13 @@ struct Projected {
 Projected project(const Pass& p, const Layer& l, const Tensor& x) {
   const std::int64_t heads = p.c.num_attention_heads, groups = p.c.num_key_value_heads;
   if (!p.c.fused)
-    return {heads_of(p, nn::linear(p.r, l.q, x), heads, l.q_norm), heads_of(p, nn::linear(p.r, l.k, x), groups, l.k_norm),
+    return {heads_of(p, nn::linear(p.r, l.q, x), heads, l.q_norm),
+            heads_of(p, nn::linear(p.r, l.k, x), groups, l.k_norm),
             heads_of(p, nn::linear(p.r, l.v, x), groups)};
   const Tensor y = nn::linear(p.r, l.qkv, x);
   const std::int64_t q = heads * p.c.head_dim, kv = groups * p.c.head_dim;
-  return {heads_of(p, slice(y, 1, 0, q), heads, l.q_norm), heads_of(p, slice(y, 1, q, q + kv), groups, l.k_norm),
+  return {heads_of(p, slice(y, 1, 0, q), heads, l.q_norm),
+          heads_of(p, slice(y, 1, q, q + kv), groups, l.k_norm),
           heads_of(p, slice(y, 1, q + kv, q + 2 * kv), groups)};
 }
 
@@ -78,9 +84,11 @@ Tensor attend(const Pass& p, int i, const Tensor& x) {
     y.k = cached(p.cache.cache->k[i], y.k, p.cache);
     y.v = cached(p.cache.cache->v[i], y.v, p.cache);
   }
-  const double scale = p.c.attention_scale > 0 ? p.c.attention_scale : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
-  const Tensor o = attention(y.q, y.k, y.v, p.c.slides(i) ? p.in.window_lo : p.in.lo, p.in.hi, static_cast<float>(scale),
-                             static_cast<float>(p.c.attention_cap), l.sinks ? from_storage(l.sinks) : Tensor());
+  const double scale = p.c.attention_scale > 0 ? p.c.attention_scale
+                                               : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
+  const Tensor o = attention(y.q, y.k, y.v, p.c.slides(i) ? p.in.window_lo : p.in.lo, p.in.hi,
+                             static_cast<float>(scale), static_cast<float>(p.c.attention_cap),
+                             l.sinks ? from_storage(l.sinks) : Tensor());
   return nn::linear(p.r, l.o, reshape(o, {x.dim(0), p.c.num_attention_heads * p.c.head_dim}));
 }
 
@@ -96,7 +104,8 @@ Tensor gated(const Pass& p, const Tensor& gate, const Tensor& up) {
 }
 
 Tensor mlp(const Pass& p, const Layer& l, const Tensor& x) {
-  if (!p.c.fused) return nn::linear(p.r, l.down, gated(p, nn::linear(p.r, l.gate, x), nn::linear(p.r, l.up, x)));
+  if (!p.c.fused)
+    return nn::linear(p.r, l.down, gated(p, nn::linear(p.r, l.gate, x), nn::linear(p.r, l.up, x)));
   const std::int64_t f = p.c.intermediate_size;
   const Tensor y = nn::linear(p.r, l.gate_up, x);
   return nn::linear(p.r, l.down, gated(p, slice(y, 1, 0, f), slice(y, 1, f, 2 * f)));
@@ -107,7 +116,8 @@ Tensor softmax(const Tensor& x) {  // over the last dimension of (T, n)
   return div(e, sum(e, 1));
 }
 
-Tensor expert_linear(const nn::Experts& l, const Tensor& x, const Groups& g, bool sensitive = false) {
+Tensor expert_linear(const nn::Experts& l, const Tensor& x, const Groups& g,
+                     bool sensitive = false) {
   const Tensor y = grouped_linear(x, from_storage(l.weight), g, sensitive);
   return l.bias ? add(y, embedding(from_storage(l.bias), g.ids, y.dtype())) : y;
 }
@@ -120,7 +130,8 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
   const Tensor weights = e.renormalise ? softmax(chosen.values) : chosen.values;
   const Groups g = group_rows(chosen.indices, e.count);
   const Tensor rows = dispatch(x, g);
-  const Tensor y = gated(p, expert_linear(l.expert_gate, rows, g), expert_linear(l.expert_up, rows, g));
+  const Tensor y =
+      gated(p, expert_linear(l.expert_gate, rows, g), expert_linear(l.expert_up, rows, g));
   return combine(expert_linear(l.expert_down, y, g, true), weights, g);
 }
 
@@ -144,7 +155,8 @@ Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArg
 }  // namespace
 
 KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype, Backend& backend) {
-  const Spec spec{{capacity, model.config.num_key_value_heads, model.config.head_dim}, dtype, nullptr};
+  const Spec spec{
+      {capacity, model.config.num_key_value_heads, model.config.head_dim}, dtype, nullptr};
   KvCache cache;
   cache.capacity = capacity;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
@@ -154,10 +166,12 @@ KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype, Ba
   return cache;
 }
 
-Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in) { return forward(r, model, in, {}); }
+Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in) {
+  return forward(r, model, in, {});
+}
 
-Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache, const Tensor& at,
-              std::int64_t context) {
+Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache,
+              const Tensor& at, std::int64_t context) {
   return forward(r, model, in, {&cache, at, context});
 }
 
@@ -168,7 +182,8 @@ Tensor logits(const Model& model, const Tensor& x) {
 }
 
 Tensor loss(const Model& model, const Tensor& x, const Tensor& labels, const Tensor& factor) {
-  return linear_xent(x, from_storage(model.head), labels, factor, static_cast<float>(model.config.logit_cap));
+  return linear_xent(x, from_storage(model.head), labels, factor,
+                     static_cast<float>(model.config.logit_cap));
 }
 
 }  // namespace supersonic::models

@@ -89,7 +89,8 @@ std::vector<ModelTensor> one_by_one(std::vector<ModelTensor> tensors) {
   return out;
 }
 
-// All experts' matrices or biases as gpt-oss's folders keep them: (experts, in, out), the columns of gate and up alternating.
+// All experts' matrices or biases as gpt-oss's folders keep them: (experts, in, out), the columns
+// of gate and up alternating.
 struct FusedTensor {
   std::string name;
   std::vector<ModelTensor> parts;  // one, or gate and up
@@ -99,7 +100,9 @@ struct FusedTensor {
   std::int64_t out() const { return bias() ? parts[0].cols : parts[0].rows / parts[0].experts; }
   std::int64_t in() const { return bias() ? 1 : parts[0].cols; }
   std::int64_t width() const { return out() * static_cast<std::int64_t>(parts.size()); }
-  Shape shape() const { return bias() ? Shape{experts(), width()} : Shape{experts(), in(), width()}; }
+  Shape shape() const {
+    return bias() ? Shape{experts(), width()} : Shape{experts(), in(), width()};
+  }
 
   // An expert at a time.
   void encode(const TensorType& type, const TensorEncoder::Sink& sink) const {
@@ -111,10 +114,13 @@ struct FusedTensor {
         if (bias())
           decode_row(parts[p], e, rows.data());
         else
-          for (std::int64_t r = 0; r < out(); ++r) decode_row(parts[p], e * out() + r, rows.data() + r * in());
+          for (std::int64_t r = 0; r < out(); ++r)
+            decode_row(parts[p], e * out() + r, rows.data() + r * in());
         for (std::int64_t r = 0; r < out(); ++r)
           for (std::int64_t i = 0; i < in(); ++i)
-            turned[static_cast<std::size_t>(i * width() + r * static_cast<std::int64_t>(parts.size())) + p] = rows[static_cast<std::size_t>(r * in() + i)];
+            turned[static_cast<std::size_t>(i * width() +
+                                            r * static_cast<std::int64_t>(parts.size())) +
+                   p] = rows[static_cast<std::size_t>(r * in() + i)];
       }
       ModelTensor whole = parts[0];
       whole.cols = in() * width();
@@ -128,13 +134,15 @@ std::vector<FusedTensor> take_fused_tensors(std::vector<ModelTensor>& tensors) {
   std::vector<FusedTensor> fused;
   std::vector<ModelTensor> others;
   for (ModelTensor& t : tensors) {
-    const bool expert = t.role == io::Role::expert_gate || t.role == io::Role::expert_up || t.role == io::Role::expert_down;
+    const bool expert = t.role == io::Role::expert_gate || t.role == io::Role::expert_up ||
+                        t.role == io::Role::expert_down;
     if (!expert) {
       others.push_back(std::move(t));
       continue;
     }
     const std::string name = t.module + (t.part == std::string_view("bias") ? "_bias" : "");
-    const auto same = std::find_if(fused.begin(), fused.end(), [&](const FusedTensor& f) { return f.name == name; });
+    const auto same = std::find_if(fused.begin(), fused.end(),
+                                   [&](const FusedTensor& f) { return f.name == name; });
     if (same == fused.end())
       fused.push_back({name, {std::move(t)}});
     else
@@ -232,9 +240,8 @@ struct FolderExport {
 
   void weights() {
     std::vector<ModelTensor> tensors = model_tensors(model, options.lora);
-    const auto fused = io::architecture_of(model.config).fused_experts
-                           ? take_fused_tensors(tensors)
-                           : std::vector<FusedTensor>();
+    const auto fused = io::architecture_of(model.config).fused_experts ? take_fused_tensors(tensors)
+                                                                       : std::vector<FusedTensor>();
     tensors = one_by_one(std::move(tensors));
     io::SafeTensorsWriter out((folder / "model").string(), options.shard_bytes);
     for (const ModelTensor& t : tensors) {

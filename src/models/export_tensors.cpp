@@ -131,8 +131,13 @@ struct Lister {
 
   ModelTensor& add(const PartInfo& info, const StorageRef& s, const char* part) {
     const Shape& shape = s->spec.shape;
-    out.push_back({.module = info.hf, .gguf = info.gguf, .part = part, .data = s.get(), .rows = shape[0],
-                   .cols = shape.rank == 2 ? shape[1] : 1, .heads = info.heads});
+    out.push_back({.module = info.hf,
+                   .gguf = info.gguf,
+                   .part = part,
+                   .data = s.get(),
+                   .rows = shape[0],
+                   .cols = shape.rank == 2 ? shape[1] : 1,
+                   .heads = info.heads});
     out.back().role = info.role;
     return out.back();
   }
@@ -214,7 +219,8 @@ void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, st
   for (std::int64_t i = first; i < first + count; ++i, out += bytes) {
     const std::int64_t from = order_.empty() ? i : order_[static_cast<std::size_t>(i)];
     if (copy) {
-      std::memcpy(out, t.data->as<std::byte>() + static_cast<std::size_t>(t.first + from) * bytes, bytes);
+      std::memcpy(out, t.data->as<std::byte>() + static_cast<std::size_t>(t.first + from) * bytes,
+                  bytes);
       continue;
     }
     decode_row(t, from, row.data());

@@ -1,6 +1,6 @@
-// Loading: a GGUF file or a Hugging Face folder becomes storages. Matrices stay in the mapped file, in the format that they have
-// there; norms, biases and frequencies, which are small, become fp32. With a base format given, 16-bit matrices are quantized one
-// by one while they load.
+// Loading: a GGUF file or a Hugging Face folder becomes storages. Matrices stay in the mapped file,
+// in the format that they have there; norms, biases and frequencies, which are small, become fp32.
+// With a base format given, 16-bit matrices are quantized one by one while they load.
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
@@ -27,7 +27,9 @@ struct Source {
     explicit operator bool() const { return !data.empty(); }
   };
 
-  std::string name(const PartInfo& info, const char* part) const { return (gguf ? info.gguf : info.hf) + part; }
+  std::string name(const PartInfo& info, const char* part) const {
+    return (gguf ? info.gguf : info.hf) + part;
+  }
 
   // part: ".weight", ".bias", or "" for a parameter without a module around it.
   Found find(const std::string& name) const {
@@ -43,9 +45,11 @@ struct Source {
 
   Found need(const std::string& name, const Shape& shape) const {
     const Found f = find(name);
-    CHECK_FILE(f, "{}: the model lacks the tensor '{}': the file is incomplete or of another architecture", path, name);
-    CHECK_FILE(f.spec.shape == shape, "{}: tensor '{}' has shape {}, the configuration says {}", path, name,
-               to_string(f.spec.shape), to_string(shape));
+    CHECK_FILE(
+        f, "{}: the model lacks the tensor '{}': the file is incomplete or of another architecture",
+        path, name);
+    CHECK_FILE(f.spec.shape == shape, "{}: tensor '{}' has shape {}, the configuration says {}",
+               path, name, to_string(f.spec.shape), to_string(shape));
     return f;
   }
 
@@ -69,13 +73,15 @@ bool aligned(const Source::Found& f) {
 }
 
 // mapped: the data lies in the file.
-StorageRef quantized(const Source::Found& f, const Format& format, const std::string& name, bool mapped = true) {
+StorageRef quantized(const Source::Found& f, const Format& format, const std::string& name,
+                     bool mapped = true) {
   StorageRef s = Storage::make({f.spec.shape, DType::quant, &format}, name);
   const auto values = io::to_floats(f.data, f.spec.dtype);
   void* planes[kMaxPlanes];
   for (int p = 0; p < kMaxPlanes; ++p) planes[p] = const_cast<void*>(s->planes.data[p]);
   format.encode(values.data(), f.spec.shape[0], f.spec.shape[1], planes);
-  if (mapped) io::drop_pages(f.data);  // or the whole 16-bit file stays resident beside the quantized copy
+  if (mapped)
+    io::drop_pages(f.data);  // or the whole 16-bit file stays resident beside the quantized copy
   return s;
 }
 
@@ -86,9 +92,13 @@ struct Loader {
   Model model;
 
   StorageRef matrix(const std::string& name, const Source::Found& f, bool may_quantize) {
-    CHECK_FILE(f.spec.format || f.spec.dtype == DType::f32 || f.spec.dtype == DType::bf16 || f.spec.dtype == DType::f16,
-               "{}: tensor '{}' is {}: weights must be f32, bf16, f16 or quantized", source.path, name, name_of(f.spec.dtype));
-    if (may_quantize && base && !f.spec.format && !(base->row_blocks && f.spec.shape[1] % base->block)) return quantized(f, *base, name);
+    CHECK_FILE(f.spec.format || f.spec.dtype == DType::f32 || f.spec.dtype == DType::bf16 ||
+                   f.spec.dtype == DType::f16,
+               "{}: tensor '{}' is {}: weights must be f32, bf16, f16 or quantized", source.path,
+               name, name_of(f.spec.dtype));
+    if (may_quantize && base && !f.spec.format &&
+        !(base->row_blocks && f.spec.shape[1] % base->block))
+      return quantized(f, *base, name);
     Planes planes;
     if (aligned(f)) {
       planes.data[0] = f.data.data();
@@ -101,7 +111,8 @@ struct Loader {
 
   // Folders of some architectures store what a norm's weight has beyond 1.
   StorageRef norm(const PartInfo& info) {
-    StorageRef s = small_f32(source.need(source.name(info, ".weight"), info.shape), info.hf + ".weight");
+    StorageRef s =
+        small_f32(source.need(source.name(info, ".weight"), info.shape), info.hf + ".weight");
     if (!source.gguf && architecture->unit_norms)
       for (float& w : s->values<float>()) w += 1.0f;
     return s;
@@ -111,11 +122,14 @@ struct Loader {
     if (info.kind == PartKind::norm) {
       s = norm(info);
     } else if (info.kind == PartKind::vector) {
-      s = small_f32(source.need(source.name(info, source.gguf ? ".weight" : ""), info.shape), info.hf);
+      s = small_f32(source.need(source.name(info, source.gguf ? ".weight" : ""), info.shape),
+                    info.hf);
     } else if (info.hf == "lm_head" && !source.find(source.name(info, ".weight"))) {
       s = model.embedding;
       CHECK_FILE(model.config.tie_word_embeddings || source.gguf,
-                 "{}: the model has no lm_head.weight, and its configuration does not tie it to the embedding", source.path);
+                 "{}: the model has no lm_head.weight, and its configuration does not tie it to "
+                 "the embedding",
+                 source.path);
     } else {
       s = matrix(info.hf + ".weight", source.need(source.name(info, ".weight"), info.shape), false);
     }
@@ -124,17 +138,20 @@ struct Loader {
   void operator()(const PartInfo& info, nn::Linear& l) {
     l.name = info.hf;
     l.sensitive = info.sensitive;
-    l.weight = matrix(info.hf + ".weight", source.need(source.name(info, ".weight"), info.shape), info.adapted);
+    l.weight = matrix(info.hf + ".weight", source.need(source.name(info, ".weight"), info.shape),
+                      info.adapted);
     if (const auto b = source.find(source.name(info, ".bias"))) {
-      CHECK_FILE(b.spec.shape == Shape{info.shape[0]}, "{}: '{}.bias' has shape {}, expected ({})", source.path, info.hf,
-                 to_string(b.spec.shape), info.shape[0]);
+      CHECK_FILE(b.spec.shape == Shape{info.shape[0]}, "{}: '{}.bias' has shape {}, expected ({})",
+                 source.path, info.hf, to_string(b.spec.shape), info.shape[0]);
       l.bias = small_f32(b, info.hf + ".bias");
     }
   }
 
-  // A GGUF file has all experts' matrices in one tensor; a folder has each for itself, and they are put together.
+  // A GGUF file has all experts' matrices in one tensor; a folder has each for itself, and they are
+  // put together.
   void operator()(const PartInfo& info, nn::Experts& e) {
-    const std::int64_t count = model.config.experts.count, rows = info.shape[0] / count, cols = info.shape[1];
+    const std::int64_t count = model.config.experts.count, rows = info.shape[0] / count,
+                       cols = info.shape[1];
     e.name = info.hf;
     if (!source.gguf && architecture->fused_experts) return fused(info, rows, cols, e);
     if (source.gguf) {
@@ -146,26 +163,34 @@ struct Loader {
     }
     const auto b = source.gguf ? source.find(source.name(info, ".bias")) : Source::Found{};
     if (!b) return;
-    CHECK_FILE((b.spec.shape == Shape{count, rows}), "{}: '{}' has shape {}, expected {}", source.path, source.name(info, ".bias"),
-               to_string(b.spec.shape), to_string(Shape{count, rows}));
+    CHECK_FILE((b.spec.shape == Shape{count, rows}), "{}: '{}' has shape {}, expected {}",
+               source.path, source.name(info, ".bias"), to_string(b.spec.shape),
+               to_string(Shape{count, rows}));
     e.bias = small_f32(b, info.hf + ".bias");
   }
 
   void fused(const PartInfo& info, std::int64_t rows, std::int64_t cols, nn::Experts& e) {
     const std::int64_t count = model.config.experts.count;
     const FusedColumns columns = fused_columns(info.role);
-    const auto take = [&](const Source::Found& f, const Shape& shape, std::int64_t in, const std::string& name) {
-      CHECK_FILE(is_float(f.spec.dtype), "{}: tensor '{}' is {}: weights must be f32, bf16 or f16", source.path, name, name_of(f.spec.dtype));
+    const auto take = [&](const Source::Found& f, const Shape& shape, std::int64_t in,
+                          const std::string& name) {
+      CHECK_FILE(is_float(f.spec.dtype), "{}: tensor '{}' is {}: weights must be f32, bf16 or f16",
+                 source.path, name, name_of(f.spec.dtype));
       StorageRef s = Storage::make({shape, f.spec.dtype, nullptr}, name);
-      take_fused(f.data.data(), s->as<std::byte>(), size_of(f.spec.dtype), count, rows, in, columns);
+      take_fused(f.data.data(), s->as<std::byte>(), size_of(f.spec.dtype), count, rows, in,
+                 columns);
       return s;
     };
     const auto f = source.need(info.hf, Shape{count, cols, columns.step * rows});
     e.weight = take(f, info.shape, cols, info.hf);
     io::drop_pages(f.data);
-    if (base) e.weight = quantized({e.weight->spec, std::as_bytes(std::span(e.weight->as<std::byte>(), e.weight->bytes))}, *base, info.hf, false);
+    if (base)
+      e.weight = quantized(
+          {e.weight->spec, std::as_bytes(std::span(e.weight->as<std::byte>(), e.weight->bytes))},
+          *base, info.hf, false);
     const std::string bias = info.hf + "_bias";
-    const StorageRef b = take(source.need(bias, Shape{count, columns.step * rows}), Shape{count, rows}, 1, bias);
+    const StorageRef b =
+        take(source.need(bias, Shape{count, columns.step * rows}), Shape{count, rows}, 1, bias);
     e.bias = small_f32({b->spec, std::as_bytes(std::span(b->as<std::byte>(), b->bytes))}, bias);
   }
 
@@ -176,10 +201,12 @@ struct Loader {
     for (std::int64_t i = 0; i < model.config.experts.count; ++i) {
       const std::string name = expert_name(info.hf, i) + ".weight";
       const StorageRef one = matrix(name, source.need(name, Shape{rows, cols}), true);
-      if (!all) all = Storage::make({info.shape, one->spec.dtype, one->spec.format}, info.hf + ".weight");
-      CHECK_FILE(one->spec.dtype == all->spec.dtype, "{}: '{}' is {}, the experts before it are {}", source.path, name,
-                 name_of(one->spec.dtype), name_of(all->spec.dtype));
-      std::memcpy(all->as<std::byte>() + static_cast<std::size_t>(i) * one->bytes, one->as<void>(), one->bytes);
+      if (!all)
+        all = Storage::make({info.shape, one->spec.dtype, one->spec.format}, info.hf + ".weight");
+      CHECK_FILE(one->spec.dtype == all->spec.dtype, "{}: '{}' is {}, the experts before it are {}",
+                 source.path, name, name_of(one->spec.dtype), name_of(all->spec.dtype));
+      std::memcpy(all->as<std::byte>() + static_cast<std::size_t>(i) * one->bytes, one->as<void>(),
+                  one->bytes);
       if (!one->spec.format) io::drop_pages(source.find(name).data);
     }
     return all;
@@ -214,13 +241,16 @@ struct Loader {
 
 Model load_model(const std::string& path, const LoadOptions& options) {
   namespace fs = std::filesystem;
-  CHECK_FILE(fs::exists(path), "{}: no such file or folder: give a .gguf file or a Hugging Face model folder", path);
+  CHECK_FILE(fs::exists(path),
+             "{}: no such file or folder: give a .gguf file or a Hugging Face model folder", path);
   Loader loader;
   loader.source.path = path;
   if (!options.base.empty()) {
     loader.base = find_format(options.base);
     if (!loader.base || !loader.base->encode)
-      fail(ErrorKind::usage, "--base {}: not a format that weights can be quantized to: choose nf4, q4_0 or q8_0", options.base);
+      fail(ErrorKind::usage,
+           "--base {}: not a format that weights can be quantized to: choose nf4, q4_0 or q8_0",
+           options.base);
   }
   if (fs::is_directory(path)) {
     loader.model.config = io::read_model_config(path);

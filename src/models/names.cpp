@@ -9,8 +9,9 @@
 namespace supersonic::models {
 namespace {
 
-constexpr io::Role kLinears[] = {io::Role::q,    io::Role::k,  io::Role::v,       io::Role::qkv, io::Role::o,
-                                 io::Role::gate, io::Role::up, io::Role::gate_up, io::Role::down};
+constexpr io::Role kLinears[] = {io::Role::q,   io::Role::k,       io::Role::v,
+                                 io::Role::qkv, io::Role::o,       io::Role::gate,
+                                 io::Role::up,  io::Role::gate_up, io::Role::down};
 constexpr std::pair<const char*, const char*> kOuterNames[] = {
     {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
 
@@ -31,12 +32,14 @@ bool has(const io::ModelConfig& c, io::Role role) {
 }
 
 // Splits "<prefix>N.<rest>"; nothing when the name has another form.
-std::optional<std::pair<std::string, std::string>> split_layer(const std::string& name, const std::string& prefix) {
+std::optional<std::pair<std::string, std::string>> split_layer(const std::string& name,
+                                                               const std::string& prefix) {
   if (name.rfind(prefix, 0) != 0) return std::nullopt;
   const std::size_t dot = name.find('.', prefix.size());
   if (dot == std::string::npos) return std::nullopt;
   const std::string number = name.substr(prefix.size(), dot - prefix.size());
-  if (number.empty() || number.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
+  if (number.empty() || number.find_first_not_of("0123456789") != std::string::npos)
+    return std::nullopt;
   return std::pair{number, name.substr(dot + 1)};
 }
 
@@ -50,7 +53,8 @@ std::string gguf_name(const io::ModelConfig& config, const std::string& hf_modul
         return fmt::format("blk.{}.{}", layer->first, a.name_of(role).gguf);
   for (const auto& [hf, gguf] : kOuterNames)
     if (hf_module == hf) return gguf;
-  fail(ErrorKind::bad_file, "module '{}' has no place in a GGUF file of architecture {}", hf_module, a.gguf);
+  fail(ErrorKind::bad_file, "module '{}' has no place in a GGUF file of architecture {}", hf_module,
+       a.gguf);
 }
 
 std::string hf_name(const io::ModelConfig& config, const std::string& gguf_module) {
@@ -61,7 +65,8 @@ std::string hf_name(const io::ModelConfig& config, const std::string& gguf_modul
         return fmt::format("model.layers.{}.{}", layer->first, a.name_of(role).hf);
   for (const auto& [hf, gguf] : kOuterNames)
     if (gguf_module == gguf) return hf;
-  fail(ErrorKind::bad_file, "tensor '{}' belongs to no module of architecture {}", gguf_module, a.gguf);
+  fail(ErrorKind::bad_file, "tensor '{}' belongs to no module of architecture {}", gguf_module,
+       a.gguf);
 }
 
 }  // namespace supersonic::models

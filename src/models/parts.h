@@ -1,7 +1,8 @@
-// The tensors of a model, one after another in the order of a file: the one place that says which there are. Loading, exporting,
-// moving to a device and counting all go through it.
+// The tensors of a model, one after another in the order of a file: the one place that says which
+// there are. Loading, exporting, moving to a device and counting all go through it.
 //
-//   for_each_part(model, [&](const PartInfo& info, auto& part) { … });   // part: StorageRef, nn::Linear or nn::Experts
+//   for_each_part(model, [&](const PartInfo& info, auto& part) { … });   // part: StorageRef,
+//   nn::Linear or nn::Experts
 #pragma once
 #include <fmt/format.h>
 
@@ -14,7 +15,7 @@ enum class PartKind { matrix, norm, vector, linear, experts };
 
 struct PartInfo {
   PartKind kind;
-  io::Role role = {};      // of a layer's part
+  io::Role role = {};    // of a layer's part
   std::string hf, gguf;  // names of the module in both worlds; experts: with * for the number in hf
   Shape shape;           // of the weight; experts: (experts * out, in)
   std::int64_t heads = 0;  // whose rows rotary embedding pairs; 0: rows have one order
@@ -35,17 +36,25 @@ class PartWalk {
 
   void run() {
     const std::int64_t d = c_.hidden_size;
-    f_(PartInfo{PartKind::matrix, {}, "model.embed_tokens", "token_embd", Shape{c_.vocab_size, d}}, m_.embedding);
-    for (std::size_t i = 0; i < m_.layers.size(); ++i) layer(static_cast<std::int64_t>(i), m_.layers[i]);
+    f_(PartInfo{PartKind::matrix, {}, "model.embed_tokens", "token_embd", Shape{c_.vocab_size, d}},
+       m_.embedding);
+    for (std::size_t i = 0; i < m_.layers.size(); ++i)
+      layer(static_cast<std::int64_t>(i), m_.layers[i]);
     f_(PartInfo{PartKind::norm, {}, "model.norm", "output_norm", Shape{d}}, m_.final_norm);
     f_(PartInfo{PartKind::matrix, {}, "lm_head", "output", Shape{c_.vocab_size, d}}, m_.head);
   }
 
  private:
   template <class Part>
-  void part(PartKind kind, io::Role role, const Shape& shape, Part& p, std::int64_t heads = 0, bool sensitive = false) {
+  void part(PartKind kind, io::Role role, const Shape& shape, Part& p, std::int64_t heads = 0,
+            bool sensitive = false) {
     const io::RoleName& n = a_.name_of(role);
-    PartInfo info{kind, role, fmt::format("model.layers.{}.{}", i_, n.hf), fmt::format("blk.{}.{}", i_, n.gguf), shape, heads};
+    PartInfo info{kind,
+                  role,
+                  fmt::format("model.layers.{}.{}", i_, n.hf),
+                  fmt::format("blk.{}.{}", i_, n.gguf),
+                  shape,
+                  heads};
     info.adapted = kind == PartKind::linear && role != io::Role::router;
     info.sensitive = sensitive;
     f_(info, p);
@@ -65,14 +74,17 @@ class PartWalk {
     if (after) part(PartKind::norm, Role::mlp_post_norm, Shape{d}, l.mlp_post_norm);
   }
 
-  // Keys, values and the down projection are sensitive: over a prompt in int8 they cost most of the perplexity and little of the
-  // time. A gated activation has values far beyond their neighbours, and every later token reads the keys and values.
+  // Keys, values and the down projection are sensitive: over a prompt in int8 they cost most of the
+  // perplexity and little of the time. A gated activation has values far beyond their neighbours,
+  // and every later token reads the keys and values.
   template <class L>
   void attention(L& l) {
     using io::Role;
-    const std::int64_t d = c_.hidden_size, heads = c_.num_attention_heads, groups = c_.num_key_value_heads;
+    const std::int64_t d = c_.hidden_size, heads = c_.num_attention_heads,
+                       groups = c_.num_key_value_heads;
     const std::int64_t q = heads * c_.head_dim, kv = groups * c_.head_dim;
-    const auto linear = [&](Role role, std::int64_t out, std::int64_t in, auto& x, std::int64_t turned, bool sensitive) {
+    const auto linear = [&](Role role, std::int64_t out, std::int64_t in, auto& x,
+                            std::int64_t turned, bool sensitive) {
       part(PartKind::linear, role, Shape{out, in}, x, turned, sensitive);
     };
     if (c_.fused) {

@@ -2,8 +2,8 @@
 // window; scores and logits are capped by tanh.
 #include <cmath>
 
-#include "models/architectures/gemma.h"
 #include <nlohmann/json.hpp>
+#include "models/architectures/gemma.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
@@ -35,8 +35,11 @@ ARCHITECTURE(gemma2) {
     require_false(f, "use_bidirectional_attention");
     c.attention_cap = cap(f, "attn_logit_softcapping", 50);
     c.logit_cap = cap(f, "final_logit_softcapping", 30);
-    const auto window = f.value().contains("sliding_window") ? f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0) : 4096;
-    read_sliding_layers(c, f, window, [](std::int64_t layer) { return (layer + 1) % kPeriod != 0; });
+    const auto window = f.value().contains("sliding_window")
+                            ? f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0)
+                            : 4096;
+    read_sliding_layers(c, f, window,
+                        [](std::int64_t layer) { return (layer + 1) % kPeriod != 0; });
   };
   a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
     write_gemma(c, j);

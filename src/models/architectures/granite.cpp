@@ -1,6 +1,6 @@
 // Granite 3: a Llama whose embedding, blocks, scores and logits are multiplied by stated numbers.
-#include "core/error.h"
 #include <nlohmann/json.hpp>
+#include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
@@ -51,7 +51,9 @@ ARCHITECTURE(granite) {
     c.logit_scale = 1 / factor("logit_scale", 1);
   };
   a.to_gguf = [](const ModelConfig& c, GgufWriter& out, const std::string& prefix) {
-    const auto set = [&](const char* key, double x) { out.set_f32(prefix + key, static_cast<float>(x)); };
+    const auto set = [&](const char* key, double x) {
+      out.set_f32(prefix + key, static_cast<float>(x));
+    };
     set("embedding_scale", c.embedding_scale);
     set("residual_scale", c.residual_scale);
     set("attention.scale", c.attention_scale);

@@ -1,7 +1,7 @@
 // Llama 2 and 3, SmolLM2 and their many relatives. GGUF files of Mistral and Mixtral have this
 // architecture's name too, and are told apart here.
-#include "core/error.h"
 #include <nlohmann/json.hpp>
+#include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
@@ -33,7 +33,8 @@ ARCHITECTURE(llama) {
       c.experts.used = file.get_i64(prefix + "expert_used_count");
       c.experts.width = c.intermediate_size;
     } else if (c.sliding_window > 0) {
-      c.family = "mistral";  // transformers' Llama has no window; its Mistral is the same model with one
+      c.family =
+          "mistral";  // transformers' Llama has no window; its Mistral is the same model with one
     }
   };
   return a;

@@ -1,6 +1,6 @@
 // Mistral 7B and its successors: a Llama with a sliding window, or with none.
-#include "core/error.h"
 #include <nlohmann/json.hpp>
+#include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
@@ -31,7 +31,8 @@ ARCHITECTURE(mistral) {
   };
   a.to_gguf = [](const ModelConfig& c, GgufWriter& out, const std::string& prefix) {
     if (c.sliding_window > 0 && c.sliding_layers.empty())
-      out.set_u32(prefix + "attention.sliding_window", static_cast<std::uint32_t>(c.sliding_window));
+      out.set_u32(prefix + "attention.sliding_window",
+                  static_cast<std::uint32_t>(c.sliding_window));
   };
   return a;
 }

@@ -1,6 +1,7 @@
-// Mixtral: Mistral's attention, and a mixture of experts in each layer. Its GGUF files say llama (llama.cpp).
-#include "models/architectures/mixture.h"
+// Mixtral: Mistral's attention, and a mixture of experts in each layer. Its GGUF files say llama
+// (llama.cpp).
 #include <nlohmann/json.hpp>
+#include "models/architectures/mixture.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
@@ -24,7 +25,8 @@ ARCHITECTURE(mixtral) {
     c.experts.used = f.integer("num_experts_per_tok", 1, 64).value_or(2);
     c.experts.width = c.intermediate_size;
     const auto window = f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0);
-    read_sliding_layers(c, f, window, [](std::int64_t) { return true; });
+    set_sliding_layers(c, window,
+                       std::vector<std::uint8_t>(static_cast<std::size_t>(c.num_hidden_layers), 1));
   };
   a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
     j["num_local_experts"] = c.experts.count;

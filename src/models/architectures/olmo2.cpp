@@ -1,5 +1,5 @@
-// OLMo 2: blocks read the residual as it is and are normalised before they are added to it; queries and
-// keys are normalised over all heads at once.
+// OLMo 2: blocks read the residual as it is and are normalised before they are added to it; queries
+// and keys are normalised over all heads at once.
 #include <nlohmann/json.hpp>
 
 #include "io/architecture.h"
@@ -23,7 +23,8 @@ ARCHITECTURE(olmo2) {
   };
   a.from_gguf = [](ModelConfig& c, const GgufFile& file, const std::string& prefix) {
     if (c.sliding_window > 0)
-      fail(ErrorKind::bad_file, "{}: {}attention.sliding_window is {}: an OLMo 3, which this program cannot run",
+      fail(ErrorKind::bad_file,
+           "{}: {}attention.sliding_window is {}: an OLMo 3, which this program cannot run",
            file.path(), prefix, c.sliding_window);
   };
   return a;

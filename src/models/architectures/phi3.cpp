@@ -1,7 +1,7 @@
-// Phi-3, Phi-3.5 and Phi-4 (the text models): q, k and v are one matrix, gate and up another; heads may
-// turn in part, and long contexts have frequency divisors of their own (longrope).
-#include "core/error.h"
+// Phi-3, Phi-3.5 and Phi-4 (the text models): q, k and v are one matrix, gate and up another; heads
+// may turn in part, and long contexts have frequency divisors of their own (longrope).
 #include <nlohmann/json.hpp>
+#include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
@@ -32,10 +32,12 @@ ARCHITECTURE(phi3) {
   a.from_gguf = [](ModelConfig&, const GgufFile& file, const std::string&) {
     CHECK_FILE(file.find_tensor("blk.0.attn_qkv.weight"),
                "{}: q, k and v of this phi3 file are apart, which this program does not read; "
-               "convert the model again", file.path());
+               "convert the model again",
+               file.path());
   };
   a.to_gguf = [](const ModelConfig& c, GgufWriter& out, const std::string& prefix) {
-    CHECK(c.sliding_layers.empty(), "a GGUF file cannot say which layers of a Phi-3 slide; save as a folder instead");
+    CHECK(c.sliding_layers.empty(),
+          "a GGUF file cannot say which layers of a Phi-3 slide; save as a folder instead");
     // 0 where there is none: that is how llama.cpp knows Phi-4.
     out.set_u32(prefix + "attention.sliding_window", static_cast<std::uint32_t>(c.sliding_window));
     if (!c.rope_scaling.original_max_position)

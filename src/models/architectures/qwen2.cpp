@@ -1,7 +1,8 @@
-// Qwen2 and Qwen2.5: a Llama with biases on q, k and v, and a window in its later layers where asked.
+// Qwen2 and Qwen2.5: a Llama with biases on q, k and v, and a window in its later layers where
+// asked.
+#include <nlohmann/json.hpp>
 #include "core/error.h"
 #include "models/architectures/qwen.h"
-#include <nlohmann/json.hpp>
 
 #include "io/architecture.h"
 #include "io/gguf.h"

@@ -1,6 +1,6 @@
 // Qwen3, dense: each head of q and k has an RMS norm of its own before it turns; no biases.
-#include "models/architectures/qwen.h"
 #include <nlohmann/json.hpp>
+#include "models/architectures/qwen.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"

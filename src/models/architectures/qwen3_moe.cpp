@@ -1,8 +1,9 @@
-// Qwen3's mixtures of experts: Qwen3's attention, many small experts, in some models not in every layer.
+// Qwen3's mixtures of experts: Qwen3's attention, many small experts, in some models not in every
+// layer.
 #include <algorithm>
 
-#include "models/architectures/mixture.h"
 #include <nlohmann/json.hpp>
+#include "models/architectures/mixture.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
@@ -27,11 +28,14 @@ ARCHITECTURE(qwen3_moe) {
     const auto dense = f.integers("mlp_only_layers", 0, 65536);
     std::vector<std::uint8_t> layers;
     for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
-      layers.push_back((i + 1) % step != 0 || std::find(dense.begin(), dense.end(), i) != dense.end());
-    if (std::find(layers.begin(), layers.end(), 1) != layers.end()) c.experts.dense_layers = std::move(layers);
+      layers.push_back((i + 1) % step != 0 ||
+                       std::find(dense.begin(), dense.end(), i) != dense.end());
+    if (std::find(layers.begin(), layers.end(), 1) != layers.end())
+      c.experts.dense_layers = std::move(layers);
     if (f.boolean("use_sliding_window").value_or(false))
-      set_sliding_layers(c, f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0),
-                         std::vector<std::uint8_t>(static_cast<std::size_t>(c.num_hidden_layers), 1));
+      set_sliding_layers(
+          c, f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0),
+          std::vector<std::uint8_t>(static_cast<std::size_t>(c.num_hidden_layers), 1));
   };
   a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
     j["attention_bias"] = c.qkv_bias;

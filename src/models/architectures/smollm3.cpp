@@ -1,6 +1,6 @@
 // SmolLM3: a Llama in which every fourth layer does not turn queries and keys (NoPE).
-#include "core/error.h"
 #include <nlohmann/json.hpp>
+#include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
