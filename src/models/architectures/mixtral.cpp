@@ -1,5 +1,5 @@
 // Mixtral: Mistral's attention, and a mixture of experts in each layer. Its GGUF files say llama
-// (llama.cpp).
+//.
 #include <nlohmann/json.hpp>
 #include "models/architectures/mixture.h"
 
