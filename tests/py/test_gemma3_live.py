@@ -40,14 +40,15 @@ def test_texts_have_the_ids_that_llama_cpp_gives_them(supersonic, gemma, starts)
     import prompts
 
     for text, wanted in zip(prompts.CONTINUE, starts):
-        ours = supersonic("tokenize", gemma, "--text", text, json_output=True)["ids"]
-        assert ours == wanted or [2, *ours] == wanted, text
+        ours = supersonic("tokenize", gemma, "--text", text, json_output=True)
+        assert ours == wanted, text
 
 
 def test_greedy_text_is_llama_cpps(tool, plain, starts):
     """Up to the first choice between two words that are as good as equal (0.01 of a logit)."""
     import smollm2
 
+    starts = starts[:6]
     rows = smollm2.llama_cpp_greedy(plain, starts, TOKENS)
     done = tool("logits_probe", plain, "fp32", "--generate", TOKENS, input="".join(json.dumps(ids) + "\n" for ids in starts))
     equal = 0

@@ -1,5 +1,4 @@
-// Mixtral: Mistral's attention, and a mixture of experts in each layer. Its GGUF files say llama
-//.
+// Mixtral: Mistral's attention, and a mixture of experts in each layer. Its GGUF files say llama.
 #include <nlohmann/json.hpp>
 #include "models/architectures/mixture.h"
 
