@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "text/charsmap.h"
 #include "text/origin.h"
 #include "text/regex.h"
 #include "text/tokenizer_spec.h"
@@ -22,6 +23,7 @@ class Normalizer {
   struct Step {
     NormalizerStep spec;
     std::optional<Regex> regex;
+    std::optional<Charsmap> charsmap;
   };
   std::vector<Step> steps_;
 };

@@ -3,6 +3,7 @@
 #include "text/pre_tokenizer.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "text/unicode.h"
 
@@ -52,6 +53,13 @@ void match_words(std::string_view text, std::vector<Match>& out) {
     while (p < end && kind(code_at(p)) == first) next_code(p);
     out.push_back({size_t(start - begin), size_t(p - begin)});
   }
+}
+
+// Kana and the sound mark count as Han, a space stands beside all (SentencePiece's rule): the table
+// has it so.
+uint32_t script_group(uint32_t code) {
+  const uint32_t* end = kScriptRuns + kScriptRunCount;
+  return std::prev(std::upper_bound(kScriptRuns, end, code << 8 | 0xFF))[0] & 0xFF;
 }
 
 bool is_punctuation(uint32_t c) {
@@ -137,6 +145,10 @@ void PreTokenizer::run(size_t step, Stretch in, bool at_start, WordSink& sink) c
     case PreStep::whitespace:
     case PreStep::whitespace_split:
       return cut(step, in, at_start, sink, Behavior::removed);
+    case PreStep::scripts:
+      return scripts(step + 1, in, at_start, sink);
+    case PreStep::fixed_length:
+      return fixed_length(step + 1, in, at_start, sink, s.spec.length);
   }
 }
 
@@ -149,6 +161,37 @@ void PreTokenizer::scan(size_t next, Stretch in, bool at_start, WordSink& sink,
     run(next, in.part(p - begin, q - begin), at_start, sink);
     at_start = false;
     p = q;
+  }
+}
+
+// A cut stands where the group of scripts changes, and before the first character that has one: what
+// is neutral in front of it is dropped, as the crate does.
+void PreTokenizer::scripts(size_t next, Stretch in, bool at_start, WordSink& sink) const {
+  const char *text = in.text.data(), *end = text + in.text.size();
+  size_t begin = in.text.npos;
+  uint32_t last = 0;
+  for (const char* p = text; p < end;) {
+    const size_t at = static_cast<size_t>(p - text);
+    const uint32_t group = script_group(next_code(p));
+    if (!group) continue;
+    if (group != last) {
+      if (begin != in.text.npos)
+        run(next, in.part(begin, at), at_start && begin == 0, sink);
+      begin = at;
+    }
+    last = group;
+  }
+  if (begin != in.text.npos)
+    run(next, in.part(begin, in.text.size()), at_start && begin == 0, sink);
+}
+
+void PreTokenizer::fixed_length(size_t next, Stretch in, bool at_start, WordSink& sink,
+                                uint32_t length) const {
+  const char *text = in.text.data(), *end = text + in.text.size();
+  for (const char* p = text; p < end;) {
+    const char* begin = p;
+    for (uint32_t n = 0; n < length && p < end; ++n) next_code(p);
+    run(next, in.part(begin - text, p - text), at_start && begin == text, sink);
   }
 }
 

@@ -41,6 +41,8 @@ class PreTokenizer {
   void run(size_t step, Stretch in, bool at_start, WordSink& sink) const;
   void cut(size_t step, Stretch in, bool at_start, WordSink& sink, Behavior behavior) const;
   void scan(size_t step, Stretch in, bool at_start, WordSink& sink, Scanner scanner) const;
+  void scripts(size_t next, Stretch in, bool at_start, WordSink& sink) const;
+  void fixed_length(size_t next, Stretch in, bool at_start, WordSink& sink, uint32_t length) const;
   void metaspace(size_t step, Stretch in, bool at_start, WordSink& sink) const;
   void byte_level(size_t step, Stretch in, bool at_start, WordSink& sink) const;
 

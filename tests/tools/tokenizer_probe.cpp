@@ -1,7 +1,7 @@
 // Drives the tokenizer from the Python tests: one JSON request a line on stdin, one JSON answer a
 // line on stdout.
 //   tokenizer_probe json TOKENIZER_JSON [CONFIG_JSON]      tokenizer_probe gguf KEYS_JSON
-//   tokenizer_probe model GGUF_FILE_OR_FOLDER
+//   tokenizer_probe model GGUF_FILE_OR_FOLDER              tokenizer_probe pieces TOKENIZER_MODEL
 // KEYS_JSON holds the tokenizer.ggml.* values (model, pre, tokens, scores, token_type, merges,
 // bos_id …). Requests: {"encode": text, "add": b, "parse": b}  {"spans": [[text, trusted], …],
 // "ends": b}  {"decode": ids, "skip": b}  {"stream": ids}
@@ -161,6 +161,8 @@ int main(int argc, char** argv) try {
   const text::Tokenizer tokenizer = model ? model->tokenizer()
                                     : kind == "gguf"
                                         ? from_keys(Json::parse(data))
+                                    : kind == "pieces"
+                                        ? text::Tokenizer::from_sentence_piece(data, config, argv[2])
                                         : text::Tokenizer::from_json(data, config, argv[2]);
   std::ios::sync_with_stdio(false);
   for (std::string line; std::getline(std::cin, line);)
