@@ -37,7 +37,7 @@ size_t cluster_end(std::string_view text, size_t at) {
 
 }  // namespace
 
-Charsmap::Charsmap(std::string_view compiled) {
+Charsmap::Charsmap(std::string_view compiled, bool clusters) : clusters_(clusters) {
   const auto word = [&](size_t at) {
     uint32_t value = 0;
     for (size_t i = 0; i < 4; ++i)
@@ -52,8 +52,9 @@ Charsmap::Charsmap(std::string_view compiled) {
   replacements_ = compiled.substr(size + 4);
   CHECK_FILE(valid_utf8(replacements_), "{}: the replacements are not UTF-8", kField);
   for (size_t c = 0; c < 128; ++c) {
-    const char one = static_cast<char>(c);
-    ascii_stays_[c] = one != '\r' && !find({&one, 1});  // CR LF is a cluster
+    const bool begins_key = c && (unit(offset_of(units_[0]) ^ static_cast<uint32_t>(c)) &
+                                  (1u << 31 | 0xFF)) == c;
+    ascii_stays_[c] = c != '\r' && !begins_key;  // CR LF is a cluster
   }
 }
 
@@ -63,35 +64,41 @@ uint32_t Charsmap::unit(uint32_t at) const {
   return units_[at];
 }
 
-std::optional<std::string_view> Charsmap::find(std::string_view chunk) const {
+std::string_view Charsmap::replacement(size_t begin) const {
+  CHECK_FILE(begin <= replacements_.size() &&
+                 (begin == replacements_.size() || (replacements_[begin] & 0xC0) != 0x80),
+             "{}: the trie points to byte {} of {} replacements", kField, begin,
+             replacements_.size());
+  const size_t end = std::min(replacements_.find('\0', begin), replacements_.size());
+  return std::string_view(replacements_).substr(begin, end - begin);
+}
+
+Charsmap::Rule Charsmap::find(std::string_view text, bool longest) const {
+  Rule rule;
   uint32_t at = offset_of(units_[0]);
-  for (const char c : chunk) {
-    const auto label = static_cast<unsigned char>(c);
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto label = static_cast<unsigned char>(text[i]);
     if (!label) break;
     at ^= label;
     const uint32_t here = unit(at);
     if ((here & (1u << 31 | 0xFF)) != label) break;
     at ^= offset_of(here);
     if (!(here >> 8 & 1)) continue;
-    const size_t begin = unit(at) & ~(1u << 31);
-    CHECK_FILE(begin <= replacements_.size() &&
-                   (begin == replacements_.size() || (replacements_[begin] & 0xC0) != 0x80),
-               "{}: the trie points to byte {} of {} replacements", kField, begin,
-               replacements_.size());
-    const size_t end = std::min(replacements_.find('\0', begin), replacements_.size());
-    return std::string_view(replacements_).substr(begin, end - begin);
+    rule = {i + 1, replacement(unit(at) & ~(1u << 31))};
+    if (!longest) break;
   }
-  return std::nullopt;
+  return rule;
 }
 
 // `cluster` stands at `at` of the text.
 void Charsmap::rewrite(std::string_view cluster, size_t at, Rewriter& out) const {
   if (cluster.size() <= kLongestCluster)
-    if (const auto to = find(cluster)) return out.replace(at, at + cluster.size(), *to);
+    if (const Rule rule = shortest(cluster); rule.bytes)
+      return out.replace(at, at + cluster.size(), rule.to);
   for (size_t i = 0; i < cluster.size();) {
     const size_t n = utf8_length(static_cast<unsigned char>(cluster[i]));
-    if (const auto to = find(cluster.substr(i, n)))
-      out.replace(at + i, at + i + n, *to);
+    if (const Rule rule = shortest(cluster.substr(i, n)); rule.bytes)
+      out.replace(at + i, at + i + n, rule.to);
     else
       out.copy(at + i, at + i + n);
     i += n;
@@ -110,6 +117,13 @@ void Charsmap::apply(std::string& text, Origins* origins) const {
       ++end;
     if (end > at) {
       out.copy(at, end);
+      at = end;
+      continue;
+    }
+    if (!clusters_) {
+      const Rule rule = longest(in.substr(at));
+      end = at + (rule.bytes ? rule.bytes : utf8_length(static_cast<unsigned char>(in[at])));
+      rule.bytes ? out.replace(at, end, rule.to) : out.copy(at, end);
       at = end;
       continue;
     }

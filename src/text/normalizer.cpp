@@ -223,7 +223,8 @@ Normalizer::Normalizer(const std::vector<NormalizerStep>& steps) {
     Step step{.spec = spec, .regex = std::nullopt, .charsmap = std::nullopt};
     if (spec.kind == NormalizerStep::replace && spec.pattern.regex)
       step.regex.emplace(spec.pattern.text, "normalizer.pattern");
-    if (spec.kind == NormalizerStep::charsmap) step.charsmap.emplace(spec.content);
+    if (spec.kind == NormalizerStep::charsmap) 
+      step.charsmap.emplace(spec.content, spec.clusters);
     steps_.push_back(std::move(step));
   }
 }

@@ -117,8 +117,10 @@ PreTokenizer::PreTokenizer(std::vector<PreStep> steps, bool raw_bytes) : raw_byt
   }
 }
 
-bool PreTokenizer::ends_in_byte_level() const {
-  return !steps_.empty() && steps_.back().spec.kind == PreStep::byte_level;
+bool PreTokenizer::asks_for_start() const {
+  return std::any_of(steps_.begin(), steps_.end(), [](const Step& s) {
+    return s.spec.kind == PreStep::metaspace && s.spec.prepend == PrependScheme::first;
+  });
 }
 
 void PreTokenizer::split(Stretch in, bool at_start, WordSink& sink) const {

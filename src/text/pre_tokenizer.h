@@ -28,7 +28,7 @@ class PreTokenizer {
   // With raw_bytes the last step, when it is ByteLevel, leaves the bytes unmapped: the model then
   // looks bytes up directly.
   PreTokenizer(std::vector<PreStep> steps, bool raw_bytes);
-  bool ends_in_byte_level() const;
+  bool asks_for_start() const;  // at_start matters
   // at_start: the text begins where the whole input begins (Metaspace "first").
   void split(Stretch in, bool at_start, WordSink& sink) const;
 

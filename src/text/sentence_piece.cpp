@@ -24,7 +24,7 @@ void add_normalizers(const SentencePieces& in, TokenizerSpec& spec) {
                                 .content = std::move(with)});
   };
   if (!in.charsmap.empty())
-    spec.normalizers.push_back({.kind = NormalizerStep::charsmap, .content = in.charsmap});
+    spec.normalizers.push_back({.kind = NormalizerStep::charsmap, .content = in.charsmap, .clusters = in.clusters});
   if (in.merge_spaces) {
     replace(" {2,}", true, " ");
     replace("\\A | \\z", true, "");

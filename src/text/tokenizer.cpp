@@ -177,10 +177,22 @@ struct Tokenizer::Impl {
     std::unique_ptr<ModelScratch> scratch;
   };
 
+  // Whether the normalizers drop the first character of a text. What Metaspace's "first" asks is
+  // whether the text still begins where the input did.
+  bool drops_start(std::string_view text) const {
+    std::string with(text.substr(0, utf8_length(static_cast<unsigned char>(text[0])))), without = "x";
+    with += without;
+    normalizer.apply(with, nullptr);
+    normalizer.apply(without, nullptr);
+    return with == without;
+  }
+
   void encode_piece(Stretch in, bool at_start, bool special_allowed, IdSink& sink) const {
     std::string changed;
     Origins origins;
     if (!normalizer.empty()) {
+      if (at_start && pre_tokenizer.asks_for_start() && !in.text.empty() && drops_start(in.text))
+        at_start = false;
       changed = in.text;
       if (in.origin) origins.assign(in.origin, in.origin + in.text.size());
       normalizer.apply(changed, in.origin ? &origins : nullptr);
@@ -232,6 +244,13 @@ struct Tokenizer::Impl {
 };
 
 Tokenizer::Tokenizer(TokenizerSpec spec) : impl_(std::make_unique<Impl>(std::move(spec))) {}
+Tokenizer Tokenizer::built(TokenizerSpec spec, std::string_view origin) {
+  try {
+    return Tokenizer(std::move(spec));
+  } catch (const Error& error) {
+    fail(error.kind(), "{}: {}", origin, error.what());
+  }
+}
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;

@@ -105,6 +105,7 @@ class Tokenizer {
  private:
   friend class StreamDecoder;
   struct Impl;
+  static Tokenizer built(TokenizerSpec spec, std::string_view origin);  // errors name the origin
   std::unique_ptr<Impl> impl_;
 };
 

@@ -128,6 +128,7 @@ struct Reader {
                           .scores = {in.scores.begin(), in.scores.begin() + static_cast<ptrdiff_t>(n)},
                           .types = {},
                           .charsmap = std::string(in.charsmap),
+                          .clusters = true,  // such models come with a tokenizer.json
                           .space_in_front = in.add_space_prefix.value_or(true),
                           .merge_spaces = unigram && in.merge_spaces.value_or(false)};
     if (!in.token_type.empty())
@@ -207,7 +208,7 @@ Tokenizer Tokenizer::from_gguf(const GgufVocab& vocab, std::string_view origin) 
          "{}: tokenizer.ggml.model '{}' is not supported; gpt2 and gemma4 (BPE), llama and t5 "
          "(SentencePiece), and bert (WordPiece) are",
          origin, vocab.model);
-  return Tokenizer(std::move(reader.spec));
+  return built(std::move(reader.spec), origin);
 }
 
 GgufVocabData to_gguf_vocab(const Tokenizer& tokenizer) {

@@ -41,8 +41,10 @@ void components(const Field& field, std::string_view list, std::vector<Step>& ou
 }
 
 Pattern read_pattern(const Field& field) {
-  if (field.value.type() == element_type::STRING) return {std::string(field.string()), false};
-  if (const auto literal = field.get("String")) return {std::string(literal->string()), false};
+  // An empty one matches between any two characters, as an empty expression does.
+  const auto plain = [](std::string_view text) { return Pattern{std::string(text), text.empty()}; };
+  if (field.value.type() == element_type::STRING) return plain(field.string());
+  if (const auto literal = field.get("String")) return plain(literal->string());
   if (const auto regex = field.get("Regex")) return {std::string(regex->string()), true};
   field.wrong("{\"String\": …} or {\"Regex\": …}");
 }
@@ -384,14 +386,14 @@ Tokenizer Tokenizer::from_json(std::string_view text, std::string_view config,
   if (!spec.model.unk_token.empty()) spec.unk = find_id(spec, spec.model.unk_token);
   if (spec.model.kind == ModelSpec::unigram) spec.unk = spec.model.unk_id;
   if (!config.empty()) read_json_config(config, origin, spec);
-  return Tokenizer(std::move(spec));
+  return built(std::move(spec), origin);
 }
 
 Tokenizer Tokenizer::from_sentence_piece(std::string_view model, std::string_view config,
                                          std::string_view origin) {
   TokenizerSpec spec = sentence_piece_spec(read_sentence_piece_model(model, origin), origin);
   complete_from_config(config, origin, spec);
-  return Tokenizer(std::move(spec));
+  return built(std::move(spec), origin);
 }
 
 }  // namespace supersonic::text

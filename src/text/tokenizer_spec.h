@@ -39,6 +39,7 @@ struct NormalizerStep {
   Pattern pattern{};               // replace
   std::string content{};           // prepend, replace; charsmap: SentencePiece's compiled map
   bool left = true, right = true;  // strip
+  bool clusters = true;            // charsmap: the crate's way; else SentencePiece's
   bool clean = true, cut_han = true, drop_accents = true, lower = true;  // bert
 };
 

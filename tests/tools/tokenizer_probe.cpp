@@ -3,7 +3,8 @@
 //   tokenizer_probe json TOKENIZER_JSON [CONFIG_JSON]      tokenizer_probe gguf KEYS_JSON
 //   tokenizer_probe model GGUF_FILE_OR_FOLDER              tokenizer_probe pieces TOKENIZER_MODEL
 // KEYS_JSON holds the tokenizer.ggml.* values (model, pre, tokens, scores, token_type, merges,
-// bos_id …). Requests: {"encode": text, "add": b, "parse": b}  {"spans": [[text, trusted], …],
+// bos_id …). Requests: {"encode": text, "add": b, "parse": b}, "hex" for bytes
+// instead of text  {"spans": [[text, trusted], …],
 // "ends": b}  {"decode": ids, "skip": b}  {"stream": ids}
 //   {"chat": messages, "add_generation_prompt": b} (model only)  {"hf": true}  {"gguf": true}
 //   {"bench": file, "rounds": n}
@@ -28,6 +29,14 @@ static std::string read_file(const std::string& path) {
   std::stringstream out;
   out << in.rdbuf();
   return out.str();
+}
+
+// Bytes that JSON cannot carry.
+static std::string from_hex(const std::string& digits) {
+  std::string out;
+  for (size_t i = 0; i + 1 < digits.size(); i += 2)
+    out += static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16));
+  return out;
 }
 
 static text::Tokenizer from_keys(const Json& keys) {
@@ -110,6 +119,10 @@ static Json chat(const text::ModelText& model, const text::Tokenizer& tokenizer,
 static Json answer(const text::ModelText* model, const text::Tokenizer& tokenizer,
                    const Json& request) {
   if (request.contains("chat") && model) return chat(*model, tokenizer, request);
+  if (request.contains("hex"))
+    return tokenizer.encode(from_hex(request["hex"]),
+                            {.add_special = request.value("add", true),
+                             .parse_special = request.value("parse", false)});
   if (request.contains("encode"))
     return tokenizer.encode(request["encode"].get<std::string>(),
                             {.add_special = request.value("add", true),
