@@ -24,7 +24,7 @@ void add_normalizers(const SentencePieces& in, TokenizerSpec& spec) {
                                 .content = std::move(with)});
   };
   if (!in.charsmap.empty())
-    spec.normalizers.push_back({.kind = NormalizerStep::charsmap, .content = in.charsmap, .clusters = in.clusters});
+    spec.normalizers.push_back({.kind = NormalizerStep::charsmap, .content = in.charsmap, .clusters = in.like_crate});
   if (in.merge_spaces) {
     replace(" {2,}", true, " ");
     replace("\\A | \\z", true, "");
@@ -120,6 +120,7 @@ TokenizerSpec sentence_piece_spec(SentencePieces in, std::string_view where) {
     return spec;
   }
   m.kind = ModelSpec::unigram;
+  m.float_sums = !in.like_crate;
   m.hidden.resize(m.tokens.size());
   for (size_t id = 0; id < m.tokens.size(); ++id) {
     const int32_t t = type_of(in, id);

@@ -27,7 +27,7 @@ struct SentencePieces {
   std::vector<double> scores;
   std::vector<int32_t> types;  // or empty: all normal
   std::string charsmap;        // or empty
-  bool clusters = false;       // the map is applied as the `tokenizers` crate does
+  bool like_crate = false;     // map and scores as the `tokenizers` crate has them
   bool space_in_front = true, merge_spaces = false, byte_fallback = true;
   int32_t bos = -1, eos = -1, unk = -1, pad = -1;
 };

@@ -128,7 +128,7 @@ struct Reader {
                           .scores = {in.scores.begin(), in.scores.begin() + static_cast<ptrdiff_t>(n)},
                           .types = {},
                           .charsmap = std::string(in.charsmap),
-                          .clusters = true,  // such models come with a tokenizer.json
+                          .like_crate = true,  // such models come with a tokenizer.json
                           .space_in_front = in.add_space_prefix.value_or(true),
                           .merge_spaces = unigram && in.merge_spaces.value_or(false)};
     if (!in.token_type.empty())

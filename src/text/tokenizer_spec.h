@@ -103,6 +103,7 @@ struct ModelSpec {
   std::string unk_token, subword_prefix, word_suffix;
   bool fuse_unk = false, byte_fallback = false, ignore_merges = false;
   int32_t unk_id = -1;          // Unigram
+  bool float_sums = false;      // Unigram: as SentencePiece adds scores, which decides ties
   std::vector<uint8_t> hidden;  // by id or empty; 1: no text becomes this token
   uint32_t longest_word = 100;  // WordPiece: characters; a longer word is unknown
 };

@@ -1,5 +1,5 @@
-// Scores are added in double and in the order of the text, as the `tokenizers` crate does it: ties
-// and roundings fall the same way.
+// Scores are added in double and in the order of the text, as the `tokenizers` crate does it, or in
+// float, as SentencePiece does: ties and roundings fall the same way.
 #include "text/unigram.h"
 
 #include <fmt/format.h>
@@ -32,6 +32,7 @@ void Unigram::find_paths(std::string_view word, ModelScratch& s) const {
   s.paths.assign(word.size() + 1, {0.0, 0, -1});
   const auto reach = [&](size_t end, size_t begin, double score, int32_t id) {
     ModelScratch::Path& path = s.paths[end];
+    if (spec_.float_sums) score = static_cast<float>(score);
     if (path.id < 0 || score > path.score) path = {score, static_cast<uint32_t>(begin), id};
   };
   for (size_t begin = 0; begin < word.size();) {
