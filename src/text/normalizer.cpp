@@ -220,9 +220,10 @@ void map_bytes(std::string& text, Origins* origins) {
 
 Normalizer::Normalizer(const std::vector<NormalizerStep>& steps) {
   for (const NormalizerStep& spec : steps) {
-    Step step{.spec = spec, .regex = std::nullopt, .charsmap = std::nullopt};
+    Step step{.spec = spec, .regex = std::nullopt, .charsmap = std::nullopt, .ascii = {}};
     if (spec.kind == NormalizerStep::replace && spec.pattern.regex)
       step.regex.emplace(spec.pattern.text, "normalizer.pattern");
+    if (spec.kind == NormalizerStep::bert) step.ascii = bert_table(spec);
     if (spec.kind == NormalizerStep::charsmap) 
       step.charsmap.emplace(spec.content, spec.clusters);
     steps_.push_back(std::move(step));
@@ -266,7 +267,7 @@ void Normalizer::apply(std::string& text, Origins* origins) const {
         map_bytes(text, origins);
         break;
       case NormalizerStep::bert:
-        bert_step(text, origins, s);
+        bert_step(text, origins, s, step.ascii);
         break;
       case NormalizerStep::nmt:
         nmt_step(text, origins);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "text/charsmap.h"
+#include "text/normalizer_steps.h"
 #include "text/origin.h"
 #include "text/regex.h"
 #include "text/tokenizer_spec.h"
@@ -24,6 +25,7 @@ class Normalizer {
     NormalizerStep spec;
     std::optional<Regex> regex;
     std::optional<Charsmap> charsmap;
+    AsciiTable ascii{};  // bert
   };
   std::vector<Step> steps_;
 };

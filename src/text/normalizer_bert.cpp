@@ -3,8 +3,6 @@
 // character, goes through one table; the steps themselves see what is left.
 #include <utf8proc.h>
 
-#include <array>
-
 #include "text/normalizer_steps.h"
 
 namespace supersonic::text {
@@ -42,9 +40,10 @@ void steps(std::string& text, Origins* origins, const NormalizerStep& spec) {
   if (spec.lower) lower_step(text, origins);
 }
 
-// What each ASCII character becomes; 0x80: nothing.
-std::array<unsigned char, 128> ascii_table(const NormalizerStep& spec) {
-  std::array<unsigned char, 128> out{};
+}  // namespace
+
+AsciiTable bert_table(const NormalizerStep& spec) {
+  AsciiTable out{};
   for (uint32_t c = 0; c < 128; ++c) {
     std::string one(1, static_cast<char>(c));
     steps(one, nullptr, spec);
@@ -53,11 +52,9 @@ std::array<unsigned char, 128> ascii_table(const NormalizerStep& spec) {
   return out;
 }
 
-}  // namespace
-
-void bert_step(std::string& text, Origins* origins, const NormalizerStep& spec) {
+void bert_step(std::string& text, Origins* origins, const NormalizerStep& spec,
+               const AsciiTable& table) {
   if (origins) return steps(text, origins, spec);
-  const auto table = ascii_table(spec);
   std::string out, other;
   out.reserve(text.size() + 16);
   for (size_t at = 0; at < text.size();) {

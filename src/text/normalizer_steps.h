@@ -1,6 +1,7 @@
 // What the files that implement normalizers share: texts with or without origins, and the steps
 // that are made of other steps.
 #pragma once
+#include <array>
 #include <string>
 #include <string_view>
 
@@ -48,7 +49,11 @@ void each_character(std::string& text, Origins* origins, Map map) {
 // options: UTF8PROC_COMPOSE or UTF8PROC_DECOMPOSE, with UTF8PROC_COMPAT or without.
 void unicode_step(std::string& text, Origins* origins, int options);
 void lower_step(std::string& text, Origins* origins);
-void bert_step(std::string& text, Origins* origins, const NormalizerStep& spec);
+// What BERT's steps make of each ASCII character; 0x80: nothing.
+using AsciiTable = std::array<unsigned char, 128>;
+AsciiTable bert_table(const NormalizerStep& spec);
+void bert_step(std::string& text, Origins* origins, const NormalizerStep& spec,
+               const AsciiTable& table);
 void nmt_step(std::string& text, Origins* origins);
 
 }  // namespace supersonic::text
