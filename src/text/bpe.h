@@ -48,7 +48,8 @@ class Bpe final : public WordModel {
 
  private:
   void encode_cached(std::string_view word, ModelScratch& scratch, std::vector<int32_t>& out) const;
-  void encode_uncached(std::string_view word, ModelScratch& scratch, std::vector<int32_t>& out) const;
+  void encode_uncached(std::string_view word, ModelScratch& scratch,
+                       std::vector<int32_t>& out) const;
   void study_merges();
   void start(std::string_view word, ModelScratch& scratch) const;
   void start_bytes(std::string_view word, ModelScratch& scratch) const;

@@ -52,15 +52,14 @@ Charsmap::Charsmap(std::string_view compiled, bool clusters) : clusters_(cluster
   replacements_ = compiled.substr(size + 4);
   CHECK_FILE(valid_utf8(replacements_), "{}: the replacements are not UTF-8", kField);
   for (size_t c = 0; c < 128; ++c) {
-    const bool begins_key = c && (unit(offset_of(units_[0]) ^ static_cast<uint32_t>(c)) &
-                                  (1u << 31 | 0xFF)) == c;
+    const bool begins_key =
+        c && (unit(offset_of(units_[0]) ^ static_cast<uint32_t>(c)) & (1u << 31 | 0xFF)) == c;
     ascii_stays_[c] = c != '\r' && !begins_key;  // CR LF is a cluster
   }
 }
 
 uint32_t Charsmap::unit(uint32_t at) const {
-  CHECK_FILE(at < units_.size(), "{}: the trie points to unit {} of {}", kField, at,
-             units_.size());
+  CHECK_FILE(at < units_.size(), "{}: the trie points to unit {} of {}", kField, at, units_.size());
   return units_[at];
 }
 
@@ -107,7 +106,9 @@ void Charsmap::rewrite(std::string_view cluster, size_t at, Rewriter& out) const
 
 void Charsmap::apply(std::string& text, Origins* origins) const {
   const std::string_view in = text;
-  const auto plain = [&](size_t at) { return at >= in.size() || static_cast<signed char>(in[at]) >= 0; };
+  const auto plain = [&](size_t at) {
+    return at >= in.size() || static_cast<signed char>(in[at]) >= 0;
+  };
   Rewriter out(whole(text, origins));
   out.reserve(in.size() + in.size() / 8);
   for (size_t at = 0; at < in.size();) {

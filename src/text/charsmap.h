@@ -1,8 +1,8 @@
 // SentencePiece's compiled normalization map ("precompiled_charsmap"): a little-endian u32 with the
 // bytes of a double-array trie (darts-clone's units), the trie, then the replacements, each ended
 // by a zero byte. It is applied as the `tokenizers` crate does: to whole grapheme clusters of less
-// than 6 bytes, else to single characters, and of the keys that start a cluster the shortest counts;
-// or as SentencePiece itself does: the longest key at each place of the text.
+// than 6 bytes, else to single characters, and of the keys that start a cluster the shortest
+// counts; or as SentencePiece itself does: the longest key at each place of the text.
 #pragma once
 #include <array>
 #include <cstdint>

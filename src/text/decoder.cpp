@@ -74,9 +74,9 @@ void byte_fallback(std::vector<std::string>& tokens) {
 // The clean-up of BERT's and CTC's decoders, in the crate's order.
 std::string cleaned(std::string text) {
   constexpr std::pair<std::string_view, std::string_view> kRules[] = {
-      {" .", "."},    {" ?", "?"},   {" !", "!"},          {" ,", ","},
-      {" ' ", "'"},   {" n't", "n't"}, {" 'm", "'m"},      {" do not", " don't"},
-      {" 's", "'s"},  {" 've", "'ve"}, {" 're", "'re"}};
+      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   for (const auto& [from, to] : kRules)
     text = replace_all(text, {.text = std::string(from), .regex = false}, std::nullopt, to);
   return text;
@@ -94,8 +94,7 @@ std::string word_piece(std::string_view token, const DecodeStep& spec, bool firs
 }
 
 std::string ctc(std::string_view token, const DecodeStep& spec) {
-  std::string text =
-      replace_all(token, {.text = spec.content, .regex = false}, std::nullopt, "");
+  std::string text = replace_all(token, {.text = spec.content, .regex = false}, std::nullopt, "");
   if (!spec.cleanup) return text;
   return replace_all(cleaned(std::move(text)), {.text = spec.delimiter, .regex = false},
                      std::nullopt, " ");

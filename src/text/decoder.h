@@ -47,7 +47,7 @@ class Decoding {
  private:
   struct Stage {
     std::string held;
-    size_t seen = 0;  // tokens that came in
+    size_t seen = 0;      // tokens that came in
     bool joined = false;  // what comes in are parts of one token, since an earlier step joins them
     uint32_t cut = 0;     // strip of a joined token: how often it has cut
   };

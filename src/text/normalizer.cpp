@@ -28,8 +28,8 @@ std::string utf8proc_form(std::string_view text, int options) {
   return out;
 }
 
-// Characters that the reference's tables do not know stay as they are, and nothing composes or moves across them: what lies
-// between them is normalized by itself.
+// Characters that the reference's tables do not know stay as they are, and nothing composes or
+// moves across them: what lies between them is normalized by itself.
 std::string unicode_form(std::string_view text, int options) {
   std::string out;
   const char *begin = text.data(), *end = begin + text.size(), *known = begin;
@@ -155,7 +155,8 @@ void lower_step(std::string& text, Origins* origins) {
     if (other != kOtherLower.end() && other->from == code)
       append_utf8(out, other->to);
     else
-      append_utf8(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
+      append_utf8(out,
+                  static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
   });
 }
 
@@ -224,8 +225,7 @@ Normalizer::Normalizer(const std::vector<NormalizerStep>& steps) {
     if (spec.kind == NormalizerStep::replace && spec.pattern.regex)
       step.regex.emplace(spec.pattern.text, "normalizer.pattern");
     if (spec.kind == NormalizerStep::bert) step.ascii = bert_table(spec);
-    if (spec.kind == NormalizerStep::charsmap) 
-      step.charsmap.emplace(spec.content, spec.clusters);
+    if (spec.kind == NormalizerStep::charsmap) step.charsmap.emplace(spec.content, spec.clusters);
     steps_.push_back(std::move(step));
   }
 }

@@ -9,9 +9,10 @@ namespace supersonic::text {
 namespace {
 
 bool is_han(uint32_t c) {
-  constexpr CodeRange kHan[] = {{0x3400, 0x4DBF},   {0x4E00, 0x9FFF},   {0xF900, 0xFAFF},
-                                {0x20000, 0x2A6DF}, {0x2A700, 0x2B73F}, {0x2B740, 0x2B81F},
-                                {0x2B920, 0x2CEAF}, {0x2F800, 0x2FA1F}};  // the crate's: 2B820 … is missing
+  constexpr CodeRange kHan[] = {
+      {0x3400, 0x4DBF},   {0x4E00, 0x9FFF},   {0xF900, 0xFAFF},
+      {0x20000, 0x2A6DF}, {0x2A700, 0x2B73F}, {0x2B740, 0x2B81F},
+      {0x2B920, 0x2CEAF}, {0x2F800, 0x2FA1F}};  // the crate's: 2B820 … is missing
   return in_ranges(c, kHan);
 }
 

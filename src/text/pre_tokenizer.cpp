@@ -104,13 +104,16 @@ void apply(Behavior behavior, std::vector<Part>& parts) {
 
 PreTokenizer::PreTokenizer(std::vector<PreStep> steps, bool raw_bytes) : raw_bytes_(raw_bytes) {
   for (PreStep& spec : steps) {
-    Step step{.spec = std::move(spec), .scanner = nullptr, .regex = std::nullopt};
+    Step step{
+        .spec = std::move(spec), .scanner = nullptr, .matcher = nullptr, .regex = std::nullopt};
     const PreStep& s = step.spec;
     if (s.kind == PreStep::split && s.pattern.regex) {
       const bool covers =
           s.behavior == Behavior::isolated || (s.behavior == Behavior::removed && s.invert);
       if (covers) step.scanner = find_scanner(s.pattern.text);
-      if (!step.scanner) step.regex.emplace(s.pattern.text, "pre_tokenizer.pattern");
+      step.matcher = find_matcher(s.pattern.text);
+      if (!step.scanner && !step.matcher)
+        step.regex.emplace(s.pattern.text, "pre_tokenizer.pattern");
     }
     if (s.kind == PreStep::byte_level && s.use_regex) step.scanner = find_scanner(kGpt2Pattern);
     steps_.push_back(std::move(step));
@@ -166,8 +169,8 @@ void PreTokenizer::scan(size_t next, Stretch in, bool at_start, WordSink& sink,
   }
 }
 
-// A cut stands where the group of scripts changes, and before the first character that has one: what
-// is neutral in front of it is dropped, as the crate does.
+// A cut stands where the group of scripts changes, and before the first character that has one:
+// what is neutral in front of it is dropped, as the crate does.
 void PreTokenizer::scripts(size_t next, Stretch in, bool at_start, WordSink& sink) const {
   const char *text = in.text.data(), *end = text + in.text.size();
   size_t begin = in.text.npos;
@@ -177,8 +180,7 @@ void PreTokenizer::scripts(size_t next, Stretch in, bool at_start, WordSink& sin
     const uint32_t group = script_group(next_code(p));
     if (!group) continue;
     if (group != last) {
-      if (begin != in.text.npos)
-        run(next, in.part(begin, at), at_start && begin == 0, sink);
+      if (begin != in.text.npos) run(next, in.part(begin, at), at_start && begin == 0, sink);
       begin = at;
     }
     last = group;
@@ -203,13 +205,16 @@ void PreTokenizer::cut(size_t step, Stretch in, bool at_start, WordSink& sink,
   std::vector<Match> matches;
   switch (s.spec.kind) {
     case PreStep::split:
-      if (s.regex)
+      if (s.matcher)
+        s.matcher(in.text, matches);
+      else if (s.regex)
         s.regex->find_all(in.text, matches);
       else
         match_literal(in.text, s.spec.pattern.text, matches);
       break;
     case PreStep::digits:
-      match_characters(in.text, matches, [](uint32_t c) { return is_in(c, kNumber) != in_ranges(c, kOtherNumbers); });
+      match_characters(in.text, matches,
+                       [](uint32_t c) { return is_in(c, kNumber) != in_ranges(c, kOtherNumbers); });
       break;
     case PreStep::punctuation:
       match_characters(in.text, matches, is_punctuation);

@@ -36,6 +36,7 @@ class PreTokenizer {
   struct Step {
     PreStep spec;
     Scanner scanner = nullptr;
+    Matcher matcher = nullptr;
     std::optional<Regex> regex;
   };
   void run(size_t step, Stretch in, bool at_start, WordSink& sink) const;

@@ -14,9 +14,13 @@ constexpr std::string_view kGpt2 = "gpt2";        // ByteLevel's own regex
 constexpr std::string_view kLlama3 = "llama3", kQwen2 = "qwen2", kQwen35 = "qwen35",
                            kO200k = "o200k", kTekken = "tekken";
 constexpr std::string_view kDeepseekLetters =
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-"
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-"
+    "ᲺᲽ-"
+    "Ჿᴀ-"
     "ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌ"
-    "ῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-"
+    "ῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-"
+    "ﬗＡ-"
+    "Ｚａ-"
     "ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
 constexpr std::string_view kDeepseekV3Main = R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^)"
                                              "\r\n"
@@ -25,12 +29,11 @@ constexpr std::string_view kDeepseekV3Main = R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_
                                              R"(]*|\s*[)"
                                              "\r\n"
                                              R"(]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kSpark =
-    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^)"
-    "\r\n"
-    R"(\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[)"
-    "\r\n"
-    R"(]|\s+(?!\S)|\s+)";
+constexpr std::string_view kSpark = R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^)"
+                                    "\r\n"
+                                    R"(\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[)"
+                                    "\r\n"
+                                    R"(]|\s+(?!\S)|\s+)";
 constexpr std::string_view kYoutu =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kJais2 =
@@ -38,8 +41,9 @@ constexpr std::string_view kJais2 =
 // The original intersects classes with "not Han" (&&[^\p{Han}]); a look-ahead says the same.
 constexpr std::string_view kKimi =
     R"([\p{Han}]+|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])*(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])+(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-// Groups of three numbers, counted from the end of a run.
-constexpr std::string_view kDigitsFromTheEnd = R"(\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N})))";
+// Groups of three digits, counted from the end of a run.
+constexpr std::string_view kDigitGroups = "digit groups", kWordDigitGroups = "word's digit groups",
+                           kDigitCuts = "digit cuts";
 constexpr std::string_view kLines = "[^\\n]+|[\\n]+";
 constexpr std::string_view kBloom = " ?[^(\\s|.,!?…。，、।۔،)]+";
 
@@ -86,12 +90,14 @@ const std::vector<Row>& rows() {
       {.name = "ufakzeka",
        .cuts =
            {R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
-      {.name = "tiny_aya", .cuts = {R"(\d{1,3}(?=(?:\d{3})*\b))", kO200k}},
+      {.name = "tiny_aya", .cuts = {kWordDigitGroups, kO200k}},
       {.name = "jais-2", .cuts = {kJais2}},
-      {.name = "spark2_5",
-       .cuts = {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", kSpark, "\\p{N}"}},
+      {.name = "spark2_5", .cuts = {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", kSpark, "\\p{N}"}},
       {.name = "youtu",
-       .cuts = {"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+", kYoutu},
+       .cuts = {"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-"
+                "ヿ]"
+                "+",
+                kYoutu},
        .ignore_merges = true},
       {.name = "chameleon",
        .cuts = {"<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", "([\\t\\n]|    |  )",
@@ -99,12 +105,15 @@ const std::vector<Row>& rows() {
        .add_bos = true},
       {.name = "kimi-k2", .cuts = {kKimi}},
       {.name = "afmoe",
-       .cuts = {kDigitsFromTheEnd,
-                "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+", kDeepseekV3Main}},
+       .cuts = {kDigitGroups,
+                "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-"
+                "힯ᄀ-"
+                "ᇿ]+",
+                kDeepseekV3Main}},
       {.name = "granite-embed-multi-97m", .cuts = {kO200k}, .ignore_merges = true},
       {.name = "gemma4", .cuts = {kLines}, .characters = true},
       {.name = "laguna", .cuts = {kLines, kQwen2}},
-      {.name = "superbpe", .cuts = {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"}},
+      {.name = "superbpe", .cuts = {"\\p{N}+", kDigitCuts}},
       {.name = "bloom", .cuts = {kBloom}},
       {.name = "viking", .cuts = {kBloom, kDigits}},
       {.name = "default",
@@ -183,6 +192,9 @@ std::string_view pattern_of(std::string_view cut) {
   if (cut == kQwen35) return kQwen35Pattern;
   if (cut == kO200k) return kO200kPattern;
   if (cut == kTekken) return kTekkenPattern;
+  if (cut == kDigitGroups) return kDigitGroupsPattern;
+  if (cut == kWordDigitGroups) return kWordDigitGroupsPattern;
+  if (cut == kDigitCuts) return kDigitCutsPattern;
   return cut;
 }
 

@@ -24,7 +24,8 @@ void add_normalizers(const SentencePieces& in, TokenizerSpec& spec) {
                                 .content = std::move(with)});
   };
   if (!in.charsmap.empty())
-    spec.normalizers.push_back({.kind = NormalizerStep::charsmap, .content = in.charsmap, .clusters = in.like_crate});
+    spec.normalizers.push_back(
+        {.kind = NormalizerStep::charsmap, .content = in.charsmap, .clusters = in.like_crate});
   if (in.merge_spaces) {
     replace(" {2,}", true, " ");
     replace("\\A | \\z", true, "");

@@ -1,6 +1,6 @@
-// tokenizer.model: SentencePiece's ModelProto in protobuf's wire format (a key with field number and
-// kind, then a varint, 4 or 8 bytes, or a length and so many bytes). Only the fields that decide
-// ids are read; the others are skipped by their kind, as protobuf wants it.
+// tokenizer.model: SentencePiece's ModelProto in protobuf's wire format (a key with field number
+// and kind, then a varint, 4 or 8 bytes, or a length and so many bytes). Only the fields that
+// decide ids are read; the others are skipped by their kind, as protobuf wants it.
 #include <bit>
 #include <optional>
 
@@ -52,8 +52,7 @@ class Message {
   float real() const {
     need(kind_ == 5, "has another type than a 32-bit float");
     uint32_t bits = 0;
-    for (size_t i = 0; i < 4; ++i)
-      bits |= uint32_t{static_cast<unsigned char>(text_[i])} << 8 * i;
+    for (size_t i = 0; i < 4; ++i) bits |= uint32_t{static_cast<unsigned char>(text_[i])} << 8 * i;
     return std::bit_cast<float>(bits);
   }
   std::string_view text() const {

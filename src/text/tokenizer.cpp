@@ -1,6 +1,6 @@
-// The pipeline: repair, added tokens, normalizers, pre-tokenizers, model. Working memory (buffers and
-// the word cache) is leased from a small pool, so that threads do not share it and a sequence of
-// calls keeps its cache.
+// The pipeline: repair, added tokens, normalizers, pre-tokenizers, model. Working memory (buffers
+// and the word cache) is leased from a small pool, so that threads do not share it and a sequence
+// of calls keeps its cache.
 #include "text/tokenizer.h"
 
 #include <algorithm>
@@ -67,9 +67,9 @@ struct IdSink final : WordSink {
 };
 
 bool raw_bytes(const TokenizerSpec& spec) {
-  return spec.model.kind == ModelSpec::bpe && !spec.pre_steps.empty() && spec.pre_steps.back().kind == PreStep::byte_level &&
-         !spec.model.byte_fallback && spec.model.subword_prefix.empty() &&
-         spec.model.word_suffix.empty();
+  return spec.model.kind == ModelSpec::bpe && !spec.pre_steps.empty() &&
+         spec.pre_steps.back().kind == PreStep::byte_level && !spec.model.byte_fallback &&
+         spec.model.subword_prefix.empty() && spec.model.word_suffix.empty();
 }
 
 }  // namespace
@@ -180,7 +180,8 @@ struct Tokenizer::Impl {
   // Whether the normalizers drop the first character of a text. What Metaspace's "first" asks is
   // whether the text still begins where the input did.
   bool drops_start(std::string_view text) const {
-    std::string with(text.substr(0, utf8_length(static_cast<unsigned char>(text[0])))), without = "x";
+    std::string with(text.substr(0, utf8_length(static_cast<unsigned char>(text[0])))),
+        without = "x";
     with += without;
     normalizer.apply(with, nullptr);
     normalizer.apply(without, nullptr);

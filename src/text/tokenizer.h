@@ -1,7 +1,8 @@
 // Text to token ids and back: BPE, Unigram, WordPiece and WordLevel, from tokenizer.json, from GGUF
-// metadata or from a SentencePiece model, with the ids of the `tokenizers` package. Text that is not UTF-8 is repaired
-// first: each maximal invalid part counts as U+FFFD, which is what that package gets from Python's
-// errors="replace". A Tokenizer is immutable; all calls may run on several threads at once.
+// metadata or from a SentencePiece model, with the ids of the `tokenizers` package. Text that is
+// not UTF-8 is repaired first: each maximal invalid part counts as U+FFFD, which is what that
+// package gets from Python's errors="replace". A Tokenizer is immutable; all calls may run on
+// several threads at once.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -28,8 +29,8 @@ struct GgufVocab {
       token_type;  // by id, or empty: 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte
   std::span<const std::string_view> merges;  // "left right"
   std::string_view charsmap;                 // precompiled_charsmap, or empty
-  int32_t bos_id = -1, eos_id = -1, eot_id = -1, eom_id = -1, unk_id = -1, pad_id = -1,
-          sep_id = -1, cls_id = -1;
+  int32_t bos_id = -1, eos_id = -1, eot_id = -1, eom_id = -1, unk_id = -1, pad_id = -1, sep_id = -1,
+          cls_id = -1;
   std::optional<bool> add_bos, add_eos, add_space_prefix;
   std::optional<bool> merge_spaces;              // remove_extra_whitespaces
   std::optional<bool> lowercase, strip_accents;  // normalizer.…

@@ -44,12 +44,9 @@ struct Reader {
       CHECK_FILE(valid_utf8(t), "{}: tokenizer.ggml.tokens[{}] is not UTF-8", origin, id);
       spec.model.tokens.emplace_back(t);
     }
-    const std::pair<int32_t, const char*> ids[] = {{in.bos_id, "bos"},
-                                                   {in.eos_id, "eos"},
-                                                   {in.eot_id, "eot"},
-                                                   {in.unk_id, "unknown"},
-                                                   {in.pad_id, "padding"},
-                                                   {in.sep_id, "seperator"},
+    const std::pair<int32_t, const char*> ids[] = {{in.bos_id, "bos"},     {in.eos_id, "eos"},
+                                                   {in.eot_id, "eot"},     {in.unk_id, "unknown"},
+                                                   {in.pad_id, "padding"}, {in.sep_id, "seperator"},
                                                    {in.cls_id, "cls"}};
     for (const auto& [id, key] : ids)
       CHECK_FILE(id >= -1 && id < static_cast<int64_t>(n),
@@ -84,8 +81,8 @@ struct Reader {
   // BPE with merges, on bytes or (Gemma 4 and its like) on characters with spaces as U+2581.
   void bpe(std::string_view name) {
     PreType pre;
-    CHECK_FILE(find_pre_type(name, pre),
-               "{}: tokenizer.ggml.pre '{}' is not a known pre-tokenizer", origin, name);
+    CHECK_FILE(find_pre_type(name, pre), "{}: tokenizer.ggml.pre '{}' is not a known pre-tokenizer",
+               origin, name);
     spec.pre = name;
     spec.pre_steps = std::move(pre.steps);
     spec.normalizers = std::move(pre.normalizers);
@@ -123,14 +120,15 @@ struct Reader {
   void sentence_piece(bool unigram) {
     CHECK_FILE(!in.scores.empty(), "{}: tokenizer.ggml.scores is missing", origin);
     const size_t n = in.tokens.size();
-    SentencePieces pieces{.unigram = unigram,
-                          .tokens = std::move(spec.model.tokens),
-                          .scores = {in.scores.begin(), in.scores.begin() + static_cast<ptrdiff_t>(n)},
-                          .types = {},
-                          .charsmap = std::string(in.charsmap),
-                          .like_crate = true,  // such models come with a tokenizer.json
-                          .space_in_front = in.add_space_prefix.value_or(true),
-                          .merge_spaces = unigram && in.merge_spaces.value_or(false)};
+    SentencePieces pieces{
+        .unigram = unigram,
+        .tokens = std::move(spec.model.tokens),
+        .scores = {in.scores.begin(), in.scores.begin() + static_cast<ptrdiff_t>(n)},
+        .types = {},
+        .charsmap = std::string(in.charsmap),
+        .like_crate = true,  // such models come with a tokenizer.json
+        .space_in_front = in.add_space_prefix.value_or(true),
+        .merge_spaces = unigram && in.merge_spaces.value_or(false)};
     if (!in.token_type.empty())
       pieces.types.assign(in.token_type.begin(), in.token_type.begin() + static_cast<ptrdiff_t>(n));
     if (unigram)
@@ -147,8 +145,8 @@ struct Reader {
     around(!unigram, unigram);
   }
 
-  // Word starts are written with U+2581 in front, what goes on inside a word without "##", and names
-  // in brackets as they are.
+  // Word starts are written with U+2581 in front, what goes on inside a word without "##", and
+  // names in brackets as they are.
   void word_piece() {
     ModelSpec& m = spec.model;
     m.kind = ModelSpec::word_piece;
@@ -224,9 +222,10 @@ GgufVocabData to_gguf_vocab(const Tokenizer& tokenizer) {
   }
   for (const AddedToken& t : spec.added)
     out.token_type[static_cast<size_t>(t.id)] = t.special ? kControl : kUserDefined;
-  CHECK(spec.model.kind == ModelSpec::bpe,
-        "writing a tokenizer that is not BPE into a GGUF file is not supported; export as a Hugging "
-        "Face folder instead");
+  CHECK(
+      spec.model.kind == ModelSpec::bpe,
+      "writing a tokenizer that is not BPE into a GGUF file is not supported; export as a Hugging "
+      "Face folder instead");
   out.bos_id = spec.bos, out.eos_id = spec.eos, out.eot_id = spec.eot, out.unk_id = spec.unk,
   out.pad_id = spec.pad;
   if (spec.unk >= 0 && spec.model.byte_fallback)

@@ -326,9 +326,9 @@ void read_added_decoder(const Field& field, TokenizerSpec& spec) {
     AddedToken t = read_added_token(item);
     if (t.content.empty()) continue;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), t.id);
-    CHECK_FILE(error == std::errc() && end == key.data() + key.size() && t.id >= 0 &&
-                   t.id < (1 << 24),
-               "{}: is not the id of a token", item.path);
+    CHECK_FILE(
+        error == std::errc() && end == key.data() + key.size() && t.id >= 0 && t.id < (1 << 24),
+        "{}: is not the id of a token", item.path);
     std::erase_if(spec.added, [&](const AddedToken& a) { return a.id == t.id; });
     spec.added.push_back(std::move(t));
   }
@@ -347,8 +347,8 @@ void complete_from_config(std::string_view config, std::string_view origin, Toke
   if (!config.empty()) {
     simdjson::dom::parser parser;
     const Field root = parse(parser, config, std::string(origin) + " (tokenizer_config.json)");
-    constexpr std::string_view kShifted[] = {"XLM",   "Camembert", "MBart", "NLLB", "Barthez",
-                                             "M2M100", "Pegasus",   "Plbart"};
+    constexpr std::string_view kShifted[] = {"XLM",     "Camembert", "MBart",   "NLLB",
+                                             "Barthez", "M2M100",    "Pegasus", "Plbart"};
     const std::string name = root.text("tokenizer_class", "");
     for (const std::string_view prefix : kShifted)
       CHECK_FILE(!name.starts_with(prefix),

@@ -1,5 +1,5 @@
-// Values of tokenizer.json with their paths: every read checks type and range, and an error names the
-// field.
+// Values of tokenizer.json with their paths: every read checks type and range, and an error names
+// the field.
 #pragma once
 #include <fmt/format.h>
 #include <simdjson.h>

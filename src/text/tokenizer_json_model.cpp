@@ -124,7 +124,8 @@ void read_unigram(const Field& field, ModelSpec& model) {
   if (const auto unk = field.get("unk_id"))
     model.unk_id = static_cast<int32_t>(unk->integer(0, std::max<int64_t>(last, 0)));
   for (const char* key : {"alpha", "nbest_size"})
-    CHECK_FILE(!field.get(key), "{}.{}: sampling is not supported; set it to null", field.path, key);
+    CHECK_FILE(!field.get(key), "{}.{}: sampling is not supported; set it to null", field.path,
+               key);
 }
 
 void read_word_piece(const Field& field, ModelSpec& model) {
@@ -146,11 +147,11 @@ void read_word_level(const Field& field, ModelSpec& model) {
 
 void read_json_model(const Field& field, ModelSpec& model) {
   const auto type = field.get("type");
-  const std::string_view name = type                                      ? type->string()
-                                : field.get("merges")                     ? "BPE"
-                                : field.get("max_input_chars_per_word")   ? "WordPiece"
-                                : field.need("vocab").value.is_array()    ? "Unigram"
-                                                                          : "WordLevel";
+  const std::string_view name = type                                    ? type->string()
+                                : field.get("merges")                   ? "BPE"
+                                : field.get("max_input_chars_per_word") ? "WordPiece"
+                                : field.need("vocab").value.is_array()  ? "Unigram"
+                                                                        : "WordLevel";
   if (name == "BPE") return read_bpe(field, model);
   if (name == "Unigram") return read_unigram(field, model);
   if (name == "WordPiece") return read_word_piece(field, model);

@@ -211,8 +211,8 @@ std::string model_json(const ModelSpec& m) {
                          quoted(m.unk_token), quoted(m.subword_prefix), m.longest_word,
                          vocab_json(m));
     case ModelSpec::word_level:
-      return fmt::format(R"({{"type":"WordLevel","unk_token":{},"vocab":{}}})",
-                         quoted(m.unk_token), vocab_json(m));
+      return fmt::format(R"({{"type":"WordLevel","unk_token":{},"vocab":{}}})", quoted(m.unk_token),
+                         vocab_json(m));
     case ModelSpec::bpe:
       break;
   }

@@ -83,7 +83,7 @@ struct DecodeStep {
   } kind;
   Pattern pattern{};      // replace
   std::string content{};  // replace; strip: the character; metaspace: the replacement; suffix: the
-                        // end-of-word suffix; word_piece: the prefix; ctc: the padding
+                          // end-of-word suffix; word_piece: the prefix; ctc: the padding
   std::string delimiter{};                        // ctc: becomes a space
   bool cleanup = true;                            // word_piece, ctc: no space before punctuation
   uint32_t start = 0, stop = 0;                   // strip

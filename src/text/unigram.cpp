@@ -12,8 +12,8 @@
 namespace supersonic::text {
 
 Unigram::Unigram(const ModelSpec& spec) : SpanModel(spec), unk_(spec.unk_id) {
-  CHECK_FILE(spec.scores.size() == spec.tokens.size(),
-             "model.vocab: {} scores for {} tokens", spec.scores.size(), spec.tokens.size());
+  CHECK_FILE(spec.scores.size() == spec.tokens.size(), "model.vocab: {} scores for {} tokens",
+             spec.scores.size(), spec.tokens.size());
   CHECK_FILE(spec.unk_id < static_cast<int64_t>(spec.tokens.size()),
              "model.unk_id: {} of {} tokens", spec.unk_id, spec.tokens.size());
   double least = 0;

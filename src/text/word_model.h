@@ -84,8 +84,7 @@ class WordModel {
 // origins are then the same for all.
 class SpanModel : public WordModel {
  public:
-  void encode(std::string_view word, ModelScratch& scratch,
-              std::vector<int32_t>& out) const final;
+  void encode(std::string_view word, ModelScratch& scratch, std::vector<int32_t>& out) const final;
   void encode_followed(Stretch word, ModelScratch& scratch, std::vector<int32_t>& out,
                        std::vector<uint32_t>& ends) const final;
   int32_t find(std::string_view token) const final { return index_.find(token); }

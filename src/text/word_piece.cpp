@@ -31,8 +31,8 @@ WordPiece::WordPiece(const ModelSpec& spec) : SpanModel(spec), unk_(unknown_of(s
 }
 
 void WordPiece::segment(std::string_view word, ModelScratch& s) const {
-  const auto characters = std::count_if(word.begin(), word.end(),
-                                        [](char c) { return (c & 0xC0) != 0x80; });
+  const auto characters =
+      std::count_if(word.begin(), word.end(), [](char c) { return (c & 0xC0) != 0x80; });
   if (characters > static_cast<ptrdiff_t>(spec_.longest_word) || !cover(word, s))
     only(unk_, word.size(), s);
 }

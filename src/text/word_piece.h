@@ -1,5 +1,5 @@
-// WordPiece (Schuster & Nakajima 2012): the longest token that starts the word, then the longest one
-// that goes on (written with a prefix, "##"), to its end; a word that cannot be covered is one
+// WordPiece (Schuster & Nakajima 2012): the longest token that starts the word, then the longest
+// one that goes on (written with a prefix, "##"), to its end; a word that cannot be covered is one
 // unknown token. WordLevel: a word is a token, or unknown.
 #pragma once
 #include "text/trie.h"

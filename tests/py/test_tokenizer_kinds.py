@@ -11,7 +11,7 @@ import pytest
 tokenizers = pytest.importorskip("tokenizers")
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 
-from test_tokenizer import EXTRA, STRINGS, WORDS, ask, corpus, texts  # noqa: E402
+from test_tokenizer import EXTRA, PIPELINES as OTHER, STRINGS, WORDS, ask, corpus, texts  # noqa: E402
 
 N, P, D = normalizers, pre_tokenizers, decoders
 SPACES = Regex(" {2,}")
@@ -290,3 +290,47 @@ def test_bytes_that_are_no_text_are_replaced(name, tmp_path):
     wanted = [oracle.encode(data.decode(errors="replace"), add_special_tokens=False).ids for data in junk]
     bad = [(data, w, g) for data, w, g in zip(junk, wanted, got) if w != g]
     assert not bad, f"{len(bad)} differ, first: {bad[0]!r}"
+
+
+RUNS = {"letter": "a", "space": " ", "digit": "1", "line": "\n", "mark": "\u0301", "han": "\u4e2d", "emoji": "\U0001f389", "bracket": "<", "apostrophe": "'", "pair": "ab", "piece": "\u2581"}
+LINEAR = {"llama2": OTHER["llama2"], "gemma": OTHER["gemma"], "gpt2": OTHER["gpt2"], "qwen2": OTHER["qwen2"], "o200k": OTHER["o200k"],
+          **{name: PIPELINES[name] for name in ("t5", "albert", "unigram_whole", "unigram_bytes", "bert", "word_piece_prefix")}}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_time_grows_linearly_with_the_text(name, tmp_path):
+    """One megabyte and eight, each a single run that nothing cuts: quadratic work would take 64 times as long."""
+    oracle = LINEAR[name]()
+    oracle.save(str(tmp_path / "tokenizer.json"))
+    requests = []
+    for what, unit in RUNS.items():
+        for size in (1 << 20, 1 << 23):
+            path = tmp_path / f"{what}{size}"
+            path.write_text(unit * (size // len(unit.encode())), newline="")
+            requests.append({"bench": str(path), "whole": True, "rounds": 2})
+    answers = ask(["json", str(tmp_path / "tokenizer.json")], requests)
+    slow = [(what, small["seconds"], large["seconds"]) for what, small, large in zip(RUNS, answers[::2], answers[1::2]) if large["seconds"] > 24 * small["seconds"] + 0.1]
+    assert not slow, slow
+
+
+DIGITS = [r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", r"\d{1,3}(?=(?:\d{3})*\b)", r"(?=(\d{3})+(?!\d))"]
+
+
+@pytest.mark.parametrize("pattern", DIGITS)
+def test_digits_are_grouped_from_the_end_in_linear_time(pattern, tmp_path):
+    """Patterns of AFMoE, Aya and SuperBPE, for which a backtracking engine needs quadratic time."""
+    import random
+    rng = random.Random(pattern)
+    letters = {letter: i for i, letter in enumerate(["<unk>", *sorted(P.ByteLevel.alphabet())])}
+    vocab = {**letters, **{letter + "|": len(letters) + i for i, letter in enumerate(letters)}}
+    oracle = Tokenizer(models.BPE(vocab=vocab, merges=[], end_of_word_suffix="|", unk_token="<unk>"))
+    oracle.pre_tokenizer = P.Sequence([P.Split(Regex(pattern), "isolated"), P.ByteLevel(False, use_regex=False)])
+    oracle.save(str(tmp_path / "tokenizer.json"))
+    parts = ["1", "22", "333", "4444", "1234567", "\u0663\u0664", "\u00bd", "\u00b2", "a", "_", " ", ".", "\u0301", "\u4e2d", "-", "\n", "\u2460"]
+    strings = ["".join(rng.choice(parts) for _ in range(rng.randint(1, 9))) for _ in range(STRINGS)]
+    got = ask(["json", str(tmp_path / "tokenizer.json")], [{"encode": s, "add": False} for s in strings])
+    bad = [(s, oracle.encode(s).tokens, ids) for s, ids in zip(strings, got) if ids != oracle.encode(s).ids]
+    assert not bad, f"{len(bad)} differ, first: {bad[0]!r}"
+    (tmp_path / "digits").write_text("7" * (1 << 23))
+    [long] = ask(["json", str(tmp_path / "tokenizer.json")], [{"bench": str(tmp_path / "digits"), "whole": True, "rounds": 1}])
+    assert long["tokens"] == 1 << 23 and long["seconds"] < 20

@@ -17,6 +17,7 @@
 
 #include "core/error.h"
 #include "text/chat_template.h"
+#include "text/dataset.h"
 #include "text/model_text.h"
 #include "text/tokenizer.h"
 
@@ -116,9 +117,22 @@ static Json chat(const text::ModelText& model, const text::Tokenizer& tokenizer,
   return out.ids;
 }
 
+// {"train": messages, "template": source}: the ids of a conversation and which of them are learned.
+static Json train(const text::ModelText& model, const text::Tokenizer& tokenizer,
+                  const Json& request) {
+  const text::ChatTemplate compiled(request["template"].get<std::string>(), "probe");
+  text::Heap heap;
+  text::Sample sample;
+  sample.messages = text::parse_chat_input(request["train"].dump(), heap).messages;
+  std::vector<text::Tokens> out;
+  tokenize_sample(sample, model.view(tokenizer), {.chat_template = &compiled}, out);
+  return {{"ids", out.at(0).ids}, {"trained", out.at(0).trained}};
+}
+
 static Json answer(const text::ModelText* model, const text::Tokenizer& tokenizer,
                    const Json& request) {
   if (request.contains("chat") && model) return chat(*model, tokenizer, request);
+  if (request.contains("train") && model) return train(*model, tokenizer, request);
   if (request.contains("hex"))
     return tokenizer.encode(from_hex(request["hex"]),
                             {.add_special = request.value("add", true),
@@ -171,12 +185,11 @@ int main(int argc, char** argv) try {
   if (kind == "model") model.emplace(argv[2]);
   const std::string data = model ? "" : read_file(argv[2]),
                     config = argc > 3 ? read_file(argv[3]) : std::string();
-  const text::Tokenizer tokenizer = model ? model->tokenizer()
-                                    : kind == "gguf"
-                                        ? from_keys(Json::parse(data))
-                                    : kind == "pieces"
-                                        ? text::Tokenizer::from_sentence_piece(data, config, argv[2])
-                                        : text::Tokenizer::from_json(data, config, argv[2]);
+  const text::Tokenizer tokenizer =
+      model              ? model->tokenizer()
+      : kind == "gguf"   ? from_keys(Json::parse(data))
+      : kind == "pieces" ? text::Tokenizer::from_sentence_piece(data, config, argv[2])
+                         : text::Tokenizer::from_json(data, config, argv[2]);
   std::ios::sync_with_stdio(false);
   for (std::string line; std::getline(std::cin, line);)
     std::cout << answer(model ? &*model : nullptr, tokenizer, Json::parse(line)).dump() << "\n";
