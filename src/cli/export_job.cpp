@@ -30,14 +30,16 @@ constexpr const char* kNotice =
 
 // The largest relative error of the logits that rounding to a type explains. Measured over SmolLM2
 // and the random models of the tests: f32 1.2e-6 (another order of summation), f16 1e-3, bf16 8e-3,
-// q8_0 2.4e-2, q6_k 7e-2, 4 and 5 bits 0.13 to 0.35. q and k rows in the wrong order give 0.8 to
-// 0.9, whatever the type.
+// q8_0 2.4e-2, q6_k 7e-2, 4 and 5 bits 0.11 to 0.35, 3 bits 0.36 to 0.57, 2 bits 0.66 to 0.95. q and
+// k rows in the wrong order give 0.8 to 0.9, whatever the type: of 2 bits only the KL warning is left.
 double tolerance(const std::string& type) {
   if (type == "f32") return 1e-5;
   if (type == "f16") return 4e-3;
   if (type == "bf16") return 3e-2;
   if (type == "q8_0") return 6e-2;
   if (type == "q6_k") return 1.2e-1;
+  if (type == "q3_k") return 6.5e-1;
+  if (type == "q2_k") return 1.1;
   return 4e-1;
 }
 

@@ -22,7 +22,7 @@ from conftest import run_program
 from places import BIN
 
 MODELS = ("llama3", "llama_tied", "mistral", "qwen2")
-TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0")
+TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "q3_k", "q2_k")
 MODULES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
            "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
            "ffn_norm": "post_attention_layernorm", "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -78,7 +78,8 @@ def test_gguf_reads_our_file_and_decodes_what_we_decode(supersonic, tiny_model, 
     assert {hf_name(n) for n in data if n != "rope_freqs.weight"} == set(truth)
     supersonic("convert", file, back, "--type", "f32")
     ours = read_folder(back)
-    step = {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 127, "q6_k": 1 / 31, "q5_1": 1 / 15, "q5_0": 1 / 15, "q4_k": 1 / 7, "q4_1": 1 / 7, "q4_0": 1 / 7}
+    step = {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 127, "q6_k": 1 / 31, "q5_1": 1 / 15, "q5_0": 1 / 15, "q4_k": 1 / 7, "q4_1": 1 / 7, "q4_0": 1 / 7,
+            "q5_k": 1 / 15, "iq4_nl": 1 / 7, "iq4_xs": 1 / 7, "q3_k": 1 / 3, "q2_k": 1 / 1.5}
     for n, values in data.items():
         if n == "rope_freqs.weight":
             continue
@@ -94,10 +95,12 @@ def test_gguf_reads_our_file_and_decodes_what_we_decode(supersonic, tiny_model, 
 
 
 def test_types_follow_llama_quantize(supersonic, tiny_model, tmp_path):
-    """The output layer is richer; q4_k is the mixture Q4_K_M. The same rules against llama-quantize itself: test_export_live.py."""
-    for kind, number, output, ordinary in [("q4_0", 2, Q.Q6_K, Q.Q4_0), ("q8_0", 7, Q.Q8_0, Q.Q8_0), ("q4_k", 15, Q.Q6_K, Q.Q4_K), ("bf16", 32, Q.BF16, Q.BF16)]:
+    """The output layer is richer; q4_k is the mixture Q4_K_M. The rules layer by layer: tests/models/quant_mix_test.cpp; and against
+    llama-quantize itself: test_export_live.py."""
+    for kind, number, output, ordinary in [("q4_0", 2, Q.Q6_K, Q.Q4_0), ("q8_0", 7, Q.Q8_0, Q.Q8_0), ("q4_k", 15, Q.Q6_K, Q.Q4_K), ("q4_k_s", 14, Q.Q6_K, Q.Q4_K),
+                                           ("iq4_xs", 30, Q.Q6_K, Q.IQ4_XS), ("q3_k_l", 13, Q.Q6_K, Q.Q3_K), ("bf16", 32, Q.BF16, Q.BF16)]:
         for name in ("llama3", "qwen2"):
-            supersonic("convert", tiny_model(name), tmp_path / "m.gguf", "--type", kind, "--force")
+            supersonic("convert", tiny_model(name), tmp_path / "m.gguf", "--type", kind, "--force", "--no-verify")
             _, types, reader = read_gguf(tmp_path / "m.gguf")
             tied = tiny_models.MODELS[name]["tie_word_embeddings"]
             assert ("output.weight" in types) != tied
