@@ -47,7 +47,7 @@ void rename_or_fail(const std::string& from, const std::string& to) {
 
 StagedOutput::StagedOutput(std::string path, Kind kind, bool replace,
                            std::span<const std::string> inputs)
-    : kind_(kind) {
+    : kind_(kind), replace_(replace) {
   if (path.empty()) fail(ErrorKind::usage, "the output has no name");
   const fs::path final_path = normal(path);
   path_ = final_path.string();
@@ -103,12 +103,30 @@ void StagedOutput::commit() {
   hidden_.clear();
 }
 
+std::string StagedOutput::final_path(const std::string& staged_file) const {
+  return (fs::path(path_).parent_path() / fs::path(staged_file).filename()).string();
+}
+
+void StagedOutput::commit_files(std::span<const std::string> staged_files) {
+  for (const std::string& file : staged_files)
+    if (!replace_ && fs::exists(final_path(file)))
+      fail(ErrorKind::usage,
+           "{}: exists already: choose another name, or give --force to replace it",
+           final_path(file));
+  for (std::size_t i = staged_files.size(); i-- > 0;)
+    rename_or_fail(staged_files[i], final_path(staged_files[i]));
+  sync_directory(fs::path(path_).parent_path().string());
+  std::error_code ignored;
+  fs::remove_all(hidden_, ignored);
+  hidden_.clear();
+}
+
 Error StagedOutput::renamed(const Error& error) const {
   std::string message = error.what();
-  for (const std::string& hidden : {staged_, hidden_})
-    for (std::size_t at = 0; (at = message.find(hidden, at)) != std::string::npos;
-         at += path_.size())
-      message.replace(at, hidden.size(), path_);
+  const std::string parent = fs::path(path_).parent_path().string();
+  for (std::size_t at = 0; (at = message.find(hidden_, at)) != std::string::npos;
+       at += parent.size())
+    message.replace(at, hidden_.size(), parent);
   return Error(message, error.kind());
 }
 

@@ -14,6 +14,7 @@
 
 #include "io/float_convert.h"
 #include "io/gguf.h"
+#include "io/gguf_split.h"
 #include "io/gguf_writer.h"
 #include "io/hf_config.h"
 #include "models/export_tensors.h"
@@ -89,9 +90,9 @@ TensorType main_type(const std::vector<ModelTensor>& tensors,
 // llama.cpp's number for general.file_type: of the mixture, or of the type that holds most weights.
 // A file whose types all stay says what it said.
 std::uint32_t file_type(const Asked& asked, const TensorType& main, const io::GgufFile* source,
-                        bool merged) {
+                        bool types_stay) {
   if (asked.mix) return asked.mix->file_type;
-  if (!asked.dtype && !merged && source && source->find("general.file_type"))
+  if (types_stay && source && source->find("general.file_type"))
     return source->get_u32("general.file_type");
   if (!main.format)
     return main.dtype == DType::f32 ? 0u : main.dtype == DType::f16 ? 1u : kBf16FileType;
@@ -99,9 +100,12 @@ std::uint32_t file_type(const Asked& asked, const TensorType& main, const io::Gg
   return mix ? mix->file_type : kGuessedFileType;
 }
 
-bool describes_types(std::string_view key) {
+// Whether a key of the source is about how it was written rather than about the model. The
+// quantizer's own notes (quantize.*) hold as long as the types stay.
+bool describes_types(std::string_view key, bool types_stay) {
   return key == "general.file_type" || key == "general.quantization_version" ||
-         key == "general.alignment" || key.starts_with("split.");
+         key == "general.alignment" || key.starts_with("split.") ||
+         (!types_stay && key.starts_with("quantize."));
 }
 
 void set_id(io::GgufWriter& out, const char* key, std::int32_t id) {
@@ -140,10 +144,11 @@ void write_tokenizer(io::GgufWriter& out, const Model& model) {
         name == "default" ? "tokenizer.chat_template" : "tokenizer.chat_template." + name, source);
 }
 
-void write_metadata(io::GgufWriter& out, const Model& model, const io::GgufFile* source) {
+void write_metadata(io::GgufWriter& out, const Model& model, const io::GgufFile* source,
+                    bool types_stay) {
   if (source) {
     for (const io::GgufValue& v : source->values())
-      if (!describes_types(v.key)) out.copy(v);
+      if (!describes_types(v.key, types_stay)) out.copy(v);
     return;
   }
   io::ModelConfig config = model.config;
@@ -183,44 +188,96 @@ struct GgufExport {
     for (const ModelTensor& t : tensors) types.push_back(type_for(t, name(t), asked, model));
   }
 
-  void declare(io::GgufWriter& out) {
-    out.set_u32("general.file_type", file_type(asked, main_type(tensors, types),
-                                               source ? &*source : nullptr, options.lora));
-    if (std::any_of(types.begin(), types.end(), [](const TensorType& t) { return t.format; }))
-      out.set_u32("general.quantization_version", kQuantizationVersion);
-    if (!divisors.empty())
-      out.declare("rope_freqs.weight", {static_cast<std::int64_t>(divisors.size())}, DType::f32);
+  std::uint64_t bytes_of(std::size_t i) const {
+    return row_bytes(types[i], tensors[i].cols) * static_cast<std::size_t>(tensors[i].rows);
+  }
+
+  void count() {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const ModelTensor& t = tensors[i];
-      if (types[i].format)
-        out.declare(name(t), t.data->spec.shape, *types[i].format);
-      else
-        out.declare(name(t), t.data->spec.shape, types[i].dtype);
-      summary.bytes += row_bytes(types[i], t.cols) * static_cast<std::size_t>(t.rows);
+      summary.bytes += bytes_of(i);
       ++summary.types[name_of(types[i])];
     }
     summary.tensors = tensors.size();
   }
 
+  // Where each file begins among the tensors; a tensor larger than a file may be has one for
+  // itself.
+  std::vector<std::size_t> cut() const {
+    std::vector<std::size_t> starts = {0};
+    std::uint64_t bytes = 0;
+    for (std::size_t i = 0; options.shard_bytes && i < tensors.size(); ++i) {
+      if (bytes > 0 && bytes_of(i) > *options.shard_bytes - std::min(bytes, *options.shard_bytes)) {
+        starts.push_back(i);
+        bytes = 0;
+      }
+      bytes += bytes_of(i);
+    }
+    CHECK(starts.size() <= io::kMaxParts,
+          "{}: {} files of {} bytes; a GGUF model has up to {}: choose a larger --shard-size",
+          model.path, starts.size(), *options.shard_bytes, io::kMaxParts);
+    return starts;
+  }
+
+  void describe_part(io::GgufWriter& out, std::size_t part, std::size_t parts) const {
+    if (part == 0) {
+      const io::GgufFile* from = source ? &*source : nullptr;
+      const bool types_stay = !asked.mix && !asked.dtype && !options.lora;
+      write_metadata(out, model, from, types_stay);
+      out.set_u32("general.file_type",
+                  file_type(asked, main_type(tensors, types), from, types_stay));
+      if (std::any_of(types.begin(), types.end(), [](const TensorType& t) { return t.format; }))
+        out.set_u32("general.quantization_version", kQuantizationVersion);
+    }
+    if (parts == 1) return;
+    out.set_u16("split.no", static_cast<std::uint16_t>(part));
+    out.set_u16("split.count", static_cast<std::uint16_t>(parts));
+    const std::size_t all = tensors.size() + (divisors.empty() ? 0 : 1);
+    out.set_i32("split.tensors.count", static_cast<std::int32_t>(all));
+  }
+
+  void declare(io::GgufWriter& out, std::size_t first, std::size_t last) const {
+    if (first == 0 && !divisors.empty())
+      out.declare("rope_freqs.weight", {static_cast<std::int64_t>(divisors.size())}, DType::f32);
+    for (std::size_t i = first; i < last; ++i) {
+      const ModelTensor& t = tensors[i];
+      if (types[i].format)
+        out.declare(name(t), t.data->spec.shape, *types[i].format);
+      else
+        out.declare(name(t), t.data->spec.shape, types[i].dtype);
+    }
+  }
+
   void write(const std::string& path) {
-    io::GgufWriter out(path);
-    write_metadata(out, model, source ? &*source : nullptr);
-    declare(out);
+    count();
     check_room(std::filesystem::path(path).parent_path().string(), summary.bytes);
-    if (!divisors.empty()) out.append("rope_freqs.weight", std::as_bytes(std::span(divisors)));
     const bool half_split = model.config.family == io::Family::qwen2;
     TensorEncoder encoder(model, half_split ? io::QkLayout::half_split : io::QkLayout::interleaved);
+    const std::vector<std::size_t> starts = cut();
+    const std::string prefix = path.substr(0, path.size() - (path.ends_with(".gguf") ? 5 : 0));
     std::uint64_t done = 0;
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const bool copied =
-          encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
-            out.append(name(tensors[i]), bytes);
-            done += bytes.size();
-            if (options.progress) options.progress(done, summary.bytes);
-          });
-      if (!copied) ++summary.encoded[name_of(types[i])];
+    for (std::size_t part = 0; part < starts.size(); ++part) {
+      const std::size_t first = starts[part];
+      const std::size_t last = part + 1 < starts.size() ? starts[part + 1] : tensors.size();
+      summary.files.push_back(starts.size() == 1
+                                  ? path
+                                  : io::split_name(prefix, static_cast<std::uint32_t>(part),
+                                                   static_cast<std::uint32_t>(starts.size())));
+      io::GgufWriter out(summary.files.back());
+      describe_part(out, part, starts.size());
+      declare(out, first, last);
+      if (first == 0 && !divisors.empty())
+        out.append("rope_freqs.weight", std::as_bytes(std::span(divisors)));
+      for (std::size_t i = first; i < last; ++i) {
+        const bool copied =
+            encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
+              out.append(name(tensors[i]), bytes);
+              done += bytes.size();
+              if (options.progress) options.progress(done, summary.bytes);
+            });
+        if (!copied) ++summary.encoded[name_of(types[i])];
+      }
+      out.finish();
     }
-    out.finish();
   }
 };
 
