@@ -55,6 +55,7 @@ struct Source {
 StorageRef small_f32(const Source::Found& f, const std::string& name) {
   StorageRef s = Storage::make({f.spec.shape, DType::f32, nullptr}, name);
   CHECK_FILE(!f.spec.format, "tensor '{}' must not be quantized", name);
+  CHECK_FILE(is_float(f.spec.dtype), "tensor '{}' is {}: a norm or bias must be f32, bf16, f16 or f64", name, name_of(f.spec.dtype));
   const auto values = io::to_floats(f.data, f.spec.dtype);
   std::memcpy(s->as<float>(), values.data(), values.size() * sizeof(float));
   return s;

@@ -87,6 +87,8 @@ const QuantMix* find_mix(std::string_view name) {
   return nullptr;
 }
 
+std::span<const QuantMix> all_mixes() { return kMixes; }
+
 std::vector<std::string> mix_names() {
   std::vector<std::string> names;
   for (const QuantMix& mix : kMixes) {

@@ -6,6 +6,7 @@
 // tensor by tensor.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,7 @@ struct QuantMix {
 };
 // Null when unknown or when its format cannot be written.
 const QuantMix* find_mix(std::string_view name);
+std::span<const QuantMix> all_mixes();
 // The names that --type takes, aliases in place of what they stand for.
 std::vector<std::string> mix_names();
 // The mixture that is known under a format's own name: what a file of mostly this format says it

@@ -92,6 +92,18 @@ def test_a_model_of_this_type_runs_and_trains_as_its_decoded_weights_do(tool, ba
         assert np.linalg.norm(gradients[key] - values) <= 10 * TOLERANCE * np.linalg.norm(values), key
 
 
+@pytest.mark.parametrize("kind", ["float64", "int8", "int32", "int64"])
+def test_numbers_that_are_no_weights_are_refused_by_name(supersonic, base, tmp_path, kind):
+    tensors = {t.name: t.data for t in gguf.GGUFReader(base).tensors}
+    for name in ("blk.0.ffn_up.weight", "blk.0.attn_norm.weight"):
+        write(tmp_path / "m.gguf", base, {name: (tensors[name].astype(kind), None)})
+        done = supersonic("run", tmp_path / "m.gguf", "x", "-n", 1, "--raw", check=False)
+        if kind == "float64" and "norm" in name:
+            assert done.returncode == 0
+        else:
+            assert done.returncode == 5 and {"float64": "f64", "int8": "i8", "int32": "i32", "int64": "i64"}[kind] in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("name", ["blk.1.ffn_up.scale", "blk.0.attn_q.input_scale"])
 def test_a_scale_beside_a_matrix_is_not_overlooked(supersonic, base, tmp_path, name):
     write(tmp_path / "m.gguf", base, {}, {name: np.array([0.5], np.float32)})

@@ -28,6 +28,9 @@ enum class Codec : std::uint8_t {
   q4_k,
   q5_k,
   q6_k,
+  iq4_nl,
+  iq4_xs,
+  mxfp4,
   nf4,
   other
 };

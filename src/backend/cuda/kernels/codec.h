@@ -68,10 +68,10 @@ inline Codec codec_of(DType dtype, const Format* format) {
   return Codec::none;
 }
 // Calls f(std::integral_constant<Codec, c>) for a codec of blocks; false for any other.
-template <class F, int at = static_cast<int>(Codec::q4_0)>
-bool with_block_codec(Codec c, F&& f) {
+template <int at = static_cast<int>(Codec::q4_0), class F>
+bool with_block_codec(Codec c, const F& f) {
   if constexpr (at < static_cast<int>(Codec::nf4)) {
-    if (c != Codec{at}) return with_block_codec<F, at + 1>(c, f);
+    if (c != Codec{at}) return with_block_codec<at + 1>(c, f);
     f(std::integral_constant<Codec, Codec{at}>{});
     return true;
   } else {
