@@ -191,13 +191,13 @@ int main(int argc, char** argv) {
   arithmetic_row(b, {.name = "dx fp32", .shape = {1024, 576, 1536}, .weight = "q4_1", .x = DType::f32, .trans_w = true, .compute = Compute::fp32, .y = DType::f32});
   for (const char* w : {"q4_1", "q4_0", "q8_0"})
     for (const auto& s : layers) arithmetic_row(b, {.name = "prefill int8", .shape = {512, s.n, s.k}, .weight = w, .x = DType::i8, .compute = Compute::int8});
-  for (const char* w : {"q4_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"})
+  for (const char* w : {"q4_k", "q6_k", "q3_k", "iq4_nl", "iq4_xs", "mxfp4"})
     arithmetic_row(b, {.name = "prefill int8", .shape = {512, 2048, 2048}, .weight = w, .x = DType::i8, .compute = Compute::int8});
   for (const char* w : {"q4_1", "q4_0", "q8_0"}) {
     bandwidth_row(b, {.name = "decode int8", .shape = {1, 1536, 576}, .weight = w, .x = DType::i8, .compute = Compute::int8});
     bandwidth_row(b, {.name = "decode int8", .shape = {1, 576, 1536}, .weight = w, .x = DType::i8, .compute = Compute::int8});
   }
-  for (const char* w : {"q4_1", "q4_0", "q8_0", "q4_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"}) {
+  for (const char* w : {"q4_1", "q4_0", "q8_0", "q4_k", "q6_k", "q3_k", "iq4_nl", "iq4_xs", "mxfp4"}) {
     bandwidth_row(b, {.name = "decode int8", .shape = {1, 4096, 2048}, .weight = w, .x = DType::i8, .compute = Compute::int8});
     bandwidth_row(b, {.name = "decode int8", .shape = {4, 4096, 2048}, .weight = w, .x = DType::i8, .compute = Compute::int8});
   }

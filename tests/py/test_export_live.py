@@ -143,6 +143,19 @@ def test_llama_cpp_loads_our_adapter_beside_the_4_bit_file(supersonic, smollm2, 
     assert not [m for m in margins if m >= 0.5], margins
 
 
+def test_llama_cpp_reads_our_parts_as_it_reads_the_whole(supersonic, smollm2, model, tmp_path):
+    """And we read the parts as llama.cpp's converters name them: the same text."""
+    import prompts
+
+    supersonic("convert", model, tmp_path / "m.gguf", "--type", "q4_k", "--shard-size", "30MiB", "--no-verify")
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    assert len(parts) > 2
+    supersonic("convert", parts[1], tmp_path / "whole.gguf", "--no-verify")
+    starts = [smollm2.encode(text, special=False) for text in prompts.CONTINUE[:3]]
+    split, whole = (smollm2.llama_cpp_greedy(path, starts, 8) for path in (parts[0], tmp_path / "whole.gguf"))
+    assert [ids for ids, _ in split] == [ids for ids, _ in whole]
+
+
 @pytest.mark.parametrize("name", ["llama3", "mistral", "qwen2"])
 @pytest.mark.parametrize("kind", MIXES + ("Q4_K", "BF16", "F16"))
 def test_llama_quantize_chooses_the_same_types(supersonic, tiny_model, tmp_path, name, kind):

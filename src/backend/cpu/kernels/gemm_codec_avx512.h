@@ -75,6 +75,24 @@ inline __m256i q6_codes(const std::uint8_t* b, int sub) {
   return _mm256_or_si256(nibble, _mm256_slli_epi16(top, 4));
 }
 
+// The eight 32-weight groups of a Q3_K block, as codes 0..7.
+inline __m256i q3_codes(const std::uint8_t* b, int sub) {
+  const __m256i low = _mm256_and_si256(_mm256_srli_epi16(load256(b + 32 + sub / 4 * 32), sub % 4 * 2), _mm256_set1_epi8(3));
+  const __mmask32 third = _mm256_test_epi8_mask(load256(b), _mm256_set1_epi8(static_cast<char>(1 << sub)));
+  return _mm256_mask_add_epi8(low, third, low, _mm256_set1_epi8(4));
+}
+
+// Formats with a scale for each 16 weights: Q3_K, Q6_K.
+template <Codec codec>
+constexpr bool kHalves = codec == Codec::q3_k || codec == Codec::q6_k;
+template <Codec codec>
+constexpr int kHalvesBytes = codec == Codec::q3_k ? 110 : 210;
+template <Codec codec>
+inline __m256i halves_codes(const std::uint8_t* b, int sub) {
+  if constexpr (codec == Codec::q3_k) return q3_codes(b, sub);
+  return q6_codes(b, sub);
+}
+
 // Group `index` of 32 weights of a matrix in this format.
 template <Codec codec>
 inline Group512 unpack512(const std::uint8_t* data, std::int64_t index) {
@@ -93,15 +111,17 @@ inline Group512 unpack512(const std::uint8_t* data, std::int64_t index) {
       const __mmask32 fifth = _mm256_test_epi8_mask(load256(b + 16), _mm256_set1_epi8(static_cast<char>(1 << sub)));
       g.codes = _mm256_mask_add_epi8(g.codes, fifth, g.codes, _mm256_set1_epi8(16));
     }
-  } else if constexpr (codec == Codec::q6_k) {
-    const std::uint8_t* b = data + index / 8 * 210;
+  } else if constexpr (kHalves<codec>) {
+    const std::uint8_t* b = data + index / 8 * kHalvesBytes<codec>;
     const int sub = static_cast<int>(index % 8);
-    const float d = half_at(b + 208);
+    const float d = half_at(b + kHalvesBytes<codec> - 2);
     for (int i = 0; i < 2; ++i) {
-      g.scale[i] = d * static_cast<float>(static_cast<std::int8_t>(b[192 + sub * 2 + i]));
-      g.offset[i] = -32 * g.scale[i];
+      const int scale = codec == Codec::q3_k ? q3_k_scale(b + 96, sub * 2 + i)
+                                             : static_cast<std::int8_t>(b[192 + sub * 2 + i]);
+      g.scale[i] = d * static_cast<float>(scale);
+      g.offset[i] = -static_cast<float>(zero_of(codec)) * g.scale[i];
     }
-    g.codes = q6_codes(b, sub);
+    g.codes = halves_codes<codec>(b, sub);
   } else if constexpr (codec == Codec::iq4_xs) {
     const std::uint8_t* b = data + index / 8 * 136;
     const int sub = static_cast<int>(index % 8);
@@ -131,6 +151,7 @@ inline bool with_codec(Codec codec, F f) {
     case Codec::q5_0: return f(CodecTag<Codec::q5_0>()), true;
     case Codec::q5_1: return f(CodecTag<Codec::q5_1>()), true;
     case Codec::q8_0: return f(CodecTag<Codec::q8_0>()), true;
+    case Codec::q3_k: return f(CodecTag<Codec::q3_k>()), true;
     case Codec::q4_k: return f(CodecTag<Codec::q4_k>()), true;
     case Codec::q5_k: return f(CodecTag<Codec::q5_k>()), true;
     case Codec::q6_k: return f(CodecTag<Codec::q6_k>()), true;

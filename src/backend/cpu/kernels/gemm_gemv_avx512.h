@@ -187,9 +187,20 @@ inline void gemv_q45_k(const std::uint8_t* data, std::int64_t row_bytes, std::in
     for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(_mm256_sub_ps(acc[r][m], mins[r][m]));
 }
 
-// Q6_K: sixteen signed 8-bit scales, codes 0..63 with zero 32.
-template <int R, int M>
-inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
+// The sixteen scales of a block as signed bytes: stored so in Q6_K, packed into six bits in Q3_K.
+template <Codec codec>
+inline __m128i halves_scales(const std::uint8_t* b) {
+  if constexpr (codec == Codec::q6_k) return load128(b + 192);
+  const std::uint64_t low = load32(b + 96) | std::uint64_t{load32(b + 100)} << 32, high = load32(b + 104);
+  constexpr std::uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f, kPairs = 0x03030303;
+  const std::uint64_t first = (low & kNibbles) | (high & kPairs) << 4 | (high >> 2 & kPairs) << 36;
+  const std::uint64_t second = (low >> 4 & kNibbles) | (high >> 4 & kPairs) << 4 | (high >> 6 & kPairs) << 36;
+  return _mm_sub_epi8(_mm_set_epi64x(static_cast<long long>(second), static_cast<long long>(first)), _mm_set1_epi8(32));
+}
+
+// Q6_K, Q3_K: sixteen scales, codes with zero 32 or 4.
+template <Codec codec, int R, int M>
+inline void gemv_halves(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
   __m256 acc[R][M];
   __m512 sums[R][M];
 #pragma GCC unroll 8
@@ -197,7 +208,7 @@ inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) acc[r][m] = _mm256_setzero_ps(), sums[r][m] = _mm512_setzero_ps();
   const __m512i even = _mm512_setr_epi32(0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
-  for (std::int64_t g = 0; g < groups; g += 8, data += 210) {
+  for (std::int64_t g = 0; g < groups; g += 8, data += kHalvesBytes<codec>) {
     __m512 x_scale[M];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) x_scale[m] = _mm512_permutexvar_ps(even, _mm512_loadu_ps(x[m].scale_sum + g * 2));
@@ -205,8 +216,9 @@ inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int
     for (int r = 0; r < R; ++r) {
       const std::uint8_t* b = data + r * row_bytes;
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) ahead(b + i * 64);
-      const __m512 w_scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(b + 192))), _mm512_set1_ps(half_at(b + 208)));
+      for (int i = 0; i < kHalvesBytes<codec>; i += 64) ahead(b + i);
+      const __m512 w_scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(halves_scales<codec>(b))),
+                                           _mm512_set1_ps(half_at(b + kHalvesBytes<codec> - 2)));
       __m512 scale[M];
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m) {
@@ -215,7 +227,7 @@ inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int
       }
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) {
-        const __m256i w = q6_codes(b, j);
+        const __m256i w = halves_codes<codec>(b, j);
         const __m512i lanes = _mm512_castsi256_si512(_mm256_setr_epi32(2 * j, 2 * j, 2 * j, 2 * j, 2 * j + 1, 2 * j + 1, 2 * j + 1, 2 * j + 1));
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
@@ -226,7 +238,7 @@ inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(acc[r][m]) - 32 * _mm512_reduce_add_ps(sums[r][m]);
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(acc[r][m]) - static_cast<float>(zero_of(codec)) * _mm512_reduce_add_ps(sums[r][m]);
 }
 
 // IQ4_XS: eight 6-bit scales, levels of eight bits with zero 128.
@@ -276,8 +288,8 @@ inline void gemv_iq4_xs(const std::uint8_t* data, std::int64_t row_bytes, std::i
 
 template <Codec codec, int R, int M>
 inline void gemv_rows(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
-  if constexpr (codec == Codec::q6_k)
-    gemv_q6_k<R, M>(data, row_bytes, groups, x, out);
+  if constexpr (kHalves<codec>)
+    gemv_halves<codec, R, M>(data, row_bytes, groups, x, out);
   else if constexpr (codec == Codec::q4_k || codec == Codec::q5_k)
     gemv_q45_k<codec == Codec::q5_k, R, M>(data, row_bytes, groups, x, out);
   else if constexpr (codec == Codec::iq4_xs)
@@ -290,10 +302,10 @@ template <Codec codec, int M>
 inline void gemv_columns(const Source& w, std::int64_t n0, int count, const Int8Row* x, float* out) {
   constexpr int kBlockBytes = codec == Codec::q4_k   ? 144
                               : codec == Codec::q5_k ? 176
-                              : codec == Codec::q6_k ? 210
+                              : kHalves<codec>       ? kHalvesBytes<codec>
                               : codec == Codec::iq4_xs ? 136
                                                        : kBlock32Bytes<codec>;
-  constexpr bool kSuper = codec == Codec::q4_k || codec == Codec::q5_k || codec == Codec::q6_k || codec == Codec::iq4_xs;
+  constexpr bool kSuper = codec == Codec::q4_k || codec == Codec::q5_k || kHalves<codec> || codec == Codec::iq4_xs;
   const std::int64_t groups = w.cols / 32, row_bytes = groups / (kSuper ? 8 : 1) * kBlockBytes;
   const std::uint8_t* data = static_cast<const std::uint8_t*>(w.data) + n0 * row_bytes;
   for (int i = 0; i < count; ++i)

@@ -100,6 +100,12 @@ inline void scale_min_6bit(const std::uint8_t* b, int j, int& scale, int& min) {
   min = j < 4 ? b[j + 4] & 63 : b[j + 4] >> 4 | (b[j] >> 6) << 4;
 }
 
+// Scale k of the sixteen in a Q3_K block: six bits, a nibble in the first eight bytes and two bits in
+// the last four.
+inline int q3_k_scale(const std::uint8_t* b, int k) {
+  return ((b[k % 8] >> (k / 8 * 4) & 15) | (b[8 + k % 4] >> (k / 4 * 2) & 3) << 4) - 32;
+}
+
 // Formats whose nibbles stand for levels: the level plus 128, as unsigned codes.
 constexpr std::uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                         129, 141, 153, 166, 181, 197, 217, 241};
@@ -170,6 +176,17 @@ inline void unpack(Codec codec, const std::uint8_t* data, std::int64_t index, Gr
           g.codes[j] = static_cast<std::uint8_t>(g.codes[j] | (b[16 + j] >> sub & 1) << 4);
       return;
     }
+    case Codec::q3_k: {
+      const std::uint8_t* b = data + super * 110;
+      const int half = sub / 4, part = sub % 4;
+      const float d = from_f16(load16(b + 108));
+      for (int i = 0; i < 2; ++i)
+        g.scale[i] = d * static_cast<float>(q3_k_scale(b + 96, 2 * sub + i));
+      for (int j = 0; j < 32; ++j)
+        g.codes[j] = static_cast<std::uint8_t>((b[32 + half * 32 + j] >> (part * 2) & 3) |
+                                               (b[j] >> sub & 1) << 2);
+      return;
+    }
     case Codec::q6_k: {
       const std::uint8_t* b = data + super * 210;
       const int half = sub / 4, part = sub % 4;
@@ -215,6 +232,8 @@ inline int zero_of(Codec codec) {
     case Codec::iq4_xs:
     case Codec::mxfp4:
       return 128;
+    case Codec::q3_k:
+      return 4;
     case Codec::q6_k:
       return 32;
     default:

@@ -25,6 +25,7 @@ enum class Codec : std::uint8_t {
   q5_0,
   q5_1,
   q8_0,
+  q3_k,
   q4_k,
   q5_k,
   q6_k,
