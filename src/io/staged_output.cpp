@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "io/output_file.h"
 
@@ -124,9 +125,12 @@ void StagedOutput::commit_files(std::span<const std::string> staged_files) {
 Error StagedOutput::renamed(const Error& error) const {
   std::string message = error.what();
   const std::string parent = fs::path(path_).parent_path().string();
-  for (std::size_t at = 0; (at = message.find(hidden_, at)) != std::string::npos;
-       at += parent.size())
-    message.replace(at, hidden_.size(), parent);
+  const std::pair<std::string, std::string> shown[] = {
+      {hidden_ + "/", parent.ends_with("/") ? parent : parent + "/"}, {hidden_, path_}};
+  for (const auto& [hidden, name] : shown)
+    for (std::size_t at = 0; (at = message.find(hidden, at)) != std::string::npos;
+         at += name.size())
+      message.replace(at, hidden.size(), name);
   return Error(message, error.kind());
 }
 
