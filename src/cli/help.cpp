@@ -10,10 +10,11 @@ namespace supersonic::cli {
 namespace {
 
 constexpr CommandGroup kGroups[] = {CommandGroup::work, CommandGroup::measure, CommandGroup::tools,
-                                    CommandGroup::system};
+                                    CommandGroup::models, CommandGroup::system};
 
 std::string_view title_of(CommandGroup group) {
-  constexpr std::string_view titles[] = {"Train, run, export", "Measure", "Look inside", "System"};
+  constexpr std::string_view titles[] = {"Train, run, export", "Measure", "Look inside",
+                                         "Get and share models", "System"};
   return titles[static_cast<int>(group)];
 }
 
