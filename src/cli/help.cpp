@@ -141,7 +141,7 @@ std::string overview() {
   }
   out +=
       "\n'supersonic COMMAND --help' shows a command's options, defaults and examples.\n"
-      "MODEL is a GGUF file or a Hugging Face model folder.\n";
+      "MODEL is a GGUF file, a Hugging Face folder, or OWNER/NAME of a model that was pulled.\n";
   return out;
 }
 

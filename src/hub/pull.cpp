@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 #include "core/error.h"
 #include "core/machine.h"
@@ -55,6 +56,20 @@ std::string lacking(const Selection& s, const std::string& folder) {
   for (const std::string& file : indexed_files(folder))
     if (!listed(s.files, file)) return file;
   return {};
+}
+
+// Files of one content together, so that it comes once. Small ones first: what is refused is
+// refused at once, and the large ones end together.
+std::vector<std::vector<RepoFile>> by_content(std::vector<RepoFile> files) {
+  std::stable_sort(files.begin(), files.end(), [](const RepoFile& a, const RepoFile& b) {
+    return std::tie(a.size, a.etag) < std::tie(b.size, b.etag);
+  });
+  std::vector<std::vector<RepoFile>> groups;
+  for (RepoFile& f : files) {
+    if (groups.empty() || groups.back()[0].etag != f.etag) groups.emplace_back();
+    groups.back().push_back(std::move(f));
+  }
+  return groups;
 }
 
 std::string near_name(const Cache& cache, const ModelName& name) {
@@ -138,7 +153,12 @@ Pull::Pull(const Settings& settings, const ModelName& name, const Watch& watch)
 std::uint64_t Pull::missing() const {
   std::uint64_t n = 0;
   if (settings_.offline) return n;
-  for (const RepoFile& f : selection_.files) n += missing_bytes(cache_, {name_.repo(), commit_, f});
+  for (const auto& same : by_content(selection_.files)) {
+    std::uint64_t least = same[0].size;
+    for (const RepoFile& f : same)
+      least = std::min(least, missing_bytes(cache_, {name_.repo(), commit_, f}));
+    n += least;
+  }
   return n;
 }
 
@@ -158,18 +178,17 @@ std::uint64_t Pull::fetch(const std::vector<RepoFile>& files, int jobs,
   std::atomic<std::size_t> finished{0};
   std::uint64_t total = 0;
   for (const RepoFile& f : files) total += f.size;
-  // Small files first: what is refused is refused at once, and the large ones end together.
-  std::vector<RepoFile> order = files;
-  std::stable_sort(order.begin(), order.end(),
-                   [](const RepoFile& a, const RepoFile& b) { return a.size < b.size; });
+  const auto groups = by_content(files);
   run_workers(
-      settings_, watch_, order.size(), jobs,
+      settings_, watch_, groups.size(), jobs,
       [&](Client& client, std::size_t i) {
-        hub::download(client, cache_, {name_.repo(), commit_, order[i]}, counters);
-        ++finished;
+        for (const RepoFile& f : groups[i]) {
+          hub::download(client, cache_, {name_.repo(), commit_, f}, counters);
+          ++finished;
+        }
       },
       [&] {
-        if (progress) progress({counters.arrived, total, finished, order.size()});
+        if (progress) progress({counters.arrived, total, finished, files.size()});
       });
   return counters.received;
 }

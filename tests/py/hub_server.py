@@ -200,6 +200,8 @@ class Handler(BaseHTTPRequestHandler):
             part, asked = data, None
         if fault and fault.kind == "wrong":
             part = bytes(b ^ 255 for b in part)
+        if fault and fault.kind == "long":
+            part += bytes(fault.value)
         self.send_response(206 if asked else 200)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -330,7 +332,7 @@ class Hub:
 
     def pick_fault(self, entry):
         for fault in self.faults:
-            if fault.where in entry["path"] + "@" + entry["server"] and fault.method in (None, entry["method"]):
+            if fault.where in entry["path"].split("?")[0] + "@" + entry["server"] and fault.method in (None, entry["method"]):
                 fault.hits += 1
                 if fault.after < fault.hits <= fault.after + fault.times:
                     return fault
