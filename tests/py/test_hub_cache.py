@@ -86,7 +86,7 @@ def test_a_path_that_is_there_comes_before_a_name(hub, home, run, tmp_path):
     run("pull", NAME)
     (tmp_path / "acme" / "tiny-model").mkdir(parents=True)
     done = subprocess.run([PROGRAM, "show", NAME], cwd=tmp_path, capture_output=True, text=True, env=environment(hub, home))
-    assert done.returncode == 5 and "acme/tiny-model/config.json" in done.stderr
+    assert done.returncode == 5 and "acme/tiny-model: holds neither model.safetensors" in done.stderr
     missing = subprocess.run([PROGRAM, "show", "models/missing.gguf"], cwd=tmp_path, capture_output=True, text=True, env=environment(hub, home))
     assert missing.returncode == 5 and "models/missing.gguf: cannot open: No such file" in missing.stderr
 

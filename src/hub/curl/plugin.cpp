@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <new>
@@ -21,9 +22,12 @@ constexpr std::size_t kMostFields = 200, kMostField = 16384;
 // One exchange in flight: what libcurl's callbacks see.
 struct Exchange {
   const HttpRequest& request;
-  HttpResult result;
+  HttpResult result = {};
   std::uint64_t sent = 0;
-  bool stopped = false, failed_to_read = false;
+  bool stopped = false, failed_to_read = false, stalled = false;
+  // When a byte last moved in either direction.
+  std::chrono::steady_clock::time_point moved = std::chrono::steady_clock::now();
+  curl_off_t bytes = 0;
 };
 
 void trim(std::string_view& text) {
@@ -94,11 +98,16 @@ int on_seek(void* user, curl_off_t offset, int origin) {
   return CURL_SEEKFUNC_OK;
 }
 
-int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+// libcurl calls this at each piece, and about once a second where nothing comes. Its own limit on
+// slow transfers averages over several seconds.
+int on_progress(void* user, curl_off_t, curl_off_t received, curl_off_t, curl_off_t sent) {
   auto& x = *static_cast<Exchange*>(user);
-  if (!x.request.keep_going || x.request.keep_going()) return 0;
-  x.stopped = true;
-  return 1;
+  const auto now = std::chrono::steady_clock::now();
+  if (received + sent != x.bytes) x.bytes = received + sent, x.moved = now;
+  x.stalled = std::chrono::duration<double>(now - x.moved).count() >
+              x.request.stall_timeout + x.request.connect_timeout * (x.bytes == 0);
+  x.stopped = x.request.keep_going && !x.request.keep_going();
+  return x.stopped || x.stalled;
 }
 
 Fault fault_of(CURLcode code) {
@@ -138,7 +147,7 @@ class Curl final : public Http {
   ~Curl() override { curl_easy_cleanup(curl_); }
 
   HttpResult perform(const HttpRequest& request) override {
-    Exchange x{request, {}, 0, false, false};
+    Exchange x{.request = request};
     Receiver receiver{&x, curl_};
     char reason[CURL_ERROR_SIZE] = {};
     curl_easy_reset(curl_);
@@ -149,8 +158,9 @@ class Curl final : public Http {
     long status = 0;
     curl_easy_getinfo(curl_, CURLINFO_RESPONSE_CODE, &status);
     x.result.head.status = static_cast<int>(status);
-    x.result.fault = x.stopped ? Fault::stopped : fault_of(code);
+    x.result.fault = x.stopped ? Fault::stopped : x.stalled ? Fault::timeout : fault_of(code);
     if (code != CURLE_OK) x.result.problem = reason[0] ? reason : curl_easy_strerror(code);
+    if (x.stalled) x.result.problem = "nothing more comes";
     if (x.failed_to_read) x.result.problem = "the file that is sent became shorter";
     return std::move(x.result);
   }
@@ -170,8 +180,6 @@ class Curl final : public Http {
     option(CURLOPT_SSL_VERIFYHOST, 2L);
     if (!r.ca_file.empty()) option(CURLOPT_CAINFO, r.ca_file.c_str());
     option(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(r.connect_timeout * 1000));
-    option(CURLOPT_LOW_SPEED_LIMIT, 1L);
-    option(CURLOPT_LOW_SPEED_TIME, std::max(1L, static_cast<long>(r.stall_timeout + 0.5)));
     option(CURLOPT_BUFFERSIZE, 256L << 10);
     option(CURLOPT_USERAGENT, "supersonic/" SUPERSONIC_VERSION);
     option(CURLOPT_HEADERFUNCTION, &on_header);
