@@ -9,6 +9,7 @@
 #include "cli/json_writer.h"
 #include "core/error.h"
 #include "core/interrupt.h"
+#include "hub/card.h"
 #include "hub/pull.h"
 
 namespace supersonic::cli {
@@ -65,6 +66,7 @@ struct Pull {
                    p.all_files > 1 ? fmt::format("{} of {} files", p.files, p.all_files) : "");
     });
     if (progress) progress->finish();
+    if (pull.selection().kind == hub::Selection::Kind::adapter) name_base(wanted, pull.path());
     report(wanted, pull, received, std::chrono::duration<double>(Clock::now() - begin).count());
     flush_output();
     return guard.complete(0);
@@ -81,6 +83,18 @@ struct Pull {
     std::string others;
     for (const std::string& other : s.others) others += (others.empty() ? "" : ", ") + other;
     log_info("also there: {} ('supersonic pull {}:{}')", others, wanted.repo(), s.others[0]);
+  }
+
+  // An adapter is of use beside its base model alone.
+  static void name_base(const hub::ModelName& wanted, const std::string& folder) {
+    const std::string base = hub::base_model_of({.folder = folder,
+                                                 .file = "",
+                                                 .repo = wanted.repo(),
+                                                 .base_model = "",
+                                                 .license = "",
+                                                 .cache = ""});
+    if (!base.empty())
+      log_info("an adapter of {0}: 'supersonic pull {0}', then --adapter {1}", base, wanted.text());
   }
 
   static void write_files(JsonWriter& w, const hub::Selection& s) {

@@ -13,6 +13,7 @@
 #include "hub/http.h"
 #include "hub/listing.h"
 #include "hub/settings.h"
+#include "hub/url.h"
 
 namespace supersonic::hub {
 
@@ -76,12 +77,5 @@ class Client {
   std::unique_ptr<Http> http_;
   bool token_allowed_ = false;
 };
-
-// "https://host:443", lower case; empty where the address is no http(s) address or names a user.
-std::string origin_of(const std::string& url);
-// Where a Location leads from `base`; empty where that is no address to go to: another scheme than
-// http(s), or from https to http.
-std::string redirected(const std::string& base, const std::string& location);
-std::string json_quoted(const std::string& text);
 
 }  // namespace supersonic::hub

@@ -64,7 +64,8 @@ def test_an_adapter_of_the_hub_is_found_by_name(hub, home, run, real, tmp_path):
     chats.write_text("".join(json.dumps({"text": f"sample number {i} of some"}) + "\n" for i in range(8)))
     run("train", "-m", NAME, "-d", chats, "-o", tmp_path / "out", "--max-steps", "1")
     hub.add("acme/tiny-lora", {k: v for k, v in read(tmp_path / "out").items() if k.startswith("adapter_")} | {"README.md": b"# LoRA"})
-    assert "LoRA adapter" in run("pull", "acme/tiny-lora").stderr
+    said = run("pull", "acme/tiny-lora").stderr
+    assert "LoRA adapter" in said and f"an adapter of {NAME}: 'supersonic pull {NAME}', then --adapter acme/tiny-lora" in said
     by_name = run("run", NAME, "--adapter", "acme/tiny-lora", "--raw", "--temp", "0", "-n", "8", "hello").stdout
     assert by_name == run("run", NAME, "--adapter", tmp_path / "out", "--raw", "--temp", "0", "-n", "8", "hello").stdout
 
