@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <vector>
 
 #include "core/autograd.h"
@@ -114,9 +115,15 @@ inline StorageRef widened(const StorageRef& s) {
   return w;
 }
 
+// One for all tests of a backend, which lives as long as the process: an emulator's records grow with every arena that is reserved.
+inline Executor& executor_of(Backend& backend) {
+  static std::map<Backend*, Executor> executors;
+  return executors.try_emplace(&backend, backend).first->second;
+}
+
 // Runs fn on memory full of NaN, after proving the plan.
 inline std::vector<std::vector<double>> run(const std::function<Tensors()>& fn, const Policy& policy = {}, Backend& backend = test_backend()) {
-  Executor executor(backend);
+  Executor& executor = executor_of(backend);
   Program program = Program::capture(fn, executor, policy);
   program.plan().verify();
   for (const Place place : {Place{}, backend.compute_place()})
