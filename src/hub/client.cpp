@@ -196,7 +196,7 @@ std::vector<RepoFile> Client::tree(const std::string& repo, const std::string& c
     auto some = parse_tree(get(url, {repo, commit, ""}, &next), source);
     files.insert(files.end(), std::make_move_iterator(some.begin()),
                  std::make_move_iterator(some.end()));
-    if (!next.empty()) next = redirected(url, next);
+    if (!next.empty()) next = redirected(url, at_endpoint(next, settings_.endpoint));
     CHECK_FILE(next.empty() || trusted(next), "{}: goes on at another host", source);
     url = next;
   }

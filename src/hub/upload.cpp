@@ -55,7 +55,8 @@ struct Transfer {
 // An address that the hub gave: http(s), and never http where the hub itself has https.
 std::string address(const json& action, const Client& client, const std::string& source) {
   const std::string href = io::JsonFields(action, source).string("href").value_or("");
-  const std::string checked = redirected(client.settings().endpoint, href);
+  const std::string checked =
+      redirected(client.settings().endpoint, at_endpoint(href, client.settings().endpoint));
   CHECK_FILE(!checked.empty(), "{}: \"{}\" is no address to send to", source, printable(href, 120));
   return checked;
 }

@@ -47,4 +47,9 @@ std::string redirected(const std::string& base, const std::string& location) {
   return target;
 }
 
+std::string at_endpoint(const std::string& url, const std::string& endpoint) {
+  const std::string hub = "https://huggingface.co";
+  return url.starts_with(hub + "/") ? endpoint + url.substr(hub.size()) : url;
+}
+
 }  // namespace supersonic::hub

@@ -10,4 +10,7 @@ std::string origin_of(const std::string& url);
 // http(s), or from https to http.
 std::string redirected(const std::string& base, const std::string& location);
 
+// A mirror of the hub passes on addresses of the hub itself: the same address at `endpoint`.
+std::string at_endpoint(const std::string& url, const std::string& endpoint);
+
 }  // namespace supersonic::hub

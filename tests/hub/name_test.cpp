@@ -126,5 +126,12 @@ TEST(HubUrl, RedirectsLeadWhereTheyShould) {
   EXPECT_EQ(redirected("http://localhost:1/a", "http://cdn.example/x"), "http://cdn.example/x");
 }
 
+TEST(HubUrl, OfTheHubAtAMirror) {
+  EXPECT_EQ(at_endpoint("https://huggingface.co/api/x?y", "https://mirror.example/hf"),
+            "https://mirror.example/hf/api/x?y");
+  EXPECT_EQ(at_endpoint("https://huggingface.co.evil.example/x", "https://mirror.example"),
+            "https://huggingface.co.evil.example/x");
+}
+
 }  // namespace
 }  // namespace supersonic::hub

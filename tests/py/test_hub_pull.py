@@ -5,6 +5,7 @@ the server was given."""
 import json
 import os
 import pathlib
+import resource
 import signal
 import ssl
 import stat
@@ -14,6 +15,7 @@ import time
 
 import pytest
 
+from disk import NAMESPACE, needs_disk
 from hub_server import git_sha1, sha256
 from hub_tools import FOLDER, NAME, PROGRAM, blobs, client, environment, folder_files, gguf_files, home, hub, noise, read, run  # noqa: F401 (fixtures)
 
@@ -308,6 +310,26 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(hub, home, run):
     error = run("pull", NAME, code=1).stderr
     assert "are to be downloaded" in error and "supersonic rm" in error
     assert not hub.asked("/resolve/")
+
+
+def test_a_limit_on_files_stops_a_download_which_then_goes_on(hub, home, run):
+    files = folder_files()
+    hub.add(NAME, files)
+    limited = subprocess.run([PROGRAM, "pull", NAME], capture_output=True, text=True, env=environment(hub, home), timeout=60,
+                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)))
+    assert limited.returncode == 1 and "ulimit -f" in limited.stderr and "the same command goes on" in limited.stderr
+    assert not [b for b in blobs(home) if b == sha256(files["model.safetensors"])]
+    assert read(run("pull", NAME).stdout.strip())["model.safetensors"] == files["model.safetensors"]
+
+
+@needs_disk
+def test_a_disk_that_is_too_small_is_said_first(hub, home, tmp_path):
+    hub.add(NAME, folder_files(1_000_000))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = 'mount -t tmpfs -o size=16m none "$1" && "$2" pull "$3"'
+    done = subprocess.run([*NAMESPACE, "sh", "-c", script, "sh", disk, PROGRAM, NAME], capture_output=True, text=True, env=environment(hub, home, HF_HUB_CACHE=disk / "hub"), timeout=60)
+    assert done.returncode == 1 and "are to be downloaded, and 16.0 MiB are free" in done.stderr and not hub.asked("/resolve/")
 
 
 # --- who may, and whom to trust ------------------------------------------------------------------------------------------------------
