@@ -60,11 +60,12 @@ struct Pull {
     announce(wanted, pull, missing);
     if (dry_run) return list(wanted, pull, missing), 0;
     const auto begin = Clock::now();
-    const std::uint64_t received = pull.download(network.jobs, [&](const hub::Pull::Progress& p) {
-      if (missing)
-        show_bytes(progress, "pulling", p.arrived, p.total,
-                   p.all_files > 1 ? fmt::format("{} of {} files", p.files, p.all_files) : "");
-    });
+    const std::uint64_t received =
+        pull.download(network.connections, [&](const hub::Pull::Progress& p) {
+          if (missing)
+            show_bytes(progress, "pulling", p.arrived, p.total,
+                       p.all_files > 1 ? fmt::format("{} of {} files", p.files, p.all_files) : "");
+        });
     if (progress) progress->finish();
     if (pull.selection().kind == hub::Selection::Kind::adapter) name_base(wanted, pull.path());
     report(wanted, pull, received, std::chrono::duration<double>(Clock::now() - begin).count());

@@ -92,7 +92,7 @@ struct Push {
                     .message = summary(),
                     .is_private = is_private,
                     .create_pr = create_pr,
-                    .jobs = network.jobs},
+                    .jobs = network.connections},
                    watch);
     push.hash(files, [&](std::uint64_t done, std::uint64_t total) {
       show_bytes(progress, "hashing", done, total);

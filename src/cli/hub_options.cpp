@@ -16,7 +16,7 @@ void HubOptions::options(Options& o, bool has_offline) {
   o.group("Network");
   if (has_offline)
     o.add("offline", offline, "Use what is in the cache alone; also HF_HUB_OFFLINE=1");
-  o.add("jobs", jobs, "Transfers at a time").range(1, 32);
+  o.add("connections", connections, "Transfers at a time").range(1, 32);
   o.add("retries", retries,
         "Tries after a failed one, with growing pauses, as long as nothing comes")
       .range(0, 100);

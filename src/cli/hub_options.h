@@ -14,7 +14,7 @@ namespace supersonic::cli {
 
 struct HubOptions {
   bool offline = false;
-  int jobs = 4, retries = 5;
+  int connections = 4, retries = 5;
   void options(Options& o, bool has_offline);
   hub::Settings settings() const;  // the environment's, with these
 };

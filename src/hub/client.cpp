@@ -23,12 +23,6 @@ bool is_redirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
-bool loopback(const std::string& origin) {
-  for (const char* host : {"http://localhost:", "http://127.", "http://[::1]:"})
-    if (origin.starts_with(host)) return true;
-  return false;
-}
-
 // The number after `mark` in a header's value, or -1.
 double number_after(const std::string& text, std::string_view mark) {
   const std::size_t at = text.find(mark);
@@ -64,7 +58,7 @@ std::string Subject::text() const {
 Client::Client(const Settings& settings, const Watch& watch)
     : settings_(settings), watch_(watch), http_(open_http()) {
   const std::string home = origin_of(settings_.endpoint);
-  token_allowed_ = !settings_.token.empty() && (home.starts_with("https:") || loopback(home));
+  token_allowed_ = !settings_.token.empty() && (home.starts_with("https:") || is_this_machine(home));
 }
 
 bool Client::trusted(const std::string& url) const {

@@ -27,6 +27,13 @@ std::string origin_of(const std::string& url) {
   return scheme + "://" + host + (port ? "" : scheme == "https" ? ":443" : ":80");
 }
 
+bool is_this_machine(const std::string& origin) {
+  if (origin.starts_with("http://localhost:") || origin.starts_with("http://[::1]:")) return true;
+  if (!origin.starts_with("http://127.")) return false;
+  const std::string host = origin.substr(7, origin.rfind(':') - 7);
+  return host.find_first_not_of("0123456789.") == host.npos;
+}
+
 std::string redirected(const std::string& base, const std::string& location) {
   const auto bad = [](char c) { return c <= ' ' || c == 0x7f || c == '\\'; };
   if (location.empty() || std::any_of(location.begin(), location.end(), bad)) return {};

@@ -126,6 +126,14 @@ TEST(HubUrl, RedirectsLeadWhereTheyShould) {
   EXPECT_EQ(redirected("http://localhost:1/a", "http://cdn.example/x"), "http://cdn.example/x");
 }
 
+TEST(HubUrl, OnlyAddressesOfThisMachineAreThisMachine) {
+  for (const char* url : {"http://localhost/x", "http://127.0.0.1:8080", "http://[::1]:80/"})
+    EXPECT_TRUE(is_this_machine(origin_of(url))) << url;
+  for (const char* url : {"http://127.evil.example/", "http://localhost.evil.example",
+                          "http://10.0.0.1", "https://localhost", "http://[::2]/"})
+    EXPECT_FALSE(is_this_machine(origin_of(url))) << url;
+}
+
 TEST(HubUrl, OfTheHubAtAMirror) {
   EXPECT_EQ(at_endpoint("https://huggingface.co/api/x?y", "https://mirror.example/hf"),
             "https://mirror.example/hf/api/x?y");

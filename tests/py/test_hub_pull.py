@@ -297,7 +297,7 @@ def test_several_files_come_at_a_time(hub, home, run):
         hub.faults.clear()
         hub.fault("-of-00004.safetensors@cdn", "slow", times=9, value=20_000)  # 20 pieces of 20 ms: a store that limits each connection
         begin = time.monotonic()
-        run("pull", NAME, "--jobs", jobs)
+        run("pull", NAME, "--connections", jobs)
         seconds[jobs] = time.monotonic() - begin
         run("rm", NAME, "--yes")
     assert seconds[1] > 4 * 0.4 and seconds[4] < 0.6 * seconds[1], seconds

@@ -110,7 +110,7 @@ def test_an_interrupted_push_is_not_visible_and_sends_the_rest_later(hub, home, 
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors.index.json": b"{}", "model-00001-of-00002.safetensors": noise(50_000, 1), "model-00002-of-00002.safetensors": noise(60_000, 2)}
     folder = write(tmp_path / "model", files)
     hub.fault(f"/upload/{sha256(noise(60_000, 2))}", "status", value=403, times=1)
-    run("push", folder, TARGET, "--jobs", "1", code=4, **token)
+    run("push", folder, TARGET, "--connections", "1", code=4, **token)
     assert list(head(hub)) == [".gitattributes"] and not hub.messages
     assert json.loads(run("push", folder, TARGET, "--json", **token).stdout)["bytes_sent"] == 60_000
     assert head(hub).items() >= files.items()

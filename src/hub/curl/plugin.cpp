@@ -198,7 +198,6 @@ class Curl final : public Http {
   }
 
   void prepare_body(const HttpRequest& r, Exchange& x) {
-    if (r.method == "HEAD") option(CURLOPT_NOBODY, 1L);
     if (r.method != "POST" && r.method != "PUT") return;
     const std::uint64_t bytes = r.file >= 0 ? r.file_bytes : r.body.size();
     if (r.method == "POST") {
