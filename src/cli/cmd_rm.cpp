@@ -46,17 +46,19 @@ struct Rm {
     std::uint64_t bytes = 0;
     for (std::size_t i = 0; i < plans.size(); ++i) {
       bytes += plans[i].bytes;
-      log_info("{}: {}, {}", names[i],
-               plans[i].whole
-                   ? "all of it"
-                   : fmt::format("{} files", plans[i].files.size() + plans[i].blobs.size()),
-               size_text(plans[i].bytes));
+      log_info("{}: {}, {}", names[i], what_goes(plans[i]), size_text(plans[i].bytes));
     }
     if (!dry_run && !yes && !confirmed(bytes)) fail(ErrorKind::failure, "nothing was removed");
     if (!dry_run)
       for (const hub::Removal& plan : plans) hub::remove(cache, plan);
     report(plans, bytes);
     return 0;
+  }
+
+  static std::string what_goes(const hub::Removal& plan) {
+    if (plan.whole) return "all of it";
+    if (!plan.commits.empty()) return "this revision";
+    return fmt::format("{} file{}", plan.files.size(), plan.files.size() == 1 ? "" : "s");
   }
 
   static bool confirmed(std::uint64_t bytes) {

@@ -41,8 +41,8 @@ hub::Watch watch_transfers(std::optional<Progress>& progress) {
 void show_bytes(std::optional<Progress>& progress, std::string_view label, std::uint64_t done,
                 std::uint64_t total, std::string_view note) {
   if (total < kShownBytes) return;
-  if (!progress) progress.emplace(label, "MiB", total >> 20, done >> 20);
-  progress->update(done >> 20, note);
+  if (!progress) progress.emplace(label, "B", total, done);
+  progress->update(done, note);
 }
 
 std::string size_text(std::uint64_t bytes) {

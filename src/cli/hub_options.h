@@ -21,7 +21,7 @@ struct HubOptions {
 
 // Says on stderr what a transfer waits for, below the line of progress; stops at Ctrl-C.
 hub::Watch watch_transfers(std::optional<Progress>& progress);
-// Shows `done` of `total` bytes in MiB, where there is enough to show.
+// Shows `done` of `total` bytes, where there is enough to show.
 void show_bytes(std::optional<Progress>& progress, std::string_view label, std::uint64_t done,
                 std::uint64_t total, std::string_view note = {});
 

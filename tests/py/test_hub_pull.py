@@ -129,8 +129,9 @@ def test_revisions(hub, home, run):
 
 def test_a_long_list_of_files_comes_in_pages(hub, run):
     hub.page = 3
-    hub.add(NAME, folder_files() | {f"additional_chat_templates/{i}.jinja": str(i).encode() for i in range(9)})
-    assert len(read(run("pull", NAME).stdout.strip())) == 15
+    hub.add(NAME, folder_files() | {f"additional_chat_templates/{i}.jinja": str(i).encode() for i in range(9)} | {"LICENSE": b""})
+    files = read(run("pull", NAME).stdout.strip())
+    assert len(files) == 16 and files["additional_chat_templates/8.jinja"] == b"8" and files["LICENSE"] == b""
     assert len(hub.asked("/tree/")) > 3
 
 

@@ -142,12 +142,18 @@ def test_dry_run_sends_nothing(hub, run, folder):
     assert {f["path"] for f in everything} >= {"config.yaml", "step-1/optimizer.bin"} and ".hidden" not in {f["path"] for f in everything}
 
 
-def test_a_gguf_file_and_a_split_set(hub, run, tmp_path, token, model):
+def test_a_gguf_file_and_a_split_set(hub, home, run, tmp_path, token, model):
     path = write(tmp_path, {"Tiny-Q8_0.gguf": model.read_bytes()[:4 << 20]}) / "Tiny-Q8_0.gguf"
     bad = run("push", path, TARGET, code=5, **token).stderr
     assert "Tiny-Q8_0.gguf" in bad, "a GGUF file that is none has no card, and is not sent"
     run("push", path, TARGET, "--no-card", **token)
     assert head(hub)["Tiny-Q8_0.gguf"] == path.read_bytes()
+    # A whole one gets a card; what it was made from stands in its metadata, or is said.
+    run("push", model, "me/quantized-GGUF", "--base-model", "acme/base", **token)
+    assert head(hub, "me/quantized-GGUF")[model.name] == model.read_bytes()
+    card = client(hub, home, 'c = ModelCard.load("me/quantized-GGUF"); print(json.dumps([c.data.to_dict(), c.text]))')
+    assert card[0]["base_model"] == "acme/base" and card[0]["base_model_relation"] == "quantized" and "gguf" in card[0]["tags"] and "(Q4_1)" in card[1]
+    assert "--base-model" in run("push", model, "me/other-GGUF", "--dry-run", **token).stderr
     parts = write(tmp_path / "set", {k.split("/")[1]: v for k, v in gguf_files().items() if "Q6_K/" in k})
     run("push", parts / "Tiny-Q6_K-00001-of-00002.gguf", "me/split", "--no-card", **token)
     assert {k for k in head(hub, "me/split") if k.endswith(".gguf")} == {"Tiny-Q6_K-00001-of-00002.gguf", "Tiny-Q6_K-00002-of-00002.gguf"}
