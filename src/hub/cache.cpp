@@ -210,9 +210,10 @@ void Cache::prepare(const std::string& repo) const {
     io::write_file(tag,
                    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of models; it can be "
                    "downloaded again.\n");
+  // A repository's folder may be a link that its owner has made, to another disk for example.
   for (const char* part : {"blobs", "snapshots", "refs"})
-    make_folders_below(root_, folder_name(repo) + "/" + part);
-  make_folders_below(root_, ".locks/" + folder_name(repo));
+    io::make_directories((fs::path(folder(repo)) / part).string());
+  io::make_directories((fs::path(root_) / ".locks" / folder_name(repo)).string());
 }
 
 void Cache::set_ref(const std::string& repo, const std::string& revision,

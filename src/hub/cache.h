@@ -7,7 +7,8 @@
 //   .locks/models--OWNER--NAME/ETAG.lock                flock(2) of whoever writes that blob
 //
 // A snapshot's file that exists is whole: blobs get their names, and links are made, when the
-// content is complete and its hash right. A folder is never entered through a symbolic link.
+// content is complete and its hash right. Below snapshots, folders are never entered through a
+// symbolic link.
 #pragma once
 #include <cstdint>
 #include <optional>

@@ -58,7 +58,8 @@ std::string Subject::text() const {
 Client::Client(const Settings& settings, const Watch& watch)
     : settings_(settings), watch_(watch), http_(open_http()) {
   const std::string home = origin_of(settings_.endpoint);
-  token_allowed_ = !settings_.token.empty() && (home.starts_with("https:") || is_this_machine(home));
+  token_allowed_ =
+      !settings_.token.empty() && (home.starts_with("https:") || is_this_machine(home));
 }
 
 bool Client::trusted(const std::string& url) const {
@@ -169,15 +170,12 @@ std::string Client::post(const std::string& url, const std::string& body, const 
   return answer;
 }
 
-Client::Info Client::info(const std::string& repo, const std::string& revision) {
+std::string Client::commit_of(const std::string& repo, const std::string& revision) {
   const std::string url = api(repo) + "/revision/" + url_segment(revision);
   const nlohmann::json root = io::parse_json(get(url, {repo, revision, ""}), url);
-  const io::JsonFields fields(root, url);
-  Info out;
-  out.commit = fields.string("sha").value_or("");
-  if (const auto* gated = fields.find("gated")) out.gated = gated->is_string() || *gated == true;
-  CHECK_FILE(is_commit(out.commit), "{}: \"{}\" is no commit", url, printable(out.commit, 80));
-  return out;
+  const std::string commit = io::JsonFields(root, url).string("sha").value_or("");
+  CHECK_FILE(is_commit(commit), "{}: \"{}\" is no commit", url, printable(commit, 80));
+  return commit;
 }
 
 std::vector<RepoFile> Client::tree(const std::string& repo, const std::string& commit) {

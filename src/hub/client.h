@@ -35,11 +35,7 @@ class Client {
  public:
   Client(const Settings& settings, const Watch& watch);
 
-  struct Info {
-    std::string commit;
-    bool gated = false;
-  };
-  Info info(const std::string& repo, const std::string& revision);
+  std::string commit_of(const std::string& repo, const std::string& revision);
   std::vector<RepoFile> tree(const std::string& repo, const std::string& commit);
   // A small text file of a repository; empty where there is none.
   std::string text_file(const std::string& repo, const std::string& commit, const std::string& path,

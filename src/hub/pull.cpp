@@ -142,7 +142,7 @@ Pull::Pull(const Settings& settings, const ModelName& name, const Watch& watch)
     return;
   }
   Client client(settings_, watch_);
-  commit_ = client.info(name_.repo(), name_.revision).commit;
+  commit_ = client.commit_of(name_.repo(), name_.revision);
   tree_ = client.tree(name_.repo(), commit_);
   selection_ = select_files(tree_, name_.choice, name_.repo());
   if (!selection_.complete)

@@ -87,7 +87,7 @@ void Push::open_repository() {
     const HttpResult there = client_.attempt(look, answer, std::size_t{64} << 20);
     if (there.fault != Fault::none || there.head.status != 200) client_.refuse(result, subject());
   }
-  head_ = client_.info(options_.repo, options_.revision).commit;
+  head_ = client_.commit_of(options_.repo, options_.revision);
   tree_ = client_.tree(options_.repo, head_);
 }
 
@@ -203,7 +203,7 @@ std::string Push::commit_body(const std::vector<PushFile>& files) const {
 
 // Whether the head of the revision has all of what was to be committed.
 bool Push::arrived(const std::vector<PushFile>& files) {
-  const std::string head = client_.info(options_.repo, options_.revision).commit;
+  const std::string head = client_.commit_of(options_.repo, options_.revision);
   if (head == head_) return false;
   const auto tree = client_.tree(options_.repo, head);
   for (const PushFile& f : files) {

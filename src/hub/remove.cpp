@@ -22,6 +22,29 @@ void unlink_or_fail(const fs::path& path) {
   CHECK(!error, "{}: cannot be removed: {}", path.string(), error.message());
 }
 
+void remove_all_or_fail(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  CHECK(!error, "{}: cannot be removed: {}", path.string(), error.message());
+}
+
+// A repository's folder with all that is in it; also what is in it where it is a link to a folder
+// elsewhere.
+void remove_folder(const fs::path& folder) {
+  std::error_code error;
+  if (fs::is_symlink(folder, error)) {
+    for (const char* part : {"refs", "snapshots", "blobs", "trees", ".no_exist"})
+      remove_all_or_fail(folder / part);
+    return unlink_or_fail(folder);
+  }
+  // Under another name first: at no moment is half a model to be found.
+  const fs::path gone =
+      folder.parent_path() / fmt::format(".removed-{}-{}", folder.filename().string(), ::getpid());
+  fs::rename(folder, gone, error);
+  CHECK(!error, "{}: cannot be removed: {}", folder.string(), error.message());
+  remove_all_or_fail(gone);
+}
+
 // Empty folders between a path and `stop`, which stays.
 void remove_empty_parents(fs::path path, const fs::path& stop) {
   std::error_code error;
@@ -138,13 +161,8 @@ void remove(const Cache& cache, const Removal& r) {
          "{}: a process is downloading into it now: wait until it has ended, or stop it", r.repo);
   const fs::path folder(r.folder);
   std::error_code error;
-  if (r.whole) {  // under another name first: at no moment is half a model to be found
-    const fs::path gone = folder.parent_path() /
-                          fmt::format(".removed-{}-{}", folder.filename().string(), ::getpid());
-    fs::rename(folder, gone, error);
-    CHECK(!error, "{}: cannot be removed: {}", r.folder, error.message());
-    fs::remove_all(gone, error);
-    CHECK(!error, "{}: cannot be removed: {}", gone.string(), error.message());
+  if (r.whole) {
+    remove_folder(folder);
     fs::remove_all(fs::path(BlobLock::lock_path(cache, r.repo, "x")).parent_path(), error);
     return;
   }
@@ -153,9 +171,7 @@ void remove(const Cache& cache, const Removal& r) {
     remove_empty_parents(folder / "refs" / ref, folder / "refs");
   }
   for (const std::string& commit : r.commits) {
-    fs::remove_all(folder / "snapshots" / commit, error);
-    CHECK(!error, "{}: cannot be removed: {}", (folder / "snapshots" / commit).string(),
-          error.message());
+    remove_all_or_fail(folder / "snapshots" / commit);
     fs::remove(folder / "trees" / (commit + ".json"), error);
     fs::remove_all(folder / ".no_exist" / commit, error);
   }

@@ -216,6 +216,18 @@ print("held", flush=True); sys.stdin.read()"""
     assert (precious / "file").read_text() == "keep me" and not (home / "hub" / FOLDER).exists()
 
 
+def test_a_model_s_folder_may_lie_on_another_disk(hub, home, run, tmp_path):
+    other = tmp_path / "other-disk"
+    other.mkdir()
+    (home / "hub").mkdir(parents=True)
+    (home / "hub" / FOLDER).symlink_to(other)
+    hub.add(NAME, folder_files())
+    assert read(run("pull", NAME).stdout.strip())["model.safetensors"] == folder_files()["model.safetensors"]
+    assert json.loads(run("ls", "--json").stdout)["models"][0]["bytes"] > 300_000
+    run("rm", NAME, "--yes")
+    assert not list(other.iterdir()) and not (home / "hub" / FOLDER).is_symlink()
+
+
 def test_rm_of_what_is_not_there(hub, home, run):
     assert "is not in the cache" in run("rm", NAME, "--yes", code=5).stderr
     assert "no name of a model" in run("rm", "../../etc", "--yes", code=2).stderr
