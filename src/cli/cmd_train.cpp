@@ -28,7 +28,6 @@ namespace {
 
 constexpr std::int64_t kSequencesPerStep = 16;
 constexpr double kLargestBeta = 0.999999;  // at 1, AdamW divides by 1 - beta = 0
-constexpr double kMemoryShare = 0.8;  // of what is available, when --memory is not given
 
 struct Train : ComputeOptions {
   std::string model, data, eval_data, out = "outputs/adapter", adapter, base, resume = "auto", schedule = "cosine";
@@ -94,7 +93,7 @@ struct Train : ComputeOptions {
     o.group("Machine");
     ComputeOptions::options(o);
     declare_device(o);
-    o.add("memory", memory, "Working memory the run may use").value("BYTES");
+    o.add("memory", memory, "Memory the run may take in all (8GiB), on a GPU beside its bare context; what does not fit is recomputed; auto: most of what is free");
     o.add("seed", seed, "Seed of the order and the first adapter");
     o.add("dry-run", dry_run, "Check the data and plan the memory; train nothing").flag_only();
     o.add("explain", explain, "Print the plan of a step; train nothing").flag_only();
@@ -254,13 +253,14 @@ struct Train : ComputeOptions {
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
     train::TrainingData t = read_data(source, tokenizer);
+    const std::uint64_t program = resident_bytes();
     models::Model m = load_and_warn(model, {base});
     models::check_context(m, t.seq_len);
     nn::LoraSet lora = adapt(m);
     Executor executor = make_executor(m);
     const Compute arithmetic = resolve_training(m);
     const train::RunOptions options = plan_run(t, arithmetic);
-    const std::size_t budget = memory ? memory->count : static_cast<std::size_t>(kMemoryShare * static_cast<double>(free_bytes(executor.backend())));
+    const std::size_t budget = training_budget(memory, program, m, executor.backend());
     train::LoraTrainer trainer(m, lora, executor, t.seq_len * std::max<std::int64_t>(1, batch), arithmetic, optimizer_options(), {.budget = budget});
     print_memory(trainer.memory());
     log_info("{} steps of {} x {} tokens, {} arithmetic, {} threads", options.schedule.steps, options.accumulate,
