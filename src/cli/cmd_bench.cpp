@@ -92,15 +92,16 @@ struct Bench : ModelOptions {
     o.add("optim", optim, "Optimizer: its moments in 32 or in 8 bits")
         .choices({"adamw", "adamw-8bit"});
     o.add("memory", memory,
-          "Working memory that a step may use (8GiB); what does not fit is recomputed; auto: no "
+          "Memory that training may take in all (8GiB); what does not fit is recomputed; auto: no "
           "limit");
     o.group("Output");
     declare_json(o, json);
   }
 
   int run(Context&) {
+    const std::uint64_t program = resident_bytes();
     LoadedModel loaded = load();
-    train ? measure_training(loaded) : measure_inference(loaded);
+    train ? measure_training(loaded, program) : measure_inference(loaded);
     return 0;
   }
 
@@ -140,7 +141,7 @@ struct Bench : ModelOptions {
     report(rows, options.compute);
   }
 
-  void measure_training(LoadedModel& loaded) const {
+  void measure_training(LoadedModel& loaded, std::uint64_t program) const {
     const std::uint64_t free_before = free_bytes(backend());
     Executor executor = make_executor(loaded.model);
     const auto limits = probe(1 << 20).first;
@@ -151,8 +152,10 @@ struct Bench : ModelOptions {
     const std::int64_t tokens = batch * seq_len;
     train::OptimizerOptions optimizer;
     optimizer.eight_bit = optim == "adamw-8bit";
-    train::LoraTrainer trainer(loaded.model, lora, executor, tokens, arithmetic, optimizer,
-                               {.budget = memory ? memory->count : SIZE_MAX});
+    train::LoraTrainer trainer(
+        loaded.model, lora, executor, tokens, arithmetic, optimizer,
+        {.budget = memory ? training_budget(memory, program, loaded.model, executor.backend())
+                          : SIZE_MAX});
     const text::Batch data = some_batch(loaded.model.config.vocab_size);
     const double shortest =
         (limits_known() ? 1 : 0) *

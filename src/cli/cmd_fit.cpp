@@ -78,16 +78,13 @@ struct Fit : ModelOptions {
   }
 
   int run(Context&) {
-    const std::uint64_t files = resident_file_bytes();
-    LoadedModel loaded = load();
-    { const text::Tokenizer tokenizer = text::ModelText(model).tokenizer(); }
-    // The model's pages that are here already are counted among the weights.
-    const std::uint64_t touched = resident_file_bytes() - std::min(files, resident_file_bytes());
-    const std::uint64_t base = peak_resident_bytes() - touched,
+    const text::Tokenizer tokenizer = text::ModelText(model).tokenizer();
+    const std::uint64_t program = resident_bytes(),
                         room = memory ? memory->count : inspect_machine().available;
+    LoadedModel loaded = load();
     Executor executor = make_executor();
-    return train ? fit_training(loaded, executor, base, room)
-                 : fit_run(loaded, executor, base, room);
+    return train ? fit_training(loaded, executor, program, room)
+                 : fit_run(loaded, executor, program, room);
   }
 
   // --- a run ---
@@ -148,10 +145,10 @@ struct Fit : ModelOptions {
 
   // --- training ---
 
-  // The step's plan within `room`, else without a limit: what it would take at least. Rows and
-  // length as given.
+  // What training takes with a plan that meets the budget, weights and state included; throws
+  // Error(memory) where there is none.
   train::TrainMemory plan_training(LoadedModel& loaded, Executor& executor, std::int64_t rows,
-                                   std::int64_t length, std::uint64_t arena) const {
+                                   std::int64_t length, std::uint64_t budget) const {
     nn::LoraSet& lora = loaded.adapter;
     if (lora.slots.empty() || !lora.gradients) {
       train::LoraOptions o;
@@ -161,14 +158,14 @@ struct Fit : ModelOptions {
     train::OptimizerOptions o;
     o.eight_bit = optim == "adamw-8bit";
     return train::LoraTrainer(loaded.model, lora, executor, rows * length,
-                              resolve_training(loaded.model), o, {.budget = arena})
+                              resolve_training(loaded.model), o, {.budget = budget})
         .memory();
   }
 
   bool training_fits(LoadedModel& loaded, Executor& executor, std::int64_t rows,
-                     std::int64_t length, std::uint64_t arena) const {
+                     std::int64_t length, std::uint64_t budget) const {
     try {
-      plan_training(loaded, executor, rows, length, arena);
+      plan_training(loaded, executor, rows, length, budget);
       return true;
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::memory) throw;
@@ -179,20 +176,20 @@ struct Fit : ModelOptions {
   int fit_training(LoadedModel& loaded, Executor& executor, std::uint64_t base,
                    std::uint64_t room) const {
     train::TrainMemory m = plan_training(loaded, executor, batch, seq_len, SIZE_MAX);
-    const std::uint64_t fixed = m.total() - m.arena + base, arena = room > fixed ? room - fixed : 0;
+    const std::uint64_t budget = room - std::min(room, base);
     std::vector<std::string> advice;
-    if (m.arena > arena) {
-      if (training_fits(loaded, executor, batch, seq_len, arena)) {
-        m = plan_training(loaded, executor, batch, seq_len, arena);
+    if (m.total() > budget) {
+      if (training_fits(loaded, executor, batch, seq_len, budget)) {
+        m = plan_training(loaded, executor, batch, seq_len, budget);
       } else {
         const std::int64_t rows = largest(batch, 1, [&](std::int64_t n) {
-          return training_fits(loaded, executor, n, seq_len, arena);
+          return training_fits(loaded, executor, n, seq_len, budget);
         });
         if (rows)
           advice.push_back(
               fmt::format("--batch {} fits; more accumulation keeps the effective batch", rows));
         const std::int64_t length = rows ? 0 : largest(seq_len, 32, [&](std::int64_t n) {
-          return training_fits(loaded, executor, 1, n, arena);
+          return training_fits(loaded, executor, 1, n, budget);
         });
         if (length) advice.push_back(fmt::format("--batch 1 --seq-len {} fits", length));
         if (!rows && !length)
@@ -205,6 +202,7 @@ struct Fit : ModelOptions {
                {"gradients", "gradients", m.gradients, ""},
                {"optimizer", "optimizer", m.moments, optim},
                {"working_memory", "working memory", m.arena + m.feeds, m.level},
+               {"saving", "saving", m.saving, "the adapter, as it is written"},
                {"program", "program, tokenizer", base, ""}};
     return report(e, room, advice, {{"batch", batch}, {"seq_len", seq_len}});
   }

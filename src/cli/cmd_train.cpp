@@ -10,6 +10,7 @@
 #include "cli/console.h"
 #include "cli/json_writer.h"
 #include "cli/model_options.h"
+#include "cli/model_reference.h"
 #include "cli/progress.h"
 #include "core/device.h"
 #include "core/interrupt.h"
@@ -27,7 +28,6 @@ namespace {
 
 constexpr std::int64_t kSequencesPerStep = 16;
 constexpr double kLargestBeta = 0.999999;  // at 1, AdamW divides by 1 - beta = 0
-constexpr double kMemoryShare = 0.8;  // of what is available, when --memory is not given
 
 struct Train : ComputeOptions {
   std::string model, data, eval_data, out = "outputs/adapter", adapter, base, resume = "auto", schedule = "cosine";
@@ -55,11 +55,11 @@ struct Train : ComputeOptions {
       .group = CommandGroup::work};
 
   void options(Options& o) {
-    o.add("model", model, "GGUF file, or Hugging Face folder").letter('m').value("MODEL").required();
+    o.add("model", model, "GGUF file, Hugging Face folder, or OWNER/NAME[:TYPE] of a pulled model").letter('m').value("MODEL").model().required();
     o.add("data", data, "Training data: a file, or a folder with train/valid files").letter('d').value("DATA").required();
     o.add("out", out, "Where the adapter, the curves and the checkpoints go").letter('o').value("DIR");
     o.add("eval-data", eval_data, "Held-out data; else a part of DATA is held out").value("DATA");
-    o.add("adapter", adapter, "Continue from this adapter").value("DIR");
+    o.add("adapter", adapter, "Continue from this adapter").value("DIR").model();
     o.group("Adapter");
     o.add("rank", rank, "Rank of the adapter's matrices").letter('r').range(1, 4096);
     o.add("alpha", alpha, "Scale of the adapter: alpha / rank").at_least(0);
@@ -93,7 +93,7 @@ struct Train : ComputeOptions {
     o.group("Machine");
     ComputeOptions::options(o);
     declare_device(o);
-    o.add("memory", memory, "Working memory the run may use").value("BYTES");
+    o.add("memory", memory, "Memory the run may take in all (8GiB), on a GPU beside its bare context; what does not fit is recomputed; auto: most of what is free");
     o.add("seed", seed, "Seed of the order and the first adapter");
     o.add("dry-run", dry_run, "Check the data and plan the memory; train nothing").flag_only();
     o.add("explain", explain, "Print the plan of a step; train nothing").flag_only();
@@ -145,7 +145,7 @@ struct Train : ComputeOptions {
   train::Settings settings(const train::TrainingData& t, const train::RunOptions& r, Compute arithmetic) const {
     auto text = [](const auto& value) { return fmt::format("{}", value); };
     auto data_mark = [](const text::Packed& p) { return fmt::format("{} tokens ({:016x})", p.tokens(), p.fingerprint()); };
-    return {{"model", std::filesystem::path(model).filename().string()},
+    return {{"model", model_label(model)},
             {"data", data_mark(*t.train)},
             {"held-out data", t.eval ? data_mark(*t.eval) : "none"},
             {"adapter", adapter.empty() ? "none" : adapter},
@@ -205,13 +205,14 @@ struct Train : ComputeOptions {
     io::LoraConfig config;
     config.rank = lora.slots.front().rank;
     config.alpha = static_cast<double>(lora.slots.front().scale) * static_cast<double>(config.rank);
-    config.base_model = m.config.name.empty() ? std::filesystem::path(model).filename().string() : m.config.name;
+    config.base_model = cached_name(model);
+    if (config.base_model.empty()) config.base_model = m.config.name.empty() ? model_label(model) : m.config.name;
     io::write_peft_adapter(out, models::extract_adapter(m, lora, config));
   }
 
   void write_report(const Options& o, const train::RunResult& r, const train::TrainMemory& memory_use) const {
     train::Report report;
-    report.title = fmt::format("{} on {}", std::filesystem::path(model).filename().string(), std::filesystem::path(data).filename().string());
+    report.title = fmt::format("{} on {}", model_label(model), std::filesystem::path(data).filename().string());
     const std::time_t now = std::time(nullptr);
     char date[32];
     std::strftime(date, sizeof date, "%Y-%m-%d %H:%M", std::localtime(&now));
@@ -252,13 +253,14 @@ struct Train : ComputeOptions {
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
     train::TrainingData t = read_data(source, tokenizer);
+    const std::uint64_t program = resident_bytes();
     models::Model m = load_and_warn(model, {base});
     models::check_context(m, t.seq_len);
     nn::LoraSet lora = adapt(m);
     Executor executor = make_executor(m);
     const Compute arithmetic = resolve_training(m);
     const train::RunOptions options = plan_run(t, arithmetic);
-    const std::size_t budget = memory ? memory->count : static_cast<std::size_t>(kMemoryShare * static_cast<double>(free_bytes(executor.backend())));
+    const std::size_t budget = training_budget(memory, program, m, executor.backend());
     train::LoraTrainer trainer(m, lora, executor, t.seq_len * std::max<std::int64_t>(1, batch), arithmetic, optimizer_options(), {.budget = budget});
     print_memory(trainer.memory());
     log_info("{} steps of {} x {} tokens, {} arithmetic, {} threads", options.schedule.steps, options.accumulate,

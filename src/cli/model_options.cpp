@@ -1,7 +1,10 @@
 #include "cli/model_options.h"
 
+#include <algorithm>
+
 #include "backend/cpu/cpu_backend.h"
 #include "cli/console.h"
+#include "core/backend.h"
 #include "core/device.h"
 #include "core/machine.h"
 #include "infer/session.h"
@@ -50,9 +53,11 @@ Executor ComputeOptions::make_executor(models::Model& model) const {
 }
 
 void declare_model(Options& o, std::string& model) {
-  o.positional("model", model, "GGUF file, or Hugging Face folder")
+  o.positional("model", model,
+               "GGUF file, Hugging Face folder, or OWNER/NAME[:TYPE] of a pulled model")
       .letter('m')
       .value("MODEL")
+      .model()
       .required();
 }
 
@@ -69,7 +74,8 @@ models::Model load_and_warn(const std::string& path, const models::LoadOptions& 
 void ModelOptions::declare_adapter(Options& o) {
   o.add("adapter", adapter,
         "LoRA adapter: PEFT folder, GGUF adapter, or the output folder of 'train'")
-      .value("PATH");
+      .value("PATH")
+      .model();
 }
 
 LoadedModel ModelOptions::load() const {
@@ -80,6 +86,15 @@ LoadedModel ModelOptions::load() const {
     log_detail("{}: {} adapted matrices", adapter, loaded.adapter.slots.size());
   }
   return loaded;
+}
+
+std::size_t training_budget(const std::optional<Bytes>& memory, std::uint64_t program,
+                            const models::Model& model, Backend& backend) {
+  constexpr double kShare = 0.8;  // the rest is for what comes and goes on a machine in use
+  const bool apart = !(backend.compute_place() == Place{});
+  if (memory) return memory->count - std::min(memory->count, apart ? 0 : program);
+  const auto room = static_cast<std::size_t>(kShare * static_cast<double>(free_bytes(backend)));
+  return apart ? room + model.weight_bytes() : room;  // there the weights are resident already
 }
 
 void declare_kv_type(Options& o, std::string& name) {

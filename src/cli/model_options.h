@@ -51,6 +51,12 @@ struct ModelOptions : ComputeOptions {
   LoadedModel load() const;  // throws Error(bad_file)
 };
 
+// What weights, adapter and working memory of a training run may take: --memory, or else a share of
+// what the backend has free. program: resident bytes of the process before the model is opened,
+// which on a CPU are part of --memory; a GPU's bare context is nobody's choice and is not.
+std::size_t training_budget(const std::optional<Bytes>& memory, std::uint64_t program,
+                            const models::Model& model, Backend& backend);
+
 // --kv-type: the type of cached keys and values. auto: f32 in fp32 arithmetic, else bf16.
 void declare_kv_type(Options& o, std::string& name);
 DType kv_dtype(const std::string& name, Compute compute);

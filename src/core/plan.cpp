@@ -42,16 +42,18 @@ std::shared_ptr<Plan> plan_level(const Graph& recorded, const Level& level, Back
 std::string mebibytes(std::size_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20)); }
 
 // Says what takes the memory and the smallest change that fits.
-[[noreturn]] void refuse(const Plan& least, Backend& backend, std::size_t budget) {
-  const std::size_t need = least.peak(backend.compute_place());
-  std::string text = fmt::format("needs {} of working memory at the least ({}), {} more than the budget of {}. At the peak:",
-                                 mebibytes(need), least.level(), mebibytes(need - budget), mebibytes(budget));
+[[noreturn]] void refuse(const Plan& least, Backend& backend, const Policy& policy) {
+  const std::size_t peak = least.peak(backend.compute_place()), more = policy.taken + peak - policy.budget;
+  const std::string beside = policy.taken ? fmt::format(" beside {} of weights, adapter and optimizer", mebibytes(policy.taken)) : "";
+  std::string text = fmt::format("needs {} of working memory at the least ({}){}, {} more than the budget of {}. At the peak:",
+                                 mebibytes(peak), least.level(), beside, mebibytes(more), mebibytes(policy.budget));
   const auto items = least.at_peak(backend.compute_place());
   for (std::size_t i = 0; i < std::min<std::size_t>(items.size(), 5); ++i)
     text += fmt::format("\n  {:>12}  {}{}", mebibytes(items[i].bytes), items[i].label,
                         items[i].count > 1 ? fmt::format(" x {}", items[i].count) : "");
-  text += fmt::format("\nUse a batch or sequence about {} % as long, or raise --memory by {}.", budget * 100 / need,
-                      mebibytes(need - budget));
+  text += policy.budget > policy.taken
+              ? fmt::format("\nUse a batch or sequence about {} % as long, or raise --memory by {}.", (policy.budget - policy.taken) * 100 / peak, mebibytes(more))
+              : fmt::format("\nRaise --memory by {}, or choose a smaller or a 4-bit model.", mebibytes(more));
   throw Error(text, ErrorKind::memory);
 }
 
@@ -67,11 +69,11 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
     plan->level_ = levels[i].name;
     return plan;
   };
-  auto fits = [&](const Plan& plan) { return plan.peak(backend.compute_place()) <= policy.budget; };
+  auto fits = [&](const Plan& plan) { return policy.taken + plan.peak(backend.compute_place()) <= policy.budget; };
   if (policy.checkpoint_regions >= 0) {
     const int n = std::min(static_cast<int>(regions), policy.checkpoint_regions) + (policy.remat_cheap ? 0 : 1);
     auto plan = build(n);
-    if (!fits(*plan)) refuse(*plan, backend, policy.budget);
+    if (!fits(*plan)) refuse(*plan, backend, policy);
     return plan;
   }
   auto best = build(0);
@@ -80,7 +82,7 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
   auto chosen = build(high), least = chosen;
   // The last level may need more than one before it, so those are tried as well: all of them where little is missing, else
   // until several in a row bring nothing, since a refusal shall not cost the planning of every level.
-  const std::size_t far = policy.budget + policy.budget / 4;
+  const std::size_t room = policy.budget - std::min(policy.budget, policy.taken), far = room + room / 4;
   int worse = 0;
   while (!fits(*chosen) && --high > 0 && (worse < kPatience || least->peak(backend.compute_place()) <= far)) {
     chosen = build(high);
@@ -90,7 +92,7 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
   }
   if (!fits(*chosen)) {
     if (best->peak(backend.compute_place()) < least->peak(backend.compute_place())) least = best;
-    refuse(*least, backend, policy.budget);
+    refuse(*least, backend, policy);
   }
   while (high - low > 1) {
     const int middle = (low + high) / 2;

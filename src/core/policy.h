@@ -9,7 +9,8 @@
 namespace supersonic {
 
 struct Policy {
-  std::size_t budget = SIZE_MAX;  // bytes of the plan's arena on the compute place
+  std::size_t budget = SIZE_MAX;  // bytes on the compute place: of the plan's arena and of `taken`
+  std::size_t taken = 0;          // by what outlives the plan: weights, parameters, optimizer
   bool remat_cheap = true;        // level 0 may already recompute norms, activations and casts
   int checkpoint_regions = -1;    // -1: as many as the budget asks for; n: the last n... none are kept inside
   bool offload = true;            // may send region boundaries to host memory (backends with a place of their own)

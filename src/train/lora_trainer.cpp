@@ -77,6 +77,7 @@ LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor
     if (!m.here) m.here = resident(m.host, executor.backend());
 
   policy.compute = compute;
+  policy.taken = fixed_memory().total();
   train_ = Program::capture(
       [&]() -> Tensors {
         nn::Recorder r;
@@ -164,14 +165,20 @@ double LoraTrainer::evaluate(const text::Batch& batch) {
   return evaluate_->result(0).values<float>()[0];
 }
 
-TrainMemory LoraTrainer::memory() const {
+TrainMemory LoraTrainer::fixed_memory() const {
   TrainMemory m;
   m.weights = model_.weight_bytes();
   m.adapter = lora_.values->bytes;
   m.gradients = lora_.gradients->bytes;
+  if (executor_.backend().compute_place() == Place{}) m.saving = m.adapter;
   for (const Mirror& s : state_) m.moments += s.here->bytes;
   m.moments -= m.adapter;
   for (const auto& s : {ids_, positions_, lo_, hi_, window_lo_, labels_}) m.feeds += s->bytes;
+  return m;
+}
+
+TrainMemory LoraTrainer::memory() const {
+  TrainMemory m = fixed_memory();
   const Place place = executor_.backend().compute_place();
   m.arena = std::max(train_.plan().peak(place), update_.plan().peak(place));
   m.level = train_.plan().level();

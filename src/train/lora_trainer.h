@@ -35,15 +35,16 @@ nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool tra
 // Bytes of a training set-up, known before it runs.
 struct TrainMemory {
   std::size_t weights = 0, adapter = 0, gradients = 0, moments = 0, feeds = 0;
+  std::size_t saving = 0;      // the copy of the adapter that is written to a file
   std::size_t arena = 0;       // activations and workspaces: the plan's peak
   std::string level;           // what the plan keeps and recomputes
-  std::size_t total() const { return weights + adapter + gradients + moments + feeds + arena; }
+  std::size_t total() const { return weights + adapter + gradients + moments + feeds + saving + arena; }
 };
 
 class LoraTrainer {
  public:
-  // tokens: of a micro-batch. policy: of the micro-batch's plan, its budget above all; its arithmetic is `compute`. Throws
-  // Error(memory) when no plan fits.
+  // tokens: of a micro-batch. policy: of the micro-batch's plan; its arithmetic is `compute`, and its budget here is that of
+  // everything in memory().total(). Throws Error(memory) when no plan fits.
   LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor& executor, std::int64_t tokens, Compute compute,
               const OptimizerOptions& optimizer, Policy policy = {});
 
@@ -63,6 +64,7 @@ class LoraTrainer {
   void state_written();
 
  private:
+  TrainMemory fixed_memory() const;  // without the plans
   // A storage that kernels write, and its contents in host memory; on the CPU one and the same.
   struct Mirror {
     std::string name;

@@ -1,9 +1,11 @@
-// The thread pool: every thread runs each job once, ranges cover without overlap, barriers order memory. Run it under
+// The thread pool: every part of a job runs once, ranges cover without overlap, jobs order memory. Run it under
 // -fsanitize=thread as well: the counters below are deliberately plain.
 #include "backend/cpu/pool.h"
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <thread>
 #include <vector>
@@ -18,7 +20,7 @@ TEST(Pool, runs_each_job_once_on_every_thread) {
     Pool pool(threads);
     std::vector<int> runs(static_cast<std::size_t>(threads));
     for (int job = 0; job < 2000; ++job) {
-      pool.each_thread([&](int t) { ++runs[static_cast<std::size_t>(t)]; });
+      pool.together([&](int t) { ++runs[static_cast<std::size_t>(t)]; });
       if (job % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // let them fall asleep
     }
     for (int r : runs) EXPECT_EQ(r, 2000);
@@ -38,17 +40,42 @@ TEST(Pool, ranges_cover_everything_once_in_multiples_of_the_grain) {
     }
 }
 
-TEST(Pool, what_was_written_before_a_barrier_is_read_after_it) {
-  constexpr int kThreads = 3;
-  Pool pool(kThreads);
-  int slots[kThreads] = {};
-  pool.each_thread([&](int t) {
-    for (int round = 1; round <= 500; ++round) {
-      slots[t] = round;
-      pool.barrier();
-      EXPECT_EQ(slots[(t + 1) % kThreads], round);
-      pool.barrier();
+TEST(Pool, items_and_parts_run_once_and_what_they_wrote_is_read_after_the_job) {
+  for (int threads : {1, 2, 5}) {
+    Pool pool(threads);
+    for (std::int64_t n : {0, 1, 3, 70000}) {
+      std::vector<int> seen(static_cast<std::size_t>(n));
+      pool.items(n, [&](std::int64_t i, int) { ++seen[static_cast<std::size_t>(i)]; });
+      for (int s : seen) EXPECT_EQ(s, 1);
     }
+    std::vector<std::int64_t> sums(8);
+    for (int job = 0; job < 20000; ++job)
+      pool.parts(static_cast<int>(sums.size()), [&](int part, int) { sums[static_cast<std::size_t>(part)] += job; });
+    for (auto s : sums) EXPECT_EQ(s, std::int64_t{20000} * 19999 / 2);
+  }
+}
+
+TEST(Pool, parts_that_run_at_the_same_time_have_different_threads) {
+  constexpr int kThreads = 4;
+  Pool pool(kThreads);
+  std::array<std::atomic<bool>, kThreads> busy{};
+  for (int job = 0; job < 500; ++job)
+    pool.parts(16, [&](int, int thread) {
+      ASSERT_TRUE(thread >= 0 && thread < kThreads);
+      EXPECT_FALSE(busy[static_cast<std::size_t>(thread)].exchange(true));
+      busy[static_cast<std::size_t>(thread)] = false;
+    });
+}
+
+// A part that blocks keeps only itself from ending: the other thread takes all the rest.
+TEST(Pool, a_thread_that_is_held_up_leaves_its_parts_to_the_others) {
+  Pool pool(2);
+  std::atomic<int> others{0};
+  pool.parts(8, [&](int part, int) {
+    if (part > 0) return void(++others);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (others < 7 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    EXPECT_EQ(others, 7);
   });
 }
 

@@ -2,11 +2,13 @@
 #pragma once
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <vector>
 
 #include "core/autograd.h"
 #include "core/executor.h"
 #include "support/device.h"
+#include "support/scales.h"
 #include "ops/map/arithmetic.h"
 #include "ops/reduce.h"
 
@@ -69,14 +71,8 @@ inline void fill_quantized(const Storage& s, std::uint64_t seed) {
   // Read-only formats: any codes, with scales of a sensible size.
   auto* bytes = s.as<std::uint8_t>();
   for (std::size_t i = 0; i < s.bytes; ++i) bytes[i] = static_cast<std::uint8_t>(uniform(seed, i) * 256);
-  const int at[2] = {f.name == "q2_k" ? 80 : f.name == "q3_k" ? 108 : 0, f.name == "q2_k" ? 82 : f.name == "q3_k" || f.name == "q5_0" ? -1 : 2};
-  for (std::size_t block = 0; block * f.block_bytes < s.bytes; ++block) {
-    for (int k = 0; k < 2; ++k) {
-      if (at[k] < 0) continue;
-      const f16 scale(static_cast<float>(0.002 + 0.004 * uniform(seed + 1, 2 * block + k)));
-      std::memcpy(bytes + block * f.block_bytes + at[k], &scale, 2);
-    }
-  }
+  for (std::size_t block = 0; block * f.block_bytes < s.bytes; ++block)
+    set_scale(f, bytes + block * f.block_bytes, static_cast<float>(0.002 + 0.004 * uniform(seed + 1, block)));
 }
 
 inline StorageRef make_input(const CaseInput& in, DType data, std::uint64_t seed) {
@@ -114,9 +110,15 @@ inline StorageRef widened(const StorageRef& s) {
   return w;
 }
 
+// One for all tests of a backend, which lives as long as the process: an emulator's records grow with every arena that is reserved.
+inline Executor& executor_of(Backend& backend) {
+  static std::map<Backend*, Executor> executors;
+  return executors.try_emplace(&backend, backend).first->second;
+}
+
 // Runs fn on memory full of NaN, after proving the plan.
 inline std::vector<std::vector<double>> run(const std::function<Tensors()>& fn, const Policy& policy = {}, Backend& backend = test_backend()) {
-  Executor executor(backend);
+  Executor& executor = executor_of(backend);
   Program program = Program::capture(fn, executor, policy);
   program.plan().verify();
   for (const Place place : {Place{}, backend.compute_place()})

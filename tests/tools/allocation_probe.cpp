@@ -60,7 +60,7 @@ text::Batch random_batch(std::int64_t rows, std::int64_t length, std::int64_t vo
 long count_training(const models::Model& m, nn::LoraSet& lora, Executor& executor, std::int64_t rows, std::int64_t length,
                     std::size_t& planned) {
   train::LoraTrainer trainer(m, lora, executor, rows * length, Compute::bf16, {});
-  planned = trainer.memory().total();
+  planned = trainer.memory().total() - trainer.memory().saving;
   const text::Batch b = random_batch(rows, length, m.config.vocab_size);
   char path[] = "/tmp/allocation_probe_XXXXXX";
   close(mkstemp(path));

@@ -125,7 +125,9 @@ static Json train(const text::ModelText& model, const text::Tokenizer& tokenizer
   text::Sample sample;
   sample.messages = text::parse_chat_input(request["train"].dump(), heap).messages;
   std::vector<text::Tokens> out;
-  tokenize_sample(sample, model.view(tokenizer), {.chat_template = &compiled}, out);
+  text::RenderOptions options;
+  options.chat_template = &compiled;
+  tokenize_sample(sample, model.view(tokenizer), options, out);
   return {{"ids", out.at(0).ids}, {"trained", out.at(0).trained}};
 }
 

@@ -12,7 +12,7 @@ constexpr std::int64_t kTokens = 192;
 struct Outcome {
   double loss = 0;
   std::vector<float> gradients;
-  std::size_t steps = 0, forms = 0, peak = 0;
+  std::size_t steps = 0, forms = 0, peak = 0, taken = 0;
   std::string level;
 };
 
@@ -43,6 +43,7 @@ struct TrainingPlan : ::testing::Test {
     o.steps = plan.steps().size();
     for (const Step& s : plan.steps()) o.forms += s.form != nullptr;
     o.peak = plan.peak();
+    o.taken = t.memory().total() - t.memory().arena;
     o.level = plan.level();
     return o;
   }
@@ -65,9 +66,9 @@ TEST_F(TrainingPlan, ThreeBudgetsGiveThreePlansOfFallingPeakAndTheSameGradients)
   Outcome before = all;
   for (const double share : {0.7, 0.45}) {
     Policy policy;
-    policy.budget = static_cast<std::size_t>(share * static_cast<double>(all.peak));
+    policy.budget = all.taken + static_cast<std::size_t>(share * static_cast<double>(all.peak));
     const Outcome less = run(Compute::fp32, policy);
-    EXPECT_LE(less.peak, policy.budget);
+    EXPECT_LE(less.taken + less.peak, policy.budget);
     EXPECT_LT(less.peak, before.peak);
     EXPECT_GT(less.steps, before.steps);  // what is recomputed is run twice
     EXPECT_NE(less.level, before.level);
@@ -79,16 +80,23 @@ TEST_F(TrainingPlan, ThreeBudgetsGiveThreePlansOfFallingPeakAndTheSameGradients)
 
 TEST_F(TrainingPlan, ABudgetThatNothingMeetsIsRefusedWithWhatTakesTheMemory) {
   Policy policy;
-  policy.budget = std::size_t{1} << 20;
-  try {
-    trainer(Compute::fp32, policy);
-    FAIL() << "a training step in 1 MiB";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::memory);
-    for (const char* word : {"needs", "1.0 MiB", "At the peak", "LinearXent", "--memory"})
-      EXPECT_NE(std::string(e.what()).find(word), std::string::npos) << word << " in:\n"
-                                                                     << e.what();
-  }
+  auto refused = [&](std::size_t budget, std::initializer_list<const char*> words) {
+    policy.budget = budget;
+    try {
+      trainer(Compute::fp32, policy);
+      FAIL() << "a training step in " << budget << " bytes";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::memory);
+      for (const char* word : words)
+        EXPECT_NE(std::string(e.what()).find(word), std::string::npos) << word << " in:\n"
+                                                                       << e.what();
+    }
+  };
+  refused(std::size_t{1} << 20, {"needs", "1.0 MiB", "beside", "At the peak", "LinearXent",
+                                 "Raise --memory by", "smaller"});
+  const std::size_t taken = run(Compute::fp32, {}).taken;
+  refused(taken + (std::size_t{1} << 20),
+          {"beside", "LinearXent", "% as long, or raise --memory by"});
 }
 
 TEST_F(TrainingPlan, WithoutFusionItHasMoreStepsAndTheSameGradients) {

@@ -2,8 +2,11 @@
 
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
@@ -14,12 +17,16 @@ std::span<const Kernel* const> cpu_kernels();  // generated
 namespace cpu {
 namespace {
 
-// Addresses that an arena reserves: as many bytes as the machine could ever give it. Memory is taken page by page.
+// Addresses that an arena reserves: as many bytes as the machine could ever give it, and half of what 'ulimit -v' leaves to the
+// process. Memory is taken page by page.
 std::size_t reserved_bytes() {
   constexpr std::size_t kUnknown = std::size_t{1} << 36, kStep = std::size_t{2} << 20;
   struct sysinfo machine {};
-  if (sysinfo(&machine) != 0) return kUnknown;
-  const std::size_t bytes = (std::size_t{machine.totalram} + machine.totalswap) * machine.mem_unit;
+  std::size_t bytes = kUnknown;
+  if (sysinfo(&machine) == 0) bytes = (std::size_t{machine.totalram} + machine.totalswap) * machine.mem_unit;
+  struct rlimit addresses {};
+  if (getrlimit(RLIMIT_AS, &addresses) == 0 && addresses.rlim_cur != RLIM_INFINITY)
+    bytes = std::min<std::size_t>(bytes, addresses.rlim_cur / 2);
   return (bytes + kStep - 1) / kStep * kStep;
 }
 

@@ -62,7 +62,8 @@ struct Cut {
   // Threads: row_parts x col_parts rectangles.
   int row_parts = 1, col_parts = 1;
   int64_t granule;    // columns are cut at multiples of this
-  int64_t tile_cols;  // columns decoded at a time
+  int64_t tiles;      // of columns, decoded one at a time
+  int64_t tile_cols;  // in the widest of them
   int64_t panels, panels_per_block;
   size_t x_row_bytes;         // packed X: bytes per row
   int64_t block_steps_bytes;  // packed weights: limit of bytes per column in one K block
@@ -145,10 +146,10 @@ void size_workspace(Cut& cut, int threads) {
   const int64_t widest = ceil_div(ceil_div(cut.n, cut.granule), cut.col_parts) * cut.granule;
   const int64_t fitting = static_cast<int64_t>(kBlockBytes / std::max<size_t>(col_bytes, 1)) /
                           cut.granule * cut.granule;
-  cut.tile_cols = std::clamp(fitting, cut.granule, std::max(widest, cut.granule));
-  // Equal tiles rather than a small last one.
-  const int64_t tiles = ceil_div(widest, cut.tile_cols);
-  cut.tile_cols = std::max(cut.granule, round_up(ceil_div(widest, tiles), cut.granule));
+  // Equal tiles rather than a small last one, and as many for each thread.
+  cut.tiles = cut.col_parts *
+              ceil_div(widest, std::clamp(fitting, cut.granule, std::max(widest, cut.granule)));
+  cut.tile_cols = ceil_div(ceil_div(cut.n, cut.granule), cut.tiles) * cut.granule;
   const size_t block_col_bytes =
       std::max<size_t>(kBlockBytes / static_cast<size_t>(cut.tile_cols), kSegmentStep * 8);
   cut.one_block = col_bytes <= block_col_bytes;
@@ -423,51 +424,64 @@ void run_block(const Job& job, const Segment* segments, int count, int64_t first
   }
 }
 
-void run_tiles(const Job& job, int thread) {
+std::uint8_t* thread_scratch(const Job& job, int thread) {
+  const Cut& cut = job.cut;
+  return job.scratch +
+         static_cast<size_t>(thread) * (cut.w_bytes + cut.linear_bytes + cut.sums_bytes);
+}
+
+void pack_x_panel(const Job& job, int64_t first_panel, int64_t panel, int thread) {
+  const Cut& cut = job.cut;
+  const auto mr = static_cast<size_t>(inner().mr);
+  for (int i = 0; i < cut.count; ++i) {
+    const Term& t = cut.terms[i];
+    if (!t.packed_x) continue;
+    pack_x(cut, t, panel, thread_scratch(job, thread) + cut.w_bytes,
+           job.x + (static_cast<size_t>(panel - first_panel) * cut.x_row_bytes + t.x_offset) * mr);
+  }
+}
+
+// Panels p0..p1 times one tile of columns, all of K.
+void run_tile(const Job& job, int64_t first_panel, int64_t p0, int64_t p1, int64_t tile,
+              int thread) {
   const Cut& cut = job.cut;
   const int64_t nr = inner().nr, units = ceil_div(cut.n, cut.granule);
-  const int row_part = thread / cut.col_parts, col_part = thread % cut.col_parts,
-            threads = job.pool.threads();
-  const int64_t n0 = units * col_part / cut.col_parts * cut.granule;
-  const int64_t n1 = std::min(cut.n, units * (col_part + 1) / cut.col_parts * cut.granule);
-  std::uint8_t* packed =
-      job.scratch + static_cast<size_t>(thread) * (cut.w_bytes + cut.linear_bytes + cut.sums_bytes);
+  const int64_t c0 = units * tile / cut.tiles * cut.granule;
+  const int64_t cols = std::min(cut.n, units * (tile + 1) / cut.tiles * cut.granule) - c0;
+  if (cols <= 0) return;
+  std::uint8_t* packed = thread_scratch(job, thread);
   std::uint8_t* linear = packed + cut.w_bytes;
   auto* sums = reinterpret_cast<float*>(linear + cut.linear_bytes);
+  Segment segments[kMaxGemmTerms];
+  int term = 0;
+  int64_t k = 0;
+  for (bool start = true; term < cut.count; start = false) {
+    const int count = next_block(cut, term, k, segments);
+    size_t offset = 0;
+    for (int i = 0; i < count; ++i) {
+      const Term& t = cut.terms[segments[i].term];
+      pack_w(t, segments[i], c0, cols, linear, packed + offset);
+      offset +=
+          step_bytes(t) * static_cast<size_t>(segments[i].steps * round_up(cut.tile_cols, nr));
+    }
+    run_block(job, segments, count, first_panel, p0, p1, c0, cols, packed, sums, start,
+              term == cut.count);
+  }
+}
+
+void run_tiles(const Job& job) {
+  const Cut& cut = job.cut;
   for (int64_t first = 0; first < cut.panels; first += cut.panels_per_block) {
     const int64_t panels = std::min(cut.panels_per_block, cut.panels - first);
-    if (first > 0) job.pool.barrier();  // the packed rows before are still in use
-    if (cut.x_row_bytes > 0) {
-      for (int64_t p = first + panels * thread / threads;
-           p < first + panels * (thread + 1) / threads; ++p)
-        for (int i = 0; i < cut.count; ++i)
-          if (cut.terms[i].packed_x)
-            pack_x(
-                cut, cut.terms[i], p, linear,
-                job.x + (static_cast<size_t>(p - first) * cut.x_row_bytes + cut.terms[i].x_offset) *
-                            static_cast<size_t>(inner().mr));
-      job.pool.barrier();
-    }
-    const int64_t p0 = first + panels * row_part / cut.row_parts,
-                  p1 = first + panels * (row_part + 1) / cut.row_parts;
-    for (int64_t c0 = n0; c0 < n1; c0 += cut.tile_cols) {
-      const int64_t cols = std::min(cut.tile_cols, n1 - c0);
-      Segment segments[kMaxGemmTerms];
-      int term = 0;
-      int64_t k = 0;
-      for (bool start = true; term < cut.count; start = false) {
-        const int count = next_block(cut, term, k, segments);
-        size_t offset = 0;
-        for (int i = 0; i < count; ++i) {
-          const Term& t = cut.terms[segments[i].term];
-          pack_w(t, segments[i], c0, cols, linear, packed + offset);
-          offset +=
-              step_bytes(t) * static_cast<size_t>(segments[i].steps * round_up(cut.tile_cols, nr));
-        }
-        run_block(job, segments, count, first, p0, p1, c0, cols, packed, sums, start,
-                  term == cut.count);
-      }
-    }
+    if (cut.x_row_bytes > 0)
+      job.pool.ranges(panels, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t p = first + begin; p < first + end; ++p) pack_x_panel(job, first, p, thread);
+      });
+    job.pool.items(cut.tiles * cut.row_parts, [&](int64_t item, int thread) {
+      const int64_t row_part = item % cut.row_parts;
+      run_tile(job, first, first + panels * row_part / cut.row_parts,
+               first + panels * (row_part + 1) / cut.row_parts, item / cut.row_parts, thread);
+    });
   }
 }
 
@@ -543,12 +557,12 @@ void gemm(Pool& pool, const GemmProblem& problem, void* workspace) {
   const Job job{problem, cut, pool, base, base + cut.x_bytes, codec_of(y)};
   if (cut.vector_path) {
     const size_t floats = (cut.total - kLine) / static_cast<size_t>(pool.threads()) / 4;
-    return pool.ranges(cut.n, 16, [&](int64_t n0, int64_t n1, int thread) {
+    return pool.ranges(cut.n, 32, [&](int64_t n0, int64_t n1, int thread) {
       run_vector(job, n0, n1,
                  reinterpret_cast<float*>(base) + floats * static_cast<size_t>(thread));
     });
   }
-  pool.each_thread([&](int thread) { run_tiles(job, thread); });
+  run_tiles(job);
 }
 
 }  // namespace supersonic::cpu

@@ -42,7 +42,7 @@ double arithmetic(Pool& pool, double (*loop)(std::int64_t)) {
   constexpr std::int64_t kRounds = 40'000;
   return best_rate(3, [&] {
     double done = 0;
-    pool.each_thread([&](int thread) {
+    pool.together([&](int thread) {
       const double amount = loop(kRounds);
       if (thread == 0) done = amount;
     });
@@ -57,10 +57,10 @@ double probe_read(Pool& pool, std::size_t bytes) {
   const std::size_t part = std::max<std::size_t>(bytes / threads / 512, 1) * 512;
   const std::unique_ptr<std::uint8_t[]> data(new std::uint8_t[part * threads + kSlack]);
   std::atomic<std::uint64_t> sink{0};
-  pool.each_thread([&](int t) { std::memset(data.get() + part * static_cast<std::size_t>(t), t + 1, part); });
+  pool.together([&](int t) { std::memset(data.get() + part * static_cast<std::size_t>(t), t + 1, part); });
   const std::size_t repeats = std::max<std::size_t>((std::size_t{16} << 20) / (part * threads), 1);
   return best_rate(3, [&] {
-    pool.each_thread([&](int t) {
+    pool.together([&](int t) {
       std::uint64_t sum = 0;
       for (std::size_t i = 0; i < repeats; ++i) sum += loops().read(data.get() + part * static_cast<std::size_t>(t), part);
       sink.fetch_add(sum, std::memory_order_relaxed);
