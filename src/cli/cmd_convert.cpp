@@ -56,12 +56,13 @@ struct Convert {
   void options(Options& o) {
     o.positional("input", input, "GGUF file, Hugging Face folder, or adapter")
         .value("IN")
+        .model()
         .required();
     o.positional("output", job.output, "What to write: a name that ends in .gguf, or a folder")
         .letter('o')
         .value("OUT")
         .required();
-    o.add("base", base, "The model of an adapter that is converted").value("MODEL");
+    o.add("base", base, "The model of an adapter that is converted").value("MODEL").model();
     job.options(o);
     declare_json(o, json);
   }

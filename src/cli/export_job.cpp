@@ -9,6 +9,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "cli/console.h"
 #include "cli/json_writer.h"
+#include "cli/model_reference.h"
 #include "cli/progress.h"
 #include "core/error.h"
 #include "core/interrupt.h"
@@ -277,6 +278,7 @@ int ExportJob::export_adapter(models::Model& base, const io::LoraAdapter& adapte
                        force, inputs);
   io::LoraConfig config = adapter.config;
   config.target_pattern.clear();
+  if (config.base_model.empty()) config.base_model = cached_name(base.path);
   if (config.base_model.empty()) config.base_model = base.path;
   const nn::LoraSet lora = models::attach_adapter(base, adapter, inputs[0]);
   const auto ids = infer::probe_ids(base);

@@ -130,6 +130,18 @@ inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::
 
 // ---- blocks of 256 ----------------------------------------------------------------------------------------------------
 
+// A sum waits four cycles for its last addition: one row of x has two of them.
+template <int M>
+constexpr int kSums = M == 1 ? 2 : 1;
+template <int N>
+inline void clear(__m256 (&sums)[N]) {
+  for (__m256& v : sums) v = _mm256_setzero_ps();
+}
+template <int N>
+inline __m256 added(const __m256 (&sums)[N]) {
+  return N == 1 ? sums[0] : _mm256_add_ps(sums[0], sums[N - 1]);
+}
+
 // Even and odd elements of 16 floats.
 inline void split_pairs(const float* p, __m256& even, __m256& odd) {
   const __m512 all = _mm512_loadu_ps(p);
@@ -141,11 +153,11 @@ inline void split_pairs(const float* p, __m256& even, __m256& odd) {
 template <bool kFive, int R, int M>
 inline void gemv_q45_k(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
   constexpr int kBytes = kFive ? 176 : 144;
-  __m256 acc[R][M], mins[R][M];
+  __m256 acc[R][M][kSums<M>], mins[R][M];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) acc[r][m] = mins[r][m] = _mm256_setzero_ps();
+    for (int m = 0; m < M; ++m) clear(acc[r][m]), mins[r][m] = _mm256_setzero_ps();
   const __m256i low = _mm256_set1_epi8(15);
   for (std::int64_t g = 0; g < groups; g += 8, data += kBytes) {
     __m256 x_scale[M], x_sum[M];
@@ -178,13 +190,13 @@ inline void gemv_q45_k(const std::uint8_t* data, std::int64_t row_bytes, std::in
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
           const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, load256(x[m].codes + (g + j) * 32));
-          acc[r][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale[m], _mm256_set1_epi32(j)), acc[r][m]);
+          acc[r][m][j % kSums<M>] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale[m], _mm256_set1_epi32(j)), acc[r][m][j % kSums<M>]);
         }
       }
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(_mm256_sub_ps(acc[r][m], mins[r][m]));
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(_mm256_sub_ps(added(acc[r][m]), mins[r][m]));
 }
 
 // The sixteen scales of a block as signed bytes: stored so in Q6_K, packed into six bits in Q3_K.
@@ -201,12 +213,12 @@ inline __m128i halves_scales(const std::uint8_t* b) {
 // Q6_K, Q3_K: sixteen scales, codes with zero 32 or 4.
 template <Codec codec, int R, int M>
 inline void gemv_halves(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
-  __m256 acc[R][M];
+  __m256 acc[R][M][kSums<M>];
   __m512 sums[R][M];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) acc[r][m] = _mm256_setzero_ps(), sums[r][m] = _mm512_setzero_ps();
+    for (int m = 0; m < M; ++m) clear(acc[r][m]), sums[r][m] = _mm512_setzero_ps();
   const __m512i even = _mm512_setr_epi32(0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
   for (std::int64_t g = 0; g < groups; g += 8, data += kHalvesBytes<codec>) {
     __m512 x_scale[M];
@@ -232,23 +244,23 @@ inline void gemv_halves(const std::uint8_t* data, std::int64_t row_bytes, std::i
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
           const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, load256(x[m].codes + (g + j) * 32));
-          acc[r][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm512_castps512_ps256(_mm512_permutexvar_ps(lanes, scale[m])), acc[r][m]);
+          acc[r][m][j % kSums<M>] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm512_castps512_ps256(_mm512_permutexvar_ps(lanes, scale[m])), acc[r][m][j % kSums<M>]);
         }
       }
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(acc[r][m]) - static_cast<float>(zero_of(codec)) * _mm512_reduce_add_ps(sums[r][m]);
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(added(acc[r][m])) - static_cast<float>(zero_of(codec)) * _mm512_reduce_add_ps(sums[r][m]);
 }
 
 // IQ4_XS: eight 6-bit scales, levels of eight bits with zero 128.
 template <int R, int M>
 inline void gemv_iq4_xs(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
-  __m256 acc[R][M], sums[R][M];
+  __m256 acc[R][M][kSums<M>], sums[R][M];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) acc[r][m] = sums[r][m] = _mm256_setzero_ps();
+    for (int m = 0; m < M; ++m) clear(acc[r][m]), sums[r][m] = _mm256_setzero_ps();
   const __m256i low_shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28), high_shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
   for (std::int64_t g = 0; g < groups; g += 8, data += 136) {
     __m256 x_scale[M], x_sum[M];
@@ -275,13 +287,13 @@ inline void gemv_iq4_xs(const std::uint8_t* data, std::int64_t row_bytes, std::i
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
           const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, load256(x[m].codes + (g + j) * 32));
-          acc[r][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale[m], _mm256_set1_epi32(j)), acc[r][m]);
+          acc[r][m][j % kSums<M>] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale[m], _mm256_set1_epi32(j)), acc[r][m][j % kSums<M>]);
         }
       }
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(acc[r][m]) - 128 * sum8(sums[r][m]);
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(added(acc[r][m])) - 128 * sum8(sums[r][m]);
 }
 
 // ---- dispatch ---------------------------------------------------------------------------------------------------------
