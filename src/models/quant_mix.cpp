@@ -20,8 +20,7 @@ constexpr QuantMix kMixes[] = {{"q8_0", "q8_0", 7},
                                {"q3_k_l", "q3_k", 13},
                                {"q3_k_m", "q3_k", 12, "q3_k"},
                                {"q3_k_s", "q3_k", 11},
-                               {"q2_k", "q2_k", 10},
-                               {"q2_k_s", "q2_k", 21}};
+                               {"q2_k", "q2_k", 10}};
 
 // The layers that the _M mixtures give more bits: the first and the last eighth, and every third
 // between.
@@ -47,7 +46,6 @@ struct Rules {
   std::string_view attn_v() const {
     std::string_view type = usual;
     if (is("q2_k")) type = grouped() ? "q4_k" : "q3_k";
-    if ((is("q2_k_s") && grouped())) type = "q4_k";
     if (is("q3_k_m")) type = layer < 2 ? "q5_k" : "q4_k";
     if (is("q3_k_l") || (iq4() && grouped()) || (is("q4_k_s") && layer < 4)) type = "q5_k";
     if ((is("q4_k_m") || is("q5_k_m")) && more_bits(layer, model.layers)) type = "q6_k";
@@ -60,7 +58,6 @@ struct Rules {
 
   std::string_view ffn_down() const {
     if (is("q2_k")) return "q3_k";
-    if (is("q2_k_s") && first_eighth()) return "q4_k";
     if (is("q3_k_m")) return layer < model.layers / 16 ? "q5_k" : "q4_k";
     if (is("q3_k_l")) return "q5_k";
     if ((iq4() || is("q4_k_s")) && first_eighth()) return "q5_k";

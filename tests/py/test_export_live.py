@@ -14,7 +14,7 @@ from conftest import CACHE
 pytestmark = pytest.mark.live
 
 MIXES = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M",
-         "Q3_K_S", "Q2_K", "Q2_K_S")
+         "Q3_K_S", "Q2_K")
 RANK, ALPHA, TOKENS = 16, 32, 32
 STOPS = (0, 2)  # <|endoftext|>, <|im_end|>
 
