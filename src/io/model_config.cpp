@@ -150,10 +150,6 @@ ModelConfig model_config_from_gguf(const GgufFile& file) {
   const auto type = file.get_string("general.type", "model");
   CHECK_FILE(type == "model", "{}: general.type is \"{}\", a model was expected{}", source, type,
              type == "adapter" ? "; give the base model here and this file with --adapter" : "");
-  CHECK_FILE(
-      file.get_i64("split.count", 1) <= 1,
-      "{}: is one part of a model in {} files; join them first with llama-gguf-split --merge",
-      source, file.get_i64("split.count", 1));
   const auto key = [&](const char* rest) { return arch + "." + rest; };
   c.family = arch == "qwen2" ? Family::qwen2 : Family::llama;
   c.architecture = usual_class(c.family);

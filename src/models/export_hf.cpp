@@ -25,6 +25,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::uint64_t kShardBytes = std::uint64_t{5}
+                                      << 30;  // of a file, unless something else was asked for
 constexpr const char* kTextFiles[] = {"generation_config.json",
                                       "tokenizer.json",
                                       "tokenizer_config.json",
@@ -165,7 +167,8 @@ struct FolderExport {
 
   void weights() {
     const auto tensors = model_tensors(model, options.lora);
-    io::SafeTensorsWriter out((folder / "model").string(), options.shard_bytes);
+    io::SafeTensorsWriter out((folder / "model").string(),
+                              options.shard_bytes.value_or(kShardBytes));
     for (const ModelTensor& t : tensors) {
       const TensorType type{type_for(t), nullptr};
       out.declare(t.module + "." + t.part, t.data->spec.shape, type.dtype);
