@@ -5,6 +5,7 @@
 #include "cli/console.h"
 #include "cli/generate_options.h"
 #include "cli/line_reader.h"
+#include "cli/model_reference.h"
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "io/output_file.h"
@@ -186,7 +187,9 @@ int Chat::run(Context& context) {
   if (!engine.prompter().has_template())
     fail(ErrorKind::usage, "{}: has no chat template: 'supersonic run --raw' continues text",
          model);
-  if (input_is_terminal()) log_info("{}; /help lists what can be said, /exit leaves", model);
+  const std::string name = cached_name(model);
+  if (input_is_terminal())
+    log_info("{}; /help lists what can be said, /exit leaves", name.empty() ? model : name);
   Conversation conversation(engine, system, sampling.seed);
   while (const auto message = read_message())
     if (!conversation.take(*message)) break;

@@ -34,11 +34,13 @@ struct Convert {
       .details =
           "IN is a GGUF file or a Hugging Face folder; so is OUT. Tensors "
           "whose type does not change are copied byte for byte. "
-          "--type q4_0, q4_1, q5_0, q8_0 and q6_k are llama.cpp's plain "
-          "types, q4_k its mixture Q4_K_M: the output layer, or the "
-          "embedding where it is both, gets q6_k or q8_0, norms stay f32, "
-          "and rows that the blocks do not divide fall back as "
-          "llama.cpp's do. Before OUT takes its name, the logits of both "
+          "--type takes the names of llama-quantize: q3_k, q4_k and q5_k "
+          "are the mixtures Q3_K_M, Q4_K_M and Q5_K_M, and _s or _l behind "
+          "them the small and large ones. In all of them the output layer, "
+          "or the embedding where it is both, gets q6_k or q8_0, norms "
+          "stay f32, and rows that the blocks do not divide fall back as "
+          "llama.cpp's do. A GGUF model of several files is named by any "
+          "of them. Before OUT takes its name, the logits of both "
           "are compared on a fixed text, in fp32; a warning names a better "
           "type where they are over 0.1 nats a token apart (KL).\n\n"
           "IN may also be an adapter: a PEFT folder or a GGUF adapter "
@@ -47,18 +49,20 @@ struct Convert {
       .examples =
           "supersonic convert ./SmolLM2-135M model.gguf --type "
           "q8_0\nsupersonic convert model.gguf ./folder --type bf16\n"
+          "supersonic convert model.gguf big.gguf --shard-size 2GiB\n"
           "supersonic convert out/ adapter.gguf --base model.gguf",
       .group = CommandGroup::work};
 
   void options(Options& o) {
     o.positional("input", input, "GGUF file, Hugging Face folder, or adapter")
         .value("IN")
+        .model()
         .required();
     o.positional("output", job.output, "What to write: a name that ends in .gguf, or a folder")
         .letter('o')
         .value("OUT")
         .required();
-    o.add("base", base, "The model of an adapter that is converted").value("MODEL");
+    o.add("base", base, "The model of an adapter that is converted").value("MODEL").model();
     job.options(o);
     declare_json(o, json);
   }

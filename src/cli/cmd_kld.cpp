@@ -40,7 +40,10 @@ struct Kld : ModelOptions {
 
   void options(Options& o) {
     declare_model(o);
-    o.add("reference", reference, "The model to compare with").value("MODEL").shown("MODEL itself");
+    o.add("reference", reference, "The model to compare with")
+        .value("MODEL")
+        .model()
+        .shown("MODEL itself");
     o.add("file", file, "The text; - reads standard input").letter('f').value("FILE").required();
     declare_adapter(o);
     o.add("ctx", context, "Tokens of a chunk").range(2, 1 << 20);

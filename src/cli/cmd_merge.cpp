@@ -36,6 +36,7 @@ struct Merge {
     o.add("adapter", adapter, "PEFT folder, GGUF adapter, or the folder of a training run")
         .letter('a')
         .value("DIR")
+        .model()
         .required();
     o.add("output", job.output, "What to write: a name that ends in .gguf, or a folder")
         .letter('o')

@@ -10,6 +10,7 @@
 #include "cli/console.h"
 #include "cli/json_writer.h"
 #include "cli/model_options.h"
+#include "cli/model_reference.h"
 #include "cli/progress.h"
 #include "core/device.h"
 #include "core/interrupt.h"
@@ -54,11 +55,11 @@ struct Train : ComputeOptions {
       .group = CommandGroup::work};
 
   void options(Options& o) {
-    o.add("model", model, "GGUF file, or Hugging Face folder").letter('m').value("MODEL").required();
+    o.add("model", model, "GGUF file, Hugging Face folder, or OWNER/NAME[:TYPE] of a pulled model").letter('m').value("MODEL").model().required();
     o.add("data", data, "Training data: a file, or a folder with train/valid files").letter('d').value("DATA").required();
     o.add("out", out, "Where the adapter, the curves and the checkpoints go").letter('o').value("DIR");
     o.add("eval-data", eval_data, "Held-out data; else a part of DATA is held out").value("DATA");
-    o.add("adapter", adapter, "Continue from this adapter").value("DIR");
+    o.add("adapter", adapter, "Continue from this adapter").value("DIR").model();
     o.group("Adapter");
     o.add("rank", rank, "Rank of the adapter's matrices").letter('r').range(1, 4096);
     o.add("alpha", alpha, "Scale of the adapter: alpha / rank").at_least(0);
@@ -144,7 +145,7 @@ struct Train : ComputeOptions {
   train::Settings settings(const train::TrainingData& t, const train::RunOptions& r, Compute arithmetic) const {
     auto text = [](const auto& value) { return fmt::format("{}", value); };
     auto data_mark = [](const text::Packed& p) { return fmt::format("{} tokens ({:016x})", p.tokens(), p.fingerprint()); };
-    return {{"model", std::filesystem::path(model).filename().string()},
+    return {{"model", model_label(model)},
             {"data", data_mark(*t.train)},
             {"held-out data", t.eval ? data_mark(*t.eval) : "none"},
             {"adapter", adapter.empty() ? "none" : adapter},
@@ -204,13 +205,14 @@ struct Train : ComputeOptions {
     io::LoraConfig config;
     config.rank = lora.slots.front().rank;
     config.alpha = static_cast<double>(lora.slots.front().scale) * static_cast<double>(config.rank);
-    config.base_model = m.config.name.empty() ? std::filesystem::path(model).filename().string() : m.config.name;
+    config.base_model = cached_name(model);
+    if (config.base_model.empty()) config.base_model = m.config.name.empty() ? model_label(model) : m.config.name;
     io::write_peft_adapter(out, models::extract_adapter(m, lora, config));
   }
 
   void write_report(const Options& o, const train::RunResult& r, const train::TrainMemory& memory_use) const {
     train::Report report;
-    report.title = fmt::format("{} on {}", std::filesystem::path(model).filename().string(), std::filesystem::path(data).filename().string());
+    report.title = fmt::format("{} on {}", model_label(model), std::filesystem::path(data).filename().string());
     const std::time_t now = std::time(nullptr);
     char date[32];
     std::strftime(date, sizeof date, "%Y-%m-%d %H:%M", std::localtime(&now));

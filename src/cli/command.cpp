@@ -6,6 +6,7 @@
 
 #include "cli/console.h"
 #include "cli/help.h"
+#include "cli/model_reference.h"
 
 namespace supersonic::cli {
 
@@ -43,6 +44,7 @@ bool prepare(const Command& command, Options& options, CommonOptions& common,
     return false;
   }
   options.check_required();
+  options.resolve_models(resolve_model);
   return true;
 }
 

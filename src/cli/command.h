@@ -20,7 +20,7 @@
 
 namespace supersonic::cli {
 
-enum class CommandGroup { work, measure, tools, system };
+enum class CommandGroup { work, measure, tools, models, system };
 
 struct About {
   std::string_view summary;        // one line, no full stop

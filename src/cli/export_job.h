@@ -14,7 +14,7 @@ namespace supersonic::cli {
 struct ExportJob {
   std::string output, to = "auto", type = "auto";
   std::optional<int> threads;
-  Bytes shard_size{std::uint64_t{5} << 30};
+  std::optional<Bytes> shard_size;
   bool force = false, verify = true, json = false;
 
   void options(Options& o);  // all but output

@@ -10,10 +10,11 @@ namespace supersonic::cli {
 namespace {
 
 constexpr CommandGroup kGroups[] = {CommandGroup::work, CommandGroup::measure, CommandGroup::tools,
-                                    CommandGroup::system};
+                                    CommandGroup::models, CommandGroup::system};
 
 std::string_view title_of(CommandGroup group) {
-  constexpr std::string_view titles[] = {"Train, run, export", "Measure", "Look inside", "System"};
+  constexpr std::string_view titles[] = {"Train, run, export", "Measure", "Look inside",
+                                         "Get and share models", "System"};
   return titles[static_cast<int>(group)];
 }
 
@@ -140,7 +141,7 @@ std::string overview() {
   }
   out +=
       "\n'supersonic COMMAND --help' shows a command's options, defaults and examples.\n"
-      "MODEL is a GGUF file or a Hugging Face model folder.\n";
+      "MODEL is a GGUF file, a Hugging Face folder, or OWNER/NAME of a model that was pulled.\n";
   return out;
 }
 

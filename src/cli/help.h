@@ -10,5 +10,6 @@ namespace supersonic::cli {
 std::string overview();
 std::string help_page(const Command& command, const Options& options, std::size_t width);
 std::string markdown_reference();
+std::string formats_reference();  // docs/formats.md
 
 }  // namespace supersonic::cli

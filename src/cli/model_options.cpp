@@ -53,9 +53,11 @@ Executor ComputeOptions::make_executor(models::Model& model) const {
 }
 
 void declare_model(Options& o, std::string& model) {
-  o.positional("model", model, "GGUF file, or Hugging Face folder")
+  o.positional("model", model,
+               "GGUF file, Hugging Face folder, or OWNER/NAME[:TYPE] of a pulled model")
       .letter('m')
       .value("MODEL")
+      .model()
       .required();
 }
 
@@ -72,7 +74,8 @@ models::Model load_and_warn(const std::string& path, const models::LoadOptions& 
 void ModelOptions::declare_adapter(Options& o) {
   o.add("adapter", adapter,
         "LoRA adapter: PEFT folder, GGUF adapter, or the output folder of 'train'")
-      .value("PATH");
+      .value("PATH")
+      .model();
 }
 
 LoadedModel ModelOptions::load() const {

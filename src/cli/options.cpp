@@ -32,6 +32,7 @@ Option& Option::range(double low, double high) { return low_ = low, high_ = high
 Option& Option::required() { return required_ = true, *this; }
 Option& Option::commas() { return commas_ = true, *this; }
 Option& Option::shown(std::string_view text) { return shown_ = text, *this; }
+Option& Option::model() { return model_ = true, *this; }
 Option& Option::flag_only() { return flag_only_ = true, *this; }
 
 Option& Options::declare(std::string_view name, std::string_view help) {
@@ -226,6 +227,15 @@ void Options::check_required() const {
     }
     if (o.position_ < 0) refuse(fmt::format("--{} is required", o.name_));
     refuse(fmt::format("{} is missing", o.placeholder_.empty() ? o.name_ : o.placeholder_));
+  }
+}
+
+void Options::resolve_models(const std::function<std::string(const std::string&)>& resolve) {
+  for (Option& o : options_) {
+    if (!o.model_ || o.kind_ != ValueKind::text || o.print().empty()) continue;
+    auto& text = *static_cast<std::string*>(o.target_);
+    std::string path = resolve(text);
+    if (path != text) o.given_ = std::exchange(text, std::move(path));
   }
 }
 

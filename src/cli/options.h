@@ -15,6 +15,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/nearest.h"
+
 namespace supersonic::cli {
 
 // A size in bytes; written as 24GiB, 512M, 1.5G (powers of 1024) or a plain number.
@@ -87,16 +89,18 @@ class Option {
   Option& commas();  // list: each value is split at commas
   Option& shown(
       std::string_view default_text);  // what help shows as the default instead of the value
+  Option& model();                     // names a model: see resolve_models
   Option& flag_only();  // no environment variable and no config key: --help, --config
 
   std::string_view name() const { return name_; }
   Origin origin() const { return origin_; }
-  std::string print() const { return print_(target_); }
+  // The value as it was written, also where resolve_models has put a path in its place.
+  std::string print() const { return given_.empty() ? print_(target_) : given_; }
 
  private:
   friend class Options;
   friend class HelpText;
-  std::string name_, help_, placeholder_, group_, shown_, default_;
+  std::string name_, help_, placeholder_, group_, shown_, default_, given_;
   std::vector<std::string_view> choices_;
   void* target_ = nullptr;
   bool (*parse_)(std::string_view, void*) = nullptr;
@@ -107,7 +111,8 @@ class Option {
   double high_ = std::numeric_limits<double>::infinity();
   char letter_ = 0;
   int position_ = -1;  // index among the positional arguments
-  bool required_ = false, commas_ = false, flag_only_ = false, counted_ = false, or_auto_ = false;
+  bool required_ = false, commas_ = false, flag_only_ = false, model_ = false, counted_ = false,
+       or_auto_ = false;
 };
 
 class Options {
@@ -149,6 +154,8 @@ class Options {
   void parse(std::span<const char* const> arguments, const Environment& environment);
   void read_config(const std::string& path);
   void check_required() const;
+  // Puts resolve(text) in the place of each text option that names a model and is not empty.
+  void resolve_models(const std::function<std::string(const std::string&)>& resolve);
 
   // A value from the model's own files: used unless a flag, variable or config key has set the
   // option.
@@ -185,8 +192,5 @@ class Options {
 };
 
 std::string environment_name(std::string_view option);  // seq-len -> SUPERSONIC_SEQ_LEN
-
-// The entry of `words` nearest to `word` by edits, or empty when none is near enough to be meant.
-std::string nearest(std::string_view word, std::span<const std::string> words);
 
 }  // namespace supersonic::cli

@@ -97,12 +97,13 @@ constexpr ScaleMin unpack_scale_min(const std::uint8_t* packed, int j) {
   return {static_cast<std::uint8_t>((packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4),
           static_cast<std::uint8_t>(packed[j + 4] >> 4 | (packed[j] >> 6) << 4)};
 }
-constexpr void pack_scale_min(const ScaleMin* values, std::uint8_t* packed) {
+// From whole numbers 0 to 63.
+constexpr void pack_scale_min(const float* scales, const float* mins, std::uint8_t* packed) {
   for (int j = 0; j < 4; ++j) {
-    const ScaleMin low = values[j], high = values[j + 4];
-    packed[j] = static_cast<std::uint8_t>(low.scale | high.scale >> 4 << 6);
-    packed[j + 4] = static_cast<std::uint8_t>(low.min | high.min >> 4 << 6);
-    packed[j + 8] = static_cast<std::uint8_t>((high.scale & 15) | (high.min & 15) << 4);
+    const int scale = static_cast<int>(scales[j + 4]), min = static_cast<int>(mins[j + 4]);
+    packed[j] = static_cast<std::uint8_t>(static_cast<int>(scales[j]) | scale >> 4 << 6);
+    packed[j + 4] = static_cast<std::uint8_t>(static_cast<int>(mins[j]) | min >> 4 << 6);
+    packed[j + 8] = static_cast<std::uint8_t>((scale & 15) | (min & 15) << 4);
   }
 }
 

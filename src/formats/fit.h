@@ -63,6 +63,19 @@ Moments moments(const float* x, const float* w, const float* q) {
   return m;
 }
 
+// Of x against scale * q + offset.
+template <int N>
+float weighted_error(const float* x, const float* w, const float* q, float scale, float offset) {
+  float error[4] = {};
+  for (int i = 0; i < N; i += 4) {
+    for (int j = 0; j < 4; ++j) {
+      const float e = scale * q[i + j] + offset - x[i + j];
+      error[j] += w[i + j] * e * e;
+    }
+  }
+  return (error[0] + error[1]) + (error[2] + error[3]);
+}
+
 // x ~ scale * q + offset with offset <= 0, and the weighted squared error that is left.
 struct AffineFit {
   float scale = 0, offset = 0, error = 0;

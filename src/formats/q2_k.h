@@ -2,14 +2,15 @@
 // 16 weights, a 4-bit scale s (low nibble) and a 4-bit minimum m (high nibble).
 //
 // Each half of 128 weights has 32 bytes of codes; weight i of the half is in byte i % 32, bits 2 (i
-// / 32) and up.
+// / 32) and up. The encoder: affine_search.h.
 #pragma once
-#include "formats/block.h"
+#include "formats/affine_search.h"
 
 namespace supersonic::formats {
 
 struct Q2_K {
   static constexpr std::string_view name = "q2_k";
+  static constexpr std::string_view fallback = "q4_0";
   static constexpr int ggml_type = 10;
   static constexpr int weights = 256;
   struct Block {
@@ -25,6 +26,20 @@ struct Q2_K {
       const int q = b.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
       out[i] = d * static_cast<float>(scales & 15) * static_cast<float>(q) -
                dmin * static_cast<float>(scales >> 4);
+    }
+  }
+
+  static void encode(const float* x, Block& b) {
+    const auto t = AffineSearch<16, 3, 15>::run(x);
+    b.d = f16(t.d);
+    b.dmin = f16(t.dmin);
+    for (int k = 0; k < 16; ++k)
+      b.scales[k] =
+          static_cast<std::uint8_t>(static_cast<int>(t.s[k]) | static_cast<int>(t.m[k]) << 4);
+    for (auto& byte : b.qs) byte = 0;
+    for (int i = 0; i < 256; ++i) {
+      std::uint8_t& byte = b.qs[i / 128 * 32 + i % 32];
+      byte = static_cast<std::uint8_t>(byte | static_cast<int>(t.q[i]) << (i % 128 / 32 * 2));
     }
   }
 };

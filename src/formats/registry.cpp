@@ -1,5 +1,6 @@
 // The formats' records: the block codecs of list.h, and NF4.
 #include <array>
+#include <string>
 
 #include "core/error.h"
 #include "formats/list.h"
@@ -43,10 +44,20 @@ std::size_t total_bytes(const Format& format, std::int64_t rows, std::int64_t co
   return bytes;
 }
 
+namespace {
+
+std::string writable_names() {
+  std::string names;
+  for (const Format* f : kFormats)
+    if (f->encode) names.append(names.empty() ? "" : ", ").append(f->name);
+  return names;
+}
+
+}  // namespace
+
 const Format* writable_for(const Format& format, std::int64_t cols) {
-  CHECK(format.encode,
-        "{} can be read but not written; choose one of q8_0, q6_k, q5_0, q4_k, q4_1, q4_0, nf4",
-        format.name);
+  CHECK(format.encode, "{} can be read but not written; choose one of {}", format.name,
+        writable_names());
   if (!format.row_blocks || cols % format.block == 0) return &format;
   return format.fallback.empty() ? nullptr : writable_for(*find_format(format.fallback), cols);
 }

@@ -112,10 +112,14 @@ struct GgufTensor {
 
 class GgufFile {
  public:
-  // Throws Error(bad_file) naming the file, the byte offset and the field.
+  // Throws Error(bad_file) naming the file, the byte offset and the field. With any part of a split
+  // model (io/gguf_split.h) all are opened: values() are the first part's, tensors() those of all.
   static GgufFile open(const std::string& path);
   // The same over bytes that the caller keeps alive; name is for messages.
   static GgufFile parse(std::span<const std::byte> bytes, std::string name);
+
+  // The parts of a split model, in order, as one file.
+  static GgufFile join(std::vector<GgufFile> parts);
 
   const std::string& path() const { return name_; }
   std::uint32_t version() const { return version_; }
@@ -146,17 +150,16 @@ class GgufFile {
   // either way.
   std::vector<std::int64_t> get_per_layer(std::string_view key, std::size_t count) const;
 
-  // Points into the mapping that this object owns; see MappedFile for hints to the kernel.
-  const MappedFile& file() const { return file_; }
-
  private:
   friend class GgufParser;
   const GgufValue& require(std::string_view key) const;
   [[noreturn]] void wrong_type(const GgufValue& value, std::string_view expected) const;
   std::int64_t integer(const GgufValue& value, std::int64_t low, std::int64_t high) const;
   double real(const GgufValue& value) const;
+  static GgufFile open_part(const std::string& path);
+  void sort_tensors();  // Error where a name stands twice
 
-  MappedFile file_;
+  std::vector<MappedFile> files_;  // the parts; none where the caller keeps the bytes
   std::string name_;
   std::uint32_t version_ = 0;
   std::uint64_t alignment_ = 32;

@@ -308,11 +308,4 @@ GgufFile GgufFile::parse(std::span<const std::byte> bytes, std::string name) {
   return result;
 }
 
-GgufFile GgufFile::open(const std::string& path) {
-  MappedFile file = MappedFile::open(path);
-  GgufFile result = parse(file.bytes(), path);
-  result.file_ = std::move(file);
-  return result;
-}
-
 }  // namespace supersonic::io

@@ -19,13 +19,12 @@ constexpr Scalar kScalars[] = {{0, DType::f32},  {1, DType::f16},  {24, DType::i
                                {26, DType::i32}, {27, DType::i64}, {28, DType::f64},
                                {30, DType::bf16}};
 
-// Types that exist but that this engine may not read: for messages.
+// Types that the format has or had and that are not read, for messages: integers of 16 bits, blocks
+// that only activations have, and layouts that were removed from GGUF.
 constexpr std::pair<int, std::string_view> kNames[] = {
-    {2, "q4_0"},     {3, "q4_1"},    {6, "q5_0"},     {7, "q5_1"},   {8, "q8_0"},    {9, "q8_1"},
-    {10, "q2_k"},    {11, "q3_k"},   {12, "q4_k"},    {13, "q5_k"},  {14, "q6_k"},   {15, "q8_k"},
-    {16, "iq2_xxs"}, {17, "iq2_xs"}, {18, "iq3_xxs"}, {19, "iq1_s"}, {20, "iq4_nl"}, {21, "iq3_s"},
-    {22, "iq2_s"},   {23, "iq4_xs"}, {25, "i16"},     {29, "iq1_m"}, {34, "tq1_0"},  {35, "tq2_0"},
-    {39, "mxfp4"},   {40, "nvfp4"},  {41, "q1_0"},    {42, "q2_0"}};
+    {4, "q4_2"},        {5, "q4_3"},        {9, "q8_1"},       {15, "q8_k"},
+    {25, "i16"},        {31, "q4_0_4_4"},   {32, "q4_0_4_8"},  {33, "q4_0_8_8"},
+    {36, "iq4_nl_4_4"}, {37, "iq4_nl_4_8"}, {38, "iq4_nl_8_8"}};
 
 }  // namespace
 

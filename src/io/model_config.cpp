@@ -208,10 +208,6 @@ void refuse_what_is_no_model(const GgufFile& file) {
   CHECK_FILE(type == "model", "{}: general.type is \"{}\", a model was expected{}", file.path(),
              type,
              type == "adapter" ? "; give the base model here and this file with --adapter" : "");
-  CHECK_FILE(
-      file.get_i64("split.count", 1) <= 1,
-      "{}: is one part of a model in {} files; join them first with llama-gguf-split --merge",
-      file.path(), file.get_i64("split.count", 1));
 }
 
 void sizes_from_gguf(ModelConfig& c, const GgufFile& file, const std::string& prefix) {

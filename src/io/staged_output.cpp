@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "io/output_file.h"
 
@@ -47,7 +48,7 @@ void rename_or_fail(const std::string& from, const std::string& to) {
 
 StagedOutput::StagedOutput(std::string path, Kind kind, bool replace,
                            std::span<const std::string> inputs)
-    : kind_(kind) {
+    : kind_(kind), replace_(replace) {
   if (path.empty()) fail(ErrorKind::usage, "the output has no name");
   const fs::path final_path = normal(path);
   path_ = final_path.string();
@@ -103,12 +104,33 @@ void StagedOutput::commit() {
   hidden_.clear();
 }
 
+std::string StagedOutput::final_path(const std::string& staged_file) const {
+  return (fs::path(path_).parent_path() / fs::path(staged_file).filename()).string();
+}
+
+void StagedOutput::commit_files(std::span<const std::string> staged_files) {
+  for (const std::string& file : staged_files)
+    if (!replace_ && fs::exists(final_path(file)))
+      fail(ErrorKind::usage,
+           "{}: exists already: choose another name, or give --force to replace it",
+           final_path(file));
+  for (std::size_t i = staged_files.size(); i-- > 0;)
+    rename_or_fail(staged_files[i], final_path(staged_files[i]));
+  sync_directory(fs::path(path_).parent_path().string());
+  std::error_code ignored;
+  fs::remove_all(hidden_, ignored);
+  hidden_.clear();
+}
+
 Error StagedOutput::renamed(const Error& error) const {
   std::string message = error.what();
-  for (const std::string& hidden : {staged_, hidden_})
+  const std::string parent = fs::path(path_).parent_path().string();
+  const std::pair<std::string, std::string> shown[] = {
+      {hidden_ + "/", parent.ends_with("/") ? parent : parent + "/"}, {hidden_, path_}};
+  for (const auto& [hidden, name] : shown)
     for (std::size_t at = 0; (at = message.find(hidden, at)) != std::string::npos;
-         at += path_.size())
-      message.replace(at, hidden.size(), path_);
+         at += name.size())
+      message.replace(at, hidden.size(), name);
   return Error(message, error.kind());
 }
 

@@ -24,12 +24,18 @@ class StagedOutput {
     return staged_;
   }  // write here; of a folder: it exists and is empty
   void commit();
+  // Instead of the one file: several that were made beside staged(), the first the one by which the
+  // others are found, so that it comes last. Throws Error(usage) where a file has one of their
+  // names and nothing is to be replaced.
+  void commit_files(std::span<const std::string> staged_files);
+  std::string final_path(const std::string& staged_file) const;
   // The same error with the final path where the message has the staged one.
   Error renamed(const Error& error) const;
 
  private:
   std::string path_, hidden_, staged_;
   Kind kind_;
+  bool replace_;
 };
 
 }  // namespace supersonic::io

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,13 +21,15 @@ struct ExportOptions {
   // adapter changes becomes q8_0 in a GGUF file, and every quantized one bf16 in a folder.
   std::string type = "auto";
   const nn::LoraSet* lora = nullptr;                   // merged; null: none
-  std::uint64_t shard_bytes = std::uint64_t{5} << 30;  // a folder's largest file
+  // The largest file's tensor data. Nothing: a folder's files have up to 5 GiB, a GGUF model is one.
+  std::optional<std::uint64_t> shard_bytes;
   std::function<void(std::uint64_t done, std::uint64_t total)>
       progress;  // in bytes written; may be empty
 };
 
 struct ExportSummary {
-  std::uint64_t bytes = 0;  // of tensor data
+  std::vector<std::string> files;  // GGUF: the model's, the first with its metadata
+  std::uint64_t bytes = 0;         // of tensor data
   std::size_t tensors = 0;
   std::map<std::string, std::size_t> types;    // type name -> tensors
   std::map<std::string, std::size_t> encoded;  // those that were not copied byte for byte
@@ -36,7 +39,9 @@ struct ExportSummary {
 // Type names that a container can be asked for; "auto" is not among them.
 std::vector<std::string> export_types(bool gguf);
 
-// path: the new file; nothing may exist there. Throws Error(failure) for a full disk or a weight
+// path: the new file; nothing may exist there. With shard_bytes, more than one file where the data
+// is larger: PREFIX.gguf becomes PREFIX-00001-of-00003.gguf and so on, as llama.cpp's gguf-split
+// names them. Throws Error(failure) for a full disk or a weight
 // that the type cannot hold, Error(interrupted) on Ctrl-C; nothing is left under `path` then.
 ExportSummary write_gguf_model(const Model& model, const std::string& path,
                                const ExportOptions& options);

@@ -1,13 +1,8 @@
 // A model as a GGUF file that llama.cpp loads: metadata, tokenizer, chat template, tensors of the
 // asked type.
 //
-// Which type a tensor gets follows llama-quantize (checked against its output in
-// tests/oracle/live_interop.py): norms, biases and other one-dimensional tensors are f32; with a
-// quantized type the output layer, or the embedding where it is also the output, is q6_k (q8_0
-// where that was asked, or where the asked type's blocks do not divide its rows); q4_k is the
-// mixture called Q4_K_M, with attn_v and ffn_down of some layers in q6_k. Rows that the blocks do
-// not divide fall back as writable_for() says. One exception: llama-quantize gives attn_v of
-// 80-layer models q5_k, which is not written here.
+// Which type a tensor gets follows llama-quantize: norms, biases and other one-dimensional tensors
+// are f32, the matrices are a mixture (quant_mix.h). With "auto" each keeps its type.
 //
 // A GGUF source's metadata is copied as it stands, but for what describes the types; a folder's is
 // made from its JSON files.
@@ -20,9 +15,11 @@
 #include "io/architecture.h"
 #include "io/float_convert.h"
 #include "io/gguf.h"
+#include "io/gguf_split.h"
 #include "io/gguf_writer.h"
 #include "io/hf_config.h"
 #include "models/export_tensors.h"
+#include "models/quant_mix.h"
 #include "text/model_text.h"
 #include "text/tokenizer.h"
 
@@ -30,53 +27,52 @@ namespace supersonic::models {
 namespace {
 
 constexpr std::uint32_t kQuantizationVersion = 2;
-
-// llama.cpp's numbers for general.file_type.
-std::uint32_t file_type(const TensorType& type) {
-  constexpr std::pair<std::string_view, std::uint32_t> kNumbers[] = {
-      {"f32", 0},   {"f16", 1},   {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},
-      {"q5_0", 8},  {"q5_1", 9},  {"q2_k", 10}, {"q3_k", 12}, {"q4_k", 15},
-      {"q5_k", 17}, {"q6_k", 18}, {"bf16", 32}};
-  const std::string name = name_of(type);
-  for (const auto& [known, number] : kNumbers)
-    if (known == name) return number;
-  fail(ErrorKind::failure, "GGUF has no file type for {} weights", name);
-}
-
-TensorType fitting(const Format& format, std::int64_t cols) {
-  const Format* f = writable_for(format, cols);
-  return f ? TensorType{DType::quant, f} : TensorType{DType::f16, nullptr};
-}
-
-// The layers that the K mixtures give more bits: the first and the last eighth, and every third
-// between.
-bool more_bits(std::int64_t layer, std::int64_t layers) {
-  return layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
-}
+constexpr std::uint32_t kBf16FileType = 32, kGuessedFileType = 1024;  // of general.file_type
 
 std::int64_t layer_of(const std::string& module) {
   constexpr std::string_view kPrefix = "model.layers.";
   return module.starts_with(kPrefix) ? std::atoll(module.c_str() + kPrefix.size()) : -1;
 }
 
-TensorType quantized_type(const ModelTensor& t, const Format& asked, const Model& model) {
-  const bool tied = model.head == model.embedding;
-  if (t.module == (tied ? "model.embed_tokens" : "lm_head")) {
-    const bool q8 = asked.name == "q8_0" || t.cols % asked.block != 0;
-    return fitting(*find_format(q8 ? "q8_0" : "q6_k"), t.cols);
-  }
-  const bool richer = t.gguf.ends_with(".attn_v") || t.gguf.find(".ffn_down") != t.gguf.npos;
-  if (asked.name == "q4_k" && richer &&
-      more_bits(layer_of(t.module), model.config.num_hidden_layers))
-    return fitting(*find_format("q6_k"), t.cols);
-  return fitting(asked, t.cols);
+// What --type asks for: one float type, a mixture, or (neither) each tensor's own type.
+struct Asked {
+  std::optional<DType> dtype;
+  const QuantMix* mix = nullptr;
+};
+
+Asked asked_of(const std::string& type) {
+  if (type == "auto") return {};
+  if (const QuantMix* mix = find_mix(type)) return {{}, mix};
+  const auto found = find_type(type);
+  if (!found || found->format)
+    fail(ErrorKind::usage, "--type {}: a GGUF file can be written as {}", type,
+         fmt::join(export_types(true), ", "));
+  return {found->dtype, nullptr};
 }
 
-TensorType type_for(const ModelTensor& t, const std::optional<TensorType>& asked,
+MixModel mix_model(const Model& model) {
+  return {.layers = model.config.num_hidden_layers,
+          .heads = model.config.num_attention_heads,
+          .kv_heads = model.config.num_key_value_heads,
+          .experts = model.config.experts.count,
+          .tied = model.head == model.embedding};
+}
+
+TensorType type_for(const ModelTensor& t, const std::string& name, const Asked& asked,
                     const Model& model) {
-  if (!t.matrix() || t.gguf.ends_with("ffn_gate_inp")) return {DType::f32, nullptr};
-  if (!asked) return t.slot && t.type().format ? fitting(*find_format("q8_0"), t.cols) : t.type();
-  return asked->format ? quantized_type(t, *asked->format, model) : *asked;
+  if (t.gguf.ends_with("ffn_gate_inp")) return {DType::f32, nullptr};
+  if (!t.matrix() || (asked.mix && !is_quantized_by_mixes(name))) return {DType::f32, nullptr};
+  const Format* f = nullptr;
+  if (asked.mix) {
+    f = mixed_format(*asked.mix, name, layer_of(t.module), t.cols, mix_model(model));
+  } else if (asked.dtype) {
+    return {*asked.dtype, nullptr};
+  } else if (t.slot && t.type().format) {
+    f = writable_for(*find_format("q8_0"), t.cols);
+  } else {
+    return t.type();
+  }
+  return f ? TensorType{DType::quant, f} : TensorType{DType::f16, nullptr};
 }
 
 // Of the type that holds most weights.
@@ -94,9 +90,25 @@ TensorType main_type(const std::vector<ModelTensor>& tensors,
       ->second.second;
 }
 
-bool describes_types(std::string_view key) {
+// llama.cpp's number for general.file_type: of the mixture, or of the type that holds most weights.
+// A file whose types all stay says what it said.
+std::uint32_t file_type(const Asked& asked, const TensorType& main, const io::GgufFile* source,
+                        bool types_stay) {
+  if (asked.mix) return asked.mix->file_type;
+  if (types_stay && source && source->find("general.file_type"))
+    return source->get_u32("general.file_type");
+  if (!main.format)
+    return main.dtype == DType::f32 ? 0u : main.dtype == DType::f16 ? 1u : kBf16FileType;
+  const QuantMix* mix = plain_mix(*main.format);
+  return mix ? mix->file_type : kGuessedFileType;
+}
+
+// Whether a key of the source is about how it was written rather than about the model. The
+// quantizer's own notes (quantize.*) hold as long as the types stay.
+bool describes_types(std::string_view key, bool types_stay) {
   return key == "general.file_type" || key == "general.quantization_version" ||
-         key == "general.alignment" || key.starts_with("split.");
+         key == "general.alignment" || key.starts_with("split.") ||
+         (!types_stay && key.starts_with("quantize."));
 }
 
 void set_id(io::GgufWriter& out, const char* key, std::int32_t id) {
@@ -135,10 +147,11 @@ void write_tokenizer(io::GgufWriter& out, const Model& model) {
         name == "default" ? "tokenizer.chat_template" : "tokenizer.chat_template." + name, source);
 }
 
-void write_metadata(io::GgufWriter& out, const Model& model, const io::GgufFile* source) {
+void write_metadata(io::GgufWriter& out, const Model& model, const io::GgufFile* source,
+                    bool types_stay) {
   if (source) {
     for (const io::GgufValue& v : source->values())
-      if (!describes_types(v.key)) out.copy(v);
+      if (!describes_types(v.key, types_stay)) out.copy(v);
     return;
   }
   io::ModelConfig config = model.config;
@@ -190,54 +203,103 @@ struct GgufExport {
 
   static std::string name(const ModelTensor& t) { return t.gguf + "." + t.part; }
 
+  Asked asked;
+
   void choose_types() {
-    std::optional<TensorType> asked;
-    if (options.type != "auto") {
-      asked = find_type(options.type);
-      if (!asked)
-        fail(ErrorKind::usage, "--type {}: a GGUF file can be written as {}", options.type,
-             fmt::join(export_types(true), ", "));
-    }
-    for (const ModelTensor& t : tensors) types.push_back(type_for(t, asked, model));
+    asked = asked_of(options.type);
+    for (const ModelTensor& t : tensors) types.push_back(type_for(t, name(t), asked, model));
   }
 
-  void declare(io::GgufWriter& out) {
-    TensorType main = main_type(tensors, types);
-    out.set_u32("general.file_type", file_type(main));
-    if (std::any_of(types.begin(), types.end(), [](const TensorType& t) { return t.format; }))
-      out.set_u32("general.quantization_version", kQuantizationVersion);
-    for (const Divisors& d : divisors)
-      out.declare(d.name, {static_cast<std::int64_t>(d.values.size())}, DType::f32);
+  std::uint64_t bytes_of(std::size_t i) const {
+    return row_bytes(types[i], tensors[i].cols) * static_cast<std::size_t>(tensors[i].rows);
+  }
+
+  void count() {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const ModelTensor& t = tensors[i];
-      if (types[i].format)
-        out.declare(name(t), t.shape(), *types[i].format);
-      else
-        out.declare(name(t), t.shape(), types[i].dtype);
-      summary.bytes += row_bytes(types[i], t.cols) * static_cast<std::size_t>(t.rows);
+      summary.bytes += bytes_of(i);
       ++summary.types[name_of(types[i])];
     }
     summary.tensors = tensors.size();
   }
 
-  void write(const std::string& path) {
-    io::GgufWriter out(path);
-    write_metadata(out, model, source ? &*source : nullptr);
-    declare(out);
-    check_room(std::filesystem::path(path).parent_path().string(), summary.bytes);
-    for (const Divisors& d : divisors) out.append(d.name, std::as_bytes(std::span(d.values)));
-    TensorEncoder encoder(model, true);
-    std::uint64_t done = 0;
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const bool copied =
-          encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
-            out.append(name(tensors[i]), bytes);
-            done += bytes.size();
-            if (options.progress) options.progress(done, summary.bytes);
-          });
-      if (!copied) ++summary.encoded[name_of(types[i])];
+  // Where each file begins among the tensors; a tensor larger than a file may be has one for
+  // itself.
+  std::vector<std::size_t> cut() const {
+    std::vector<std::size_t> starts = {0};
+    std::uint64_t bytes = 0;
+    for (std::size_t i = 0; options.shard_bytes && i < tensors.size(); ++i) {
+      if (bytes > 0 && bytes_of(i) > *options.shard_bytes - std::min(bytes, *options.shard_bytes)) {
+        starts.push_back(i);
+        bytes = 0;
+      }
+      bytes += bytes_of(i);
     }
-    out.finish();
+    CHECK(starts.size() <= io::kMaxParts,
+          "{}: {} files of {} bytes; a GGUF model has up to {}: choose a larger --shard-size",
+          model.path, starts.size(), *options.shard_bytes, io::kMaxParts);
+    return starts;
+  }
+
+  void describe_part(io::GgufWriter& out, std::size_t part, std::size_t parts) const {
+    if (part == 0) {
+      const io::GgufFile* from = source ? &*source : nullptr;
+      const bool types_stay = !asked.mix && !asked.dtype && !options.lora;
+      write_metadata(out, model, from, types_stay);
+      out.set_u32("general.file_type",
+                  file_type(asked, main_type(tensors, types), from, types_stay));
+      if (std::any_of(types.begin(), types.end(), [](const TensorType& t) { return t.format; }))
+        out.set_u32("general.quantization_version", kQuantizationVersion);
+    }
+    if (parts == 1) return;
+    out.set_u16("split.no", static_cast<std::uint16_t>(part));
+    out.set_u16("split.count", static_cast<std::uint16_t>(parts));
+    const std::size_t all = tensors.size() + divisors.size();
+    out.set_i32("split.tensors.count", static_cast<std::int32_t>(all));
+  }
+
+  void declare(io::GgufWriter& out, std::size_t first, std::size_t last) const {
+    for (std::size_t i = 0; first == 0 && i < divisors.size(); ++i)
+      out.declare(divisors[i].name, {static_cast<std::int64_t>(divisors[i].values.size())},
+                  DType::f32);
+    for (std::size_t i = first; i < last; ++i) {
+      const ModelTensor& t = tensors[i];
+      if (types[i].format)
+        out.declare(name(t), t.shape(), *types[i].format);
+      else
+        out.declare(name(t), t.shape(), types[i].dtype);
+    }
+  }
+
+  void write(const std::string& path) {
+    count();
+    check_room(std::filesystem::path(path).parent_path().string(), summary.bytes);
+    TensorEncoder encoder(model, true);
+    const std::vector<std::size_t> starts = cut();
+    const std::string prefix = path.substr(0, path.size() - (path.ends_with(".gguf") ? 5 : 0));
+    std::uint64_t done = 0;
+    for (std::size_t part = 0; part < starts.size(); ++part) {
+      const std::size_t first = starts[part];
+      const std::size_t last = part + 1 < starts.size() ? starts[part + 1] : tensors.size();
+      summary.files.push_back(starts.size() == 1
+                                  ? path
+                                  : io::split_name(prefix, static_cast<std::uint32_t>(part),
+                                                   static_cast<std::uint32_t>(starts.size())));
+      io::GgufWriter out(summary.files.back());
+      describe_part(out, part, starts.size());
+      declare(out, first, last);
+      for (std::size_t i = 0; first == 0 && i < divisors.size(); ++i)
+        out.append(divisors[i].name, std::as_bytes(std::span(divisors[i].values)));
+      for (std::size_t i = first; i < last; ++i) {
+        const bool copied =
+            encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
+              out.append(name(tensors[i]), bytes);
+              done += bytes.size();
+              if (options.progress) options.progress(done, summary.bytes);
+            });
+        if (!copied) ++summary.encoded[name_of(types[i])];
+      }
+      out.finish();
+    }
   }
 };
 
@@ -251,7 +313,8 @@ ExportSummary write_gguf_model(const Model& model, const std::string& path,
                  .tensors = model_tensors(model, options.lora),
                  .types = {},
                  .divisors = {},
-                 .summary = {}};
+                 .summary = {},
+                 .asked = {}};
   if (model.from_gguf) {
     job.source = io::GgufFile::open(model.path);
     job.divisors = stored_divisors(*job.source);
@@ -266,8 +329,7 @@ ExportSummary write_gguf_model(const Model& model, const std::string& path,
 std::vector<std::string> export_types(bool gguf) {
   std::vector<std::string> names = {"f32", "bf16", "f16"};
   if (!gguf) return names;
-  for (const Format* f : all_formats())
-    if (f->ggml_type >= 0 && f->encode) names.emplace_back(f->name);
+  for (std::string& mix : mix_names()) names.push_back(std::move(mix));
   return names;
 }
 

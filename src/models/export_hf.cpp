@@ -26,6 +26,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::uint64_t kShardBytes = std::uint64_t{5}
+                                      << 30;  // of a file, unless something else was asked for
 constexpr const char* kTextFiles[] = {"generation_config.json",
                                       "tokenizer.json",
                                       "tokenizer_config.json",
@@ -243,7 +245,8 @@ struct FolderExport {
     const auto fused = io::architecture_of(model.config).fused_experts ? take_fused_tensors(tensors)
                                                                        : std::vector<FusedTensor>();
     tensors = one_by_one(std::move(tensors));
-    io::SafeTensorsWriter out((folder / "model").string(), options.shard_bytes);
+    io::SafeTensorsWriter out((folder / "model").string(),
+                              options.shard_bytes.value_or(kShardBytes));
     for (const ModelTensor& t : tensors) {
       const TensorType type{type_for(t), nullptr};
       out.declare(t.hf_name(), t.shape(), type.dtype);

@@ -61,6 +61,7 @@ struct Source {
 StorageRef small_f32(const Source::Found& f, const std::string& name) {
   StorageRef s = Storage::make({f.spec.shape, DType::f32, nullptr}, name);
   CHECK_FILE(!f.spec.format, "tensor '{}' must not be quantized", name);
+  CHECK_FILE(is_float(f.spec.dtype), "tensor '{}' is {}: a norm or bias must be f32, bf16, f16 or f64", name, name_of(f.spec.dtype));
   const auto values = io::to_floats(f.data, f.spec.dtype);
   std::memcpy(s->as<float>(), values.data(), values.size() * sizeof(float));
   return s;
@@ -83,6 +84,19 @@ StorageRef quantized(const Source::Found& f, const Format& format, const std::st
   if (mapped)
     io::drop_pages(f.data);  // or the whole 16-bit file stays resident beside the quantized copy
   return s;
+}
+
+// Converters write NVFP4 matrices whose values are multiplied by a number that stands beside them. Without it every product would
+// be wrong by that factor.
+void check_scales(const io::GgufFile& file) {
+  constexpr std::string_view kScale = ".scale", kInputScale = ".input_scale";
+  for (const io::GgufTensor& t : file.tensors()) {
+    const std::string_view ending = t.name.ends_with(kInputScale) ? kInputScale : kScale;
+    if (!t.name.ends_with(ending)) continue;
+    const std::string matrix = std::string(t.name.substr(0, t.name.size() - ending.size())) + ".weight";
+    CHECK_FILE(!file.find_tensor(matrix), "{}: tensor '{}' scales '{}', which this program does not apply; use a file in another type (q8_0, q4_k)",
+               file.path(), t.name, matrix);
+  }
 }
 
 struct Loader {
@@ -257,6 +271,7 @@ Model load_model(const std::string& path, const LoadOptions& options) {
     loader.source.folder = std::make_shared<io::SafeTensors>(io::SafeTensors::open(path));
   } else {
     loader.source.gguf = std::make_shared<io::GgufFile>(io::GgufFile::open(path));
+    check_scales(*loader.source.gguf);
     loader.model.config = io::model_config_from_gguf(*loader.source.gguf);
   }
   return loader.load();

@@ -93,8 +93,11 @@ std::vector<Case> Gemm::cases() {
       {{normal({33, 65}), normal({49, 65}), normal({33, 16}), normal({49, 16})}, attrs(0, 0), "two_terms"},
       {{normal({9, 40}), normal({24, 40}), normal({9, 16}), normal({16, 24}), normal({9, 5}), normal({24, 5})}, attrs(0, 2), "three_terms"},
   };
-  for (const char* format : {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "nf4"}) {
-    const std::int64_t k = format[3] == 'k' ? 512 : 96;
+  for (const char* format : {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq2_xxs", "iq2_xs",
+                             "iq3_xxs", "iq1_s", "iq4_nl", "iq3_s", "iq2_s", "iq4_xs", "iq1_m", "tq1_0", "tq2_0", "mxfp4", "nvfp4",
+                             "q1_0", "q2_0", "nf4"}) {
+    const Format& f = *find_format(format);
+    const std::int64_t k = f.row_blocks && 96 % f.block ? 512 : 96;
     Case c{{normal({19, k}), {Shape{35, k}, CaseInput::normal, 0, 0, format}}, attrs(0, 0), std::string("nt_") + format};
     c.differences = false;
     cases.push_back(c);

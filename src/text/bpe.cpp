@@ -14,53 +14,12 @@
 namespace supersonic::text {
 namespace {
 
-constexpr size_t kCacheSlots = 1 << 14;
 constexpr size_t kShortWord = 40;  // symbols up to which scanning beats the heap
 constexpr uint32_t kNoRank = UINT32_MAX;
 
 size_t table_size(size_t entries) { return std::bit_ceil(std::max<size_t>(16, entries * 2)); }
 
 }  // namespace
-
-uint64_t hash_bytes(std::string_view bytes) {
-  constexpr uint64_t kMultiplier = 0x9FB21C651E98DF25ull;
-  uint64_t h = bytes.size() * kMultiplier;
-  const char* p = bytes.data();
-  size_t left = bytes.size();
-  for (uint64_t word; left >= 8; p += 8, left -= 8) {
-    std::memcpy(&word, p, 8);
-    h = (h ^ word) * kMultiplier;
-    h ^= h >> 32;
-  }
-  if (left) {
-    uint64_t word = 0;
-    std::memcpy(&word, p, left);
-    h = (h ^ word) * kMultiplier;
-    h ^= h >> 32;
-  }
-  return h * kMultiplier;
-}
-
-void TokenIndex::build(const std::vector<std::string>& tokens) {
-  tokens_ = &tokens;
-  slots_.assign(table_size(tokens.size()), -1);
-  const size_t mask = slots_.size() - 1;
-  for (size_t id = 0; id < tokens.size(); ++id) {
-    if (tokens[id].empty()) continue;
-    size_t slot = hash_bytes(tokens[id]) >> 20 & mask;
-    while (slots_[slot] >= 0 && tokens[slots_[slot]] != tokens[id]) slot = (slot + 1) & mask;
-    slots_[slot] = static_cast<int32_t>(id);
-  }
-}
-
-int32_t TokenIndex::find(std::string_view token) const {
-  if (slots_.empty()) return -1;
-  const size_t mask = slots_.size() - 1;
-  for (size_t slot = hash_bytes(token) >> 20 & mask;; slot = (slot + 1) & mask) {
-    if (slots_[slot] < 0) return -1;
-    if ((*tokens_)[slots_[slot]] == token) return slots_[slot];
-  }
-}
 
 void MergeTable::build(const std::vector<MergeRule>& merges) {
   slots_.assign(table_size(merges.size()), Entry{});
@@ -74,7 +33,7 @@ void MergeTable::build(const std::vector<MergeRule>& merges) {
   }
 }
 
-Bpe::Bpe(const BpeSpec& spec, bool raw_bytes) : spec_(spec), raw_bytes_(raw_bytes) {
+Bpe::Bpe(const ModelSpec& spec, bool raw_bytes) : spec_(spec), raw_bytes_(raw_bytes) {
   index_.build(spec_.tokens);
   merges_.build(spec_.merges);
   if (!spec_.unk_token.empty()) {
@@ -121,8 +80,8 @@ void Bpe::study_merges() {
   }
 }
 
-void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const {
-  constexpr size_t kCached = sizeof(BpeScratch::CachedWord::bytes);
+void Bpe::encode(std::string_view word, ModelScratch& scratch, std::vector<int32_t>& out) const {
+  constexpr size_t kCached = WordCache::kLongest;
   if (word.size() <= kCached) return encode_cached(word, scratch, out);
   if (cuts_.empty()) return encode_uncached(word, scratch, out);
   for (size_t at = 0; at < word.size();) {
@@ -136,25 +95,19 @@ void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t
   }
 }
 
-void Bpe::encode_cached(std::string_view word, BpeScratch& scratch,
+void Bpe::encode_cached(std::string_view word, ModelScratch& scratch,
                         std::vector<int32_t>& out) const {
-  if (scratch.cache.empty()) scratch.cache.resize(kCacheSlots);
-  BpeScratch::CachedWord& slot = scratch.cache[hash_bytes(word) >> 30 & (kCacheSlots - 1)];
-  if (slot.size != word.size() || std::memcmp(slot.bytes, word.data(), word.size()) != 0) {
-    const size_t before = out.size();
-    encode_uncached(word, scratch, out);
-    const size_t count = out.size() - before;
-    if (count > std::size(slot.ids)) return;
-    slot.size = static_cast<uint8_t>(word.size());
-    slot.count = static_cast<uint8_t>(count);
-    std::memcpy(slot.bytes, word.data(), word.size());
-    std::copy(out.begin() + static_cast<ptrdiff_t>(before), out.end(), slot.ids);
+  WordCache::Entry& entry = scratch.cache.slot(word);
+  if (entry.holds(word)) {
+    out.insert(out.end(), entry.ids, entry.ids + entry.count);
     return;
   }
-  out.insert(out.end(), slot.ids, slot.ids + slot.count);
+  const size_t before = out.size();
+  encode_uncached(word, scratch, out);
+  WordCache::keep(entry, word, out.data() + before, out.size() - before);
 }
 
-void Bpe::encode_uncached(std::string_view word, BpeScratch& scratch,
+void Bpe::encode_uncached(std::string_view word, ModelScratch& scratch,
                           std::vector<int32_t>& out) const {
   if (spec_.ignore_merges) {
     const int32_t id = raw_bytes_ ? raw_index_.find(word) : index_.find(word);
@@ -169,7 +122,7 @@ void Bpe::encode_uncached(std::string_view word, BpeScratch& scratch,
   out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
 }
 
-void Bpe::encode_followed(Stretch word, BpeScratch& scratch, std::vector<int32_t>& out,
+void Bpe::encode_followed(Stretch word, ModelScratch& scratch, std::vector<int32_t>& out,
                           std::vector<uint32_t>& ends) const {
   const size_t first = out.size();
   encode(word.text, scratch, out);
@@ -201,7 +154,7 @@ void Bpe::encode_followed(Stretch word, BpeScratch& scratch, std::vector<int32_t
   }
 }
 
-void Bpe::start(std::string_view word, BpeScratch& scratch) const {
+void Bpe::start(std::string_view word, ModelScratch& scratch) const {
   scratch.ids.clear();
   scratch.stops.clear();
   if (raw_bytes_)
@@ -210,7 +163,7 @@ void Bpe::start(std::string_view word, BpeScratch& scratch) const {
     start_characters(word, scratch);
 }
 
-void Bpe::start_bytes(std::string_view word, BpeScratch& s) const {
+void Bpe::start_bytes(std::string_view word, ModelScratch& s) const {
   bool after_unknown = false;
   for (size_t i = 0; i < word.size(); ++i) {
     const int32_t known = byte_ids_[static_cast<uint8_t>(word[i])];
@@ -226,7 +179,7 @@ void Bpe::start_bytes(std::string_view word, BpeScratch& s) const {
   }
 }
 
-void Bpe::start_characters(std::string_view word, BpeScratch& s) const {
+void Bpe::start_characters(std::string_view word, ModelScratch& s) const {
   const char *begin = word.data(), *end = begin + word.size();
   const bool affixes = !spec_.subword_prefix.empty() || !spec_.word_suffix.empty();
   uint32_t unknown = 0;  // where an unknown ends that waits to be emitted: fused ones become one,
@@ -266,7 +219,7 @@ void Bpe::start_characters(std::string_view word, BpeScratch& s) const {
   if (unknown) emit(unk_, unknown);
 }
 
-void Bpe::merge_short(BpeScratch& s) const {
+void Bpe::merge_short(ModelScratch& s) const {
   auto& ids = s.ids;
   s.ranks.assign(ids.size(), kNoRank);
   s.results.resize(ids.size());
@@ -291,12 +244,12 @@ void Bpe::merge_short(BpeScratch& s) const {
   }
 }
 
-void Bpe::merge_long(BpeScratch& s) const {
+void Bpe::merge_long(ModelScratch& s) const {
   const auto count = static_cast<int32_t>(s.ids.size());
   s.symbols.resize(s.ids.size());
   s.heap.clear();
   for (int32_t i = 0; i < count; ++i) s.symbols[i] = {s.ids[i], i - 1, i + 1 < count ? i + 1 : -1};
-  const auto later = [](const BpeScratch::Candidate& a, const BpeScratch::Candidate& b) {
+  const auto later = [](const ModelScratch::Candidate& a, const ModelScratch::Candidate& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
   };
   const auto candidate = [&](int32_t at, int32_t right) {
@@ -310,11 +263,11 @@ void Bpe::merge_long(BpeScratch& s) const {
   std::make_heap(s.heap.begin(), s.heap.end(), later);
   while (!s.heap.empty()) {
     std::pop_heap(s.heap.begin(), s.heap.end(), later);
-    const BpeScratch::Candidate top = s.heap.back();
+    const ModelScratch::Candidate top = s.heap.back();
     s.heap.pop_back();
-    BpeScratch::Symbol& left = s.symbols[top.at];
+    ModelScratch::Symbol& left = s.symbols[top.at];
     if (left.id < 0 || left.next < 0) continue;
-    BpeScratch::Symbol& right = s.symbols[left.next];
+    ModelScratch::Symbol& right = s.symbols[left.next];
     const MergeTable::Entry* e = merges_.find(left.id, right.id);
     if (!e || e->result != top.result) continue;  // one of the two has grown since
     left.id = top.result;

@@ -7,24 +7,10 @@
 #include <string_view>
 #include <vector>
 
-#include "text/origin.h"
-#include "text/tokenizer_spec.h"
 #include "text/word_cuts.h"
+#include "text/word_model.h"
 
 namespace supersonic::text {
-
-uint64_t hash_bytes(std::string_view bytes);
-
-// String -> id over strings that live elsewhere (the model's token list).
-class TokenIndex {
- public:
-  void build(const std::vector<std::string>& tokens);
-  int32_t find(std::string_view token) const;  // -1 when absent
-
- private:
-  const std::vector<std::string>* tokens_ = nullptr;
-  std::vector<int32_t> slots_;
-};
 
 // (left id, right id) -> rank and result.
 class MergeTable {
@@ -49,52 +35,29 @@ class MergeTable {
   int shift_ = 63;
 };
 
-// Working memory of one encoding at a time, with the cache of recent words.
-struct BpeScratch {
-  struct Symbol {
-    int32_t id, previous, next;  // next, previous: indices; id < 0: merged away
-  };
-  struct Candidate {
-    uint32_t rank;
-    int32_t at, result;
-  };
-  struct CachedWord {
-    uint8_t size = 0, count = 0;
-    char bytes[22];
-    int32_t ids[10];
-  };
-  std::vector<int32_t> ids;
-  std::vector<uint32_t> stops;  // for each start symbol: one past its last byte in the word
-  std::vector<uint32_t> ranks;
-  std::vector<int32_t> results;
-  std::vector<Symbol> symbols;
-  std::vector<Candidate> heap;
-  std::vector<CachedWord> cache;  // direct mapped
-};
-
-class Bpe {
+class Bpe final : public WordModel {
  public:
   // raw_bytes: words arrive as bytes whose mapped characters are the vocabulary's (ByteLevel).
   // `spec` outlives this.
-  Bpe(const BpeSpec& spec, bool raw_bytes);
-  // Appends the ids of `word` (not empty; valid UTF-8 unless raw_bytes).
-  void encode(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
-  // The same for a word with origins; `ends` gets one past each id's last source byte.
-  void encode_followed(Stretch word, BpeScratch& scratch, std::vector<int32_t>& out,
-                       std::vector<uint32_t>& ends) const;
-  int32_t find(std::string_view token) const { return index_.find(token); }
+  Bpe(const ModelSpec& spec, bool raw_bytes);
+  void encode(std::string_view word, ModelScratch& scratch,
+              std::vector<int32_t>& out) const override;
+  void encode_followed(Stretch word, ModelScratch& scratch, std::vector<int32_t>& out,
+                       std::vector<uint32_t>& ends) const override;
+  int32_t find(std::string_view token) const override { return index_.find(token); }
 
  private:
-  void encode_cached(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
-  void encode_uncached(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out) const;
+  void encode_cached(std::string_view word, ModelScratch& scratch, std::vector<int32_t>& out) const;
+  void encode_uncached(std::string_view word, ModelScratch& scratch,
+                       std::vector<int32_t>& out) const;
   void study_merges();
-  void start(std::string_view word, BpeScratch& scratch) const;
-  void start_bytes(std::string_view word, BpeScratch& scratch) const;
-  void start_characters(std::string_view word, BpeScratch& scratch) const;
-  void merge_short(BpeScratch& scratch) const;
-  void merge_long(BpeScratch& scratch) const;
+  void start(std::string_view word, ModelScratch& scratch) const;
+  void start_bytes(std::string_view word, ModelScratch& scratch) const;
+  void start_characters(std::string_view word, ModelScratch& scratch) const;
+  void merge_short(ModelScratch& scratch) const;
+  void merge_long(ModelScratch& scratch) const;
 
-  const BpeSpec& spec_;
+  const ModelSpec& spec_;
   bool raw_bytes_;
   TokenIndex index_, raw_index_;
   std::vector<std::string> raw_tokens_;  // unmapped, for ignore_merges on raw bytes

@@ -11,16 +11,6 @@ namespace {
 
 constexpr const char* kReplacement = "\xEF\xBF\xBD";
 
-// The byte of "<0xXX>", or -1.
-int byte_token(std::string_view token) {
-  if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return -1;
-  int value = -1;
-  const char* digits =
-      token.data() + (token[3] == '+' ? 4 : 3);  // Rust's integer parser takes a sign
-  const auto [end, error] = std::from_chars(digits, token.data() + 5, value, 16);
-  return error == std::errc() && end == token.data() + 5 ? value : -1;
-}
-
 std::string replace_all(std::string_view text, const Pattern& pattern,
                         const std::optional<Regex>& regex, std::string_view content) {
   std::vector<Match> matches;
@@ -69,7 +59,7 @@ void byte_fallback(std::vector<std::string>& tokens) {
     bytes.clear();
   };
   for (std::string& token : tokens) {
-    const int byte = byte_token(token);
+    const int byte = byte_of_token(token);
     if (byte >= 0) {
       bytes += static_cast<char>(byte);
       continue;
@@ -81,6 +71,35 @@ void byte_fallback(std::vector<std::string>& tokens) {
   tokens = std::move(out);
 }
 
+// The clean-up of BERT's and CTC's decoders, in the crate's order.
+std::string cleaned(std::string text) {
+  constexpr std::pair<std::string_view, std::string_view> kRules[] = {
+      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kRules)
+    text = replace_all(text, {.text = std::string(from), .regex = false}, std::nullopt, to);
+  return text;
+}
+
+std::string word_piece(std::string_view token, const DecodeStep& spec, bool first) {
+  std::string text;
+  if (first)
+    text = token;
+  else if (token.starts_with(spec.content))
+    text = token.substr(spec.content.size());
+  else
+    text.append(" ").append(token);
+  return spec.cleanup ? cleaned(std::move(text)) : text;
+}
+
+std::string ctc(std::string_view token, const DecodeStep& spec) {
+  std::string text = replace_all(token, {.text = spec.content, .regex = false}, std::nullopt, "");
+  if (!spec.cleanup) return text;
+  return replace_all(cleaned(std::move(text)), {.text = spec.delimiter, .regex = false},
+                     std::nullopt, " ");
+}
+
 std::string from_metaspace(std::string_view token, std::string_view replacement, bool drop) {
   return replace_all(token, {.text = std::string(replacement), .regex = false}, std::nullopt,
                      drop ? "" : " ");
@@ -88,21 +107,25 @@ std::string from_metaspace(std::string_view token, std::string_view replacement,
 
 }  // namespace
 
+int byte_of_token(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return -1;
+  int value = -1;
+  const char* digits =
+      token.data() + (token[3] == '+' ? 4 : 3);  // Rust's integer parser takes a sign
+  const auto [end, error] = std::from_chars(digits, token.data() + 5, value, 16);
+  return error == std::errc() && end == token.data() + 5 ? value : -1;
+}
+
 Decoder::Decoder(const std::vector<DecodeStep>& steps) {
-  bool fused = false;
   for (const DecodeStep& spec : steps) {
     Step step{.spec = spec, .regex = std::nullopt};
     if (spec.kind == DecodeStep::replace && spec.pattern.regex)
       step.regex.emplace(spec.pattern.text, "decoder.pattern");
-    fused = fused || spec.kind == DecodeStep::fuse;
-    if (spec.kind == DecodeStep::strip && fused) leading_ = {spec.content, spec.start};
-    if (spec.kind == DecodeStep::metaspace && spec.prepend != PrependScheme::never)
-      leading_ = {" ", 1};
     steps_.push_back(std::move(step));
   }
 }
 
-void Decoder::apply(const Step& step, std::vector<std::string>& tokens) const {
+void Decoder::apply(const Step& step, std::vector<std::string>& tokens) {
   const DecodeStep& spec = step.spec;
   switch (spec.kind) {
     case DecodeStep::byte_level:
@@ -132,6 +155,14 @@ void Decoder::apply(const Step& step, std::vector<std::string>& tokens) const {
         tokens[i] = replace_all(tokens[i], {.text = spec.content, .regex = false}, std::nullopt,
                                 i + 1 == tokens.size() ? "" : " ");
       return;
+    case DecodeStep::word_piece:
+      for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = word_piece(tokens[i], spec, i == 0);
+      return;
+    case DecodeStep::ctc:
+      tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+      for (std::string& token : tokens) token = ctc(token, spec);
+      std::erase(tokens, "");
+      return;
   }
 }
 
@@ -157,7 +188,7 @@ std::string Decoder::piece(std::string_view token) const {
         if (std::string bytes; unmap_bytes(text, bytes)) text = std::move(bytes);
         return text;  // bytes from here on
       case DecodeStep::byte_fallback:
-        if (const int byte = byte_token(text); byte >= 0)
+        if (const int byte = byte_of_token(text); byte >= 0)
           return std::string(1, static_cast<char>(byte));
         break;
       case DecodeStep::replace:
@@ -173,6 +204,12 @@ std::string Decoder::piece(std::string_view token) const {
         break;
       case DecodeStep::suffix:
         text = replace_all(text, {.text = spec.content, .regex = false}, std::nullopt, " ");
+        break;
+      case DecodeStep::word_piece:
+        text = word_piece(text, spec, false);
+        break;
+      case DecodeStep::ctc:
+        text = ctc(text, spec);
         break;
     }
   }

@@ -43,6 +43,16 @@ Tokenizer tokenizer_of(const io::GgufFile& file, const std::string& path) {
   vocab.pre = file.get_string("tokenizer.ggml.pre", "");
   vocab.name = file.get_string("general.name", "");
   vocab.tokens = tokens, vocab.scores = scores, vocab.token_type = types, vocab.merges = merges;
+  std::string charsmap;
+  if (file.find("tokenizer.ggml.precompiled_charsmap"))
+    for (std::int64_t byte : file.get_ints("tokenizer.ggml.precompiled_charsmap"))
+      charsmap += static_cast<char>(byte);
+  vocab.charsmap = charsmap;
+  vocab.sep_id = id_of(file, "tokenizer.ggml.seperator_token_id");
+  vocab.cls_id = id_of(file, "tokenizer.ggml.cls_token_id");
+  vocab.merge_spaces = flag_of(file, "tokenizer.ggml.remove_extra_whitespaces");
+  vocab.lowercase = flag_of(file, "tokenizer.ggml.normalizer.lowercase");
+  vocab.strip_accents = flag_of(file, "tokenizer.ggml.normalizer.strip_accents");
   vocab.bos_id = id_of(file, "tokenizer.ggml.bos_token_id");
   vocab.eos_id = id_of(file, "tokenizer.ggml.eos_token_id");
   vocab.eot_id = id_of(file, "tokenizer.ggml.eot_token_id");
@@ -56,12 +66,18 @@ Tokenizer tokenizer_of(const io::GgufFile& file, const std::string& path) {
 }
 
 Tokenizer tokenizer_of(const std::string& folder) {
-  const std::string json = folder + "/tokenizer.json", config = folder + "/tokenizer_config.json";
-  CHECK_FILE(std::filesystem::exists(json),
-             "{}: no such file; a model folder needs it for its tokenizer", json);
-  const std::string text = io::read_file(json, kMaxTokenizerBytes);
+  const std::string json = folder + "/tokenizer.json", config = folder + "/tokenizer_config.json",
+                    model = folder + "/tokenizer.model";
+  const bool pieces = !std::filesystem::exists(json) && std::filesystem::exists(model);
+  CHECK_FILE(pieces || std::filesystem::exists(json),
+             "{}: no such file; a model folder needs it, or a tokenizer.model, for its tokenizer",
+             json);
   const std::string config_text =
       std::filesystem::exists(config) ? io::read_file(config, kMaxTokenizerBytes) : "";
+  if (pieces)
+    return Tokenizer::from_sentence_piece(io::read_file(model, kMaxTokenizerBytes), config_text,
+                                          model);
+  const std::string text = io::read_file(json, kMaxTokenizerBytes);
   return Tokenizer::from_json(text, config_text, json);
 }
 

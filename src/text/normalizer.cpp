@@ -10,19 +10,11 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "text/normalizer_steps.h"
 #include "text/unicode.h"
 
 namespace supersonic::text {
 namespace {
-
-Stretch whole(const std::string& text, const Origins* origins) {
-  return {text, origins ? origins->data() : nullptr};
-}
-
-void finish(Rewriter& out, std::string& text, Origins* origins) {
-  Origins unused;
-  out.finish(text, origins ? *origins : unused);
-}
 
 std::string utf8proc_form(std::string_view text, int options) {
   utf8proc_uint8_t* mapped = nullptr;
@@ -36,8 +28,8 @@ std::string utf8proc_form(std::string_view text, int options) {
   return out;
 }
 
-// Characters that the reference's tables do not know stay as they are, and nothing composes or moves across them: what lies
-// between them is normalized by itself.
+// Characters that the reference's tables do not know stay as they are, and nothing composes or
+// moves across them: what lies between them is normalized by itself.
 std::string unicode_form(std::string_view text, int options) {
   std::string out;
   const char *begin = text.data(), *end = begin + text.size(), *known = begin;
@@ -131,7 +123,9 @@ void rewrite_stretch(std::string_view text, size_t begin, size_t end, int option
   }
 }
 
-void unicode(std::string& text, Origins* origins, int options) {
+}  // namespace
+
+void unicode_step(std::string& text, Origins* origins, int options) {
   if (std::all_of(text.begin(), text.end(), plain)) return;
   if (!origins) {
     text = unicode_form(text, options);
@@ -151,35 +145,22 @@ void unicode(std::string& text, Origins* origins, int options) {
   finish(out, text, origins);
 }
 
-// Rewrites character by character: map(code, out) appends what the character becomes.
-template <class Map>
-void each_character(std::string& text, Origins* origins, Map map) {
-  Rewriter out(whole(text, origins));
-  out.reserve(text.size());
-  const char *begin = text.data(), *end = begin + text.size();
-  std::string piece;
-  for (const char* p = begin; p < end;) {
-    const size_t at = p - begin;
-    piece.clear();
-    map(next_code(p), piece);
-    const size_t stop = p - begin;
-    if (piece == std::string_view(text).substr(at, stop - at))
-      out.copy(at, stop);
+void lower_step(std::string& text, Origins* origins) {
+  each_character(text, origins, [](uint32_t code, std::string& out) {
+    if (code < 128)
+      return out.push_back(static_cast<char>(code >= 'A' && code <= 'Z' ? code + 32 : code));
+    if (code == 0x130)
+      return void(out += "i\xCC\x87");  // the only character whose lower case is two
+    const auto other = std::ranges::lower_bound(kOtherLower, code, {}, &CodePair::from);
+    if (other != kOtherLower.end() && other->from == code)
+      append_utf8(out, other->to);
     else
-      out.replace(at, stop, piece);
-  }
-  finish(out, text, origins);
+      append_utf8(out,
+                  static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
+  });
 }
 
-void lower(uint32_t code, std::string& out) {
-  if (code == 0x130)
-    return void(out += "i\xCC\x87");  // the only character whose lower case is two
-  const auto other = std::ranges::lower_bound(kOtherLower, code, {}, &CodePair::from);
-  if (other != kOtherLower.end() && other->from == code)
-    append_utf8(out, other->to);
-  else
-    append_utf8(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
-}
+namespace {
 
 void strip(std::string& text, Origins* origins, bool left, bool right) {
   const char *begin = text.data(), *end = begin + text.size();
@@ -240,9 +221,11 @@ void map_bytes(std::string& text, Origins* origins) {
 
 Normalizer::Normalizer(const std::vector<NormalizerStep>& steps) {
   for (const NormalizerStep& spec : steps) {
-    Step step{.spec = spec, .regex = std::nullopt};
+    Step step{.spec = spec, .regex = std::nullopt, .charsmap = std::nullopt, .ascii = {}};
     if (spec.kind == NormalizerStep::replace && spec.pattern.regex)
       step.regex.emplace(spec.pattern.text, "normalizer.pattern");
+    if (spec.kind == NormalizerStep::bert) step.ascii = bert_table(spec);
+    if (spec.kind == NormalizerStep::charsmap) step.charsmap.emplace(spec.content, spec.clusters);
     steps_.push_back(std::move(step));
   }
 }
@@ -252,19 +235,19 @@ void Normalizer::apply(std::string& text, Origins* origins) const {
     const NormalizerStep& s = step.spec;
     switch (s.kind) {
       case NormalizerStep::nfc:
-        unicode(text, origins, UTF8PROC_COMPOSE);
+        unicode_step(text, origins, UTF8PROC_COMPOSE);
         break;
       case NormalizerStep::nfd:
-        unicode(text, origins, UTF8PROC_DECOMPOSE);
+        unicode_step(text, origins, UTF8PROC_DECOMPOSE);
         break;
       case NormalizerStep::nfkc:
-        unicode(text, origins, UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
+        unicode_step(text, origins, UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
         break;
       case NormalizerStep::nfkd:
-        unicode(text, origins, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
+        unicode_step(text, origins, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
         break;
       case NormalizerStep::lowercase:
-        each_character(text, origins, lower);
+        lower_step(text, origins);
         break;
       case NormalizerStep::strip:
         strip(text, origins, s.left, s.right);
@@ -282,6 +265,15 @@ void Normalizer::apply(std::string& text, Origins* origins) const {
         break;
       case NormalizerStep::byte_level:
         map_bytes(text, origins);
+        break;
+      case NormalizerStep::bert:
+        bert_step(text, origins, s, step.ascii);
+        break;
+      case NormalizerStep::nmt:
+        nmt_step(text, origins);
+        break;
+      case NormalizerStep::charsmap:
+        step.charsmap->apply(text, origins);
         break;
     }
   }

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "text/charsmap.h"
+#include "text/normalizer_steps.h"
 #include "text/origin.h"
 #include "text/regex.h"
 #include "text/tokenizer_spec.h"
@@ -22,6 +24,8 @@ class Normalizer {
   struct Step {
     NormalizerStep spec;
     std::optional<Regex> regex;
+    std::optional<Charsmap> charsmap;
+    AsciiTable ascii{};  // bert
   };
   std::vector<Step> steps_;
 };

@@ -3,6 +3,7 @@
 #include "text/pre_tokenizer.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "text/unicode.h"
 
@@ -54,6 +55,13 @@ void match_words(std::string_view text, std::vector<Match>& out) {
   }
 }
 
+// Kana and the sound mark count as Han, a space stands beside all (SentencePiece's rule): the table
+// has it so.
+uint32_t script_group(uint32_t code) {
+  const uint32_t* end = kScriptRuns + kScriptRunCount;
+  return std::prev(std::upper_bound(kScriptRuns, end, code << 8 | 0xFF))[0] & 0xFF;
+}
+
 bool is_punctuation(uint32_t c) {
   if (c < 128)
     return (c > 32 && c < 48) || (c > 57 && c < 65) || (c > 90 && c < 97) || (c > 122 && c < 127);
@@ -96,21 +104,26 @@ void apply(Behavior behavior, std::vector<Part>& parts) {
 
 PreTokenizer::PreTokenizer(std::vector<PreStep> steps, bool raw_bytes) : raw_bytes_(raw_bytes) {
   for (PreStep& spec : steps) {
-    Step step{.spec = std::move(spec), .scanner = nullptr, .regex = std::nullopt};
+    Step step{
+        .spec = std::move(spec), .scanner = nullptr, .matcher = nullptr, .regex = std::nullopt};
     const PreStep& s = step.spec;
     if (s.kind == PreStep::split && s.pattern.regex) {
       const bool covers =
           s.behavior == Behavior::isolated || (s.behavior == Behavior::removed && s.invert);
       if (covers) step.scanner = find_scanner(s.pattern.text);
-      if (!step.scanner) step.regex.emplace(s.pattern.text, "pre_tokenizer.pattern");
+      step.matcher = find_matcher(s.pattern.text);
+      if (!step.scanner && !step.matcher)
+        step.regex.emplace(s.pattern.text, "pre_tokenizer.pattern");
     }
     if (s.kind == PreStep::byte_level && s.use_regex) step.scanner = find_scanner(kGpt2Pattern);
     steps_.push_back(std::move(step));
   }
 }
 
-bool PreTokenizer::ends_in_byte_level() const {
-  return !steps_.empty() && steps_.back().spec.kind == PreStep::byte_level;
+bool PreTokenizer::asks_for_start() const {
+  return std::any_of(steps_.begin(), steps_.end(), [](const Step& s) {
+    return s.spec.kind == PreStep::metaspace && s.spec.prepend == PrependScheme::first;
+  });
 }
 
 void PreTokenizer::split(Stretch in, bool at_start, WordSink& sink) const {
@@ -137,6 +150,10 @@ void PreTokenizer::run(size_t step, Stretch in, bool at_start, WordSink& sink) c
     case PreStep::whitespace:
     case PreStep::whitespace_split:
       return cut(step, in, at_start, sink, Behavior::removed);
+    case PreStep::scripts:
+      return scripts(step + 1, in, at_start, sink);
+    case PreStep::fixed_length:
+      return fixed_length(step + 1, in, at_start, sink, s.spec.length);
   }
 }
 
@@ -152,19 +169,52 @@ void PreTokenizer::scan(size_t next, Stretch in, bool at_start, WordSink& sink,
   }
 }
 
+// A cut stands where the group of scripts changes, and before the first character that has one:
+// what is neutral in front of it is dropped, as the crate does.
+void PreTokenizer::scripts(size_t next, Stretch in, bool at_start, WordSink& sink) const {
+  const char *text = in.text.data(), *end = text + in.text.size();
+  size_t begin = in.text.npos;
+  uint32_t last = 0;
+  for (const char* p = text; p < end;) {
+    const size_t at = static_cast<size_t>(p - text);
+    const uint32_t group = script_group(next_code(p));
+    if (!group) continue;
+    if (group != last) {
+      if (begin != in.text.npos) run(next, in.part(begin, at), at_start && begin == 0, sink);
+      begin = at;
+    }
+    last = group;
+  }
+  if (begin != in.text.npos)
+    run(next, in.part(begin, in.text.size()), at_start && begin == 0, sink);
+}
+
+void PreTokenizer::fixed_length(size_t next, Stretch in, bool at_start, WordSink& sink,
+                                uint32_t length) const {
+  const char *text = in.text.data(), *end = text + in.text.size();
+  for (const char* p = text; p < end;) {
+    const char* begin = p;
+    for (uint32_t n = 0; n < length && p < end; ++n) next_code(p);
+    run(next, in.part(begin - text, p - text), at_start && begin == text, sink);
+  }
+}
+
 void PreTokenizer::cut(size_t step, Stretch in, bool at_start, WordSink& sink,
                        Behavior behavior) const {
   const Step& s = steps_[step];
   std::vector<Match> matches;
   switch (s.spec.kind) {
     case PreStep::split:
-      if (s.regex)
+      if (s.matcher)
+        s.matcher(in.text, matches);
+      else if (s.regex)
         s.regex->find_all(in.text, matches);
       else
         match_literal(in.text, s.spec.pattern.text, matches);
       break;
     case PreStep::digits:
-      match_characters(in.text, matches, [](uint32_t c) { return is_in(c, kNumber) != in_ranges(c, kOtherNumbers); });
+      match_characters(in.text, matches,
+                       [](uint32_t c) { return is_in(c, kNumber) != in_ranges(c, kOtherNumbers); });
       break;
     case PreStep::punctuation:
       match_characters(in.text, matches, is_punctuation);

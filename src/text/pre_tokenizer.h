@@ -28,7 +28,7 @@ class PreTokenizer {
   // With raw_bytes the last step, when it is ByteLevel, leaves the bytes unmapped: the model then
   // looks bytes up directly.
   PreTokenizer(std::vector<PreStep> steps, bool raw_bytes);
-  bool ends_in_byte_level() const;
+  bool asks_for_start() const;  // at_start matters
   // at_start: the text begins where the whole input begins (Metaspace "first").
   void split(Stretch in, bool at_start, WordSink& sink) const;
 
@@ -36,11 +36,14 @@ class PreTokenizer {
   struct Step {
     PreStep spec;
     Scanner scanner = nullptr;
+    Matcher matcher = nullptr;
     std::optional<Regex> regex;
   };
   void run(size_t step, Stretch in, bool at_start, WordSink& sink) const;
   void cut(size_t step, Stretch in, bool at_start, WordSink& sink, Behavior behavior) const;
   void scan(size_t step, Stretch in, bool at_start, WordSink& sink, Scanner scanner) const;
+  void scripts(size_t next, Stretch in, bool at_start, WordSink& sink) const;
+  void fixed_length(size_t next, Stretch in, bool at_start, WordSink& sink, uint32_t length) const;
   void metaspace(size_t step, Stretch in, bool at_start, WordSink& sink) const;
   void byte_level(size_t step, Stretch in, bool at_start, WordSink& sink) const;
 

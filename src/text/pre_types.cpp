@@ -14,9 +14,13 @@ constexpr std::string_view kGpt2 = "gpt2";        // ByteLevel's own regex
 constexpr std::string_view kLlama3 = "llama3", kQwen2 = "qwen2", kQwen35 = "qwen35",
                            kO200k = "o200k", kTekken = "tekken";
 constexpr std::string_view kDeepseekLetters =
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-"
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-"
+    "ᲺᲽ-"
+    "Ჿᴀ-"
     "ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌ"
-    "ῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-"
+    "ῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-"
+    "ﬗＡ-"
+    "Ｚａ-"
     "ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
 constexpr std::string_view kDeepseekV3Main = R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^)"
                                              "\r\n"
@@ -25,12 +29,29 @@ constexpr std::string_view kDeepseekV3Main = R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_
                                              R"(]*|\s*[)"
                                              "\r\n"
                                              R"(]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kSpark = R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^)"
+                                    "\r\n"
+                                    R"(\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[)"
+                                    "\r\n"
+                                    R"(]|\s+(?!\S)|\s+)";
+constexpr std::string_view kYoutu =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kJais2 =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1})";
+// The original intersects classes with "not Han" (&&[^\p{Han}]); a look-ahead says the same.
+constexpr std::string_view kKimi =
+    R"([\p{Han}]+|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])*(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?(?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])+(?:(?!\p{Han})[\p{Ll}\p{Lm}\p{Lo}\p{M}])*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+// Groups of three digits, counted from the end of a run.
+constexpr std::string_view kDigitGroups = "digit groups", kWordDigitGroups = "word's digit groups",
+                           kDigitCuts = "digit cuts";
+constexpr std::string_view kLines = "[^\\n]+|[\\n]+";
 constexpr std::string_view kBloom = " ?[^(\\s|.,!?…。，、।۔،)]+";
 
 struct Row {
   std::string_view name;
   std::vector<std::string_view> cuts;
   bool ignore_merges = false, add_bos = false, nfc = false;
+  bool characters = false;  // no bytes: spaces are U+2581, unknown characters byte tokens
 };
 
 const std::vector<Row>& rows() {
@@ -69,9 +90,30 @@ const std::vector<Row>& rows() {
       {.name = "ufakzeka",
        .cuts =
            {R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
-      {.name = "tiny_aya", .cuts = {R"(\d{1,3}(?=(?:\d{3})*\b))", kO200k}},
-      {.name = "laguna", .cuts = {"[^\\n]+|[\\n]+", kQwen2}},
-      {.name = "superbpe", .cuts = {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"}},
+      {.name = "tiny_aya", .cuts = {kWordDigitGroups, kO200k}},
+      {.name = "jais-2", .cuts = {kJais2}},
+      {.name = "spark2_5", .cuts = {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", kSpark, "\\p{N}"}},
+      {.name = "youtu",
+       .cuts = {"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-"
+                "ヿ]"
+                "+",
+                kYoutu},
+       .ignore_merges = true},
+      {.name = "chameleon",
+       .cuts = {"<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", "([\\t\\n]|    |  )",
+                kDigits, "[\\p{P}!-/:-@\\[-`{-~]", kGpt2},
+       .add_bos = true},
+      {.name = "kimi-k2", .cuts = {kKimi}},
+      {.name = "afmoe",
+       .cuts = {kDigitGroups,
+                "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-"
+                "힯ᄀ-"
+                "ᇿ]+",
+                kDeepseekV3Main}},
+      {.name = "granite-embed-multi-97m", .cuts = {kO200k}, .ignore_merges = true},
+      {.name = "gemma4", .cuts = {kLines}, .characters = true},
+      {.name = "laguna", .cuts = {kLines, kQwen2}},
+      {.name = "superbpe", .cuts = {"\\p{N}+", kDigitCuts}},
       {.name = "bloom", .cuts = {kBloom}},
       {.name = "viking", .cuts = {kBloom, kDigits}},
       {.name = "default",
@@ -113,6 +155,11 @@ constexpr Alias kAliases[] = {
     {"mpt", "gpt-2"},
     {"olmo", "gpt-2"},
     {"jais", "gpt-2"},
+    {"jina-v1-en", "gpt-2"},
+    {"jina-v2-code", "gpt-2"},
+    {"roberta-bpe", "gpt-2"},
+    {"granite-embed-multi-311m", "gemma4"},
+    {"sarvam-moe", "gemma4"},
     {"trillion", "gpt-2"},
     {"granite-docling", "gpt-2"},
     {"starcoder", "smollm"},
@@ -145,6 +192,9 @@ std::string_view pattern_of(std::string_view cut) {
   if (cut == kQwen35) return kQwen35Pattern;
   if (cut == kO200k) return kO200kPattern;
   if (cut == kTekken) return kTekkenPattern;
+  if (cut == kDigitGroups) return kDigitGroupsPattern;
+  if (cut == kWordDigitGroups) return kWordDigitGroupsPattern;
+  if (cut == kDigitCuts) return kDigitCutsPattern;
   return cut;
 }
 
@@ -160,7 +210,8 @@ std::vector<PreStep> steps_of(const Row& row) {
     else
       steps.push_back({.kind = PreStep::split, .pattern = {std::string(pattern_of(cut)), true}});
   }
-  steps.push_back({.kind = PreStep::byte_level, .pattern = {}, .use_regex = false});
+  if (!row.characters)
+    steps.push_back({.kind = PreStep::byte_level, .pattern = {}, .use_regex = false});
   return steps;
 }
 
@@ -171,7 +222,25 @@ PreType falcon() {
                 {.kind = PreStep::byte_level, .pattern = {}},
                 {.kind = PreStep::digits, .pattern = {}},
                 {.kind = PreStep::split, .pattern = {"[0-9][0-9][0-9]", true}}};
+  type.decoders = {{.kind = DecodeStep::byte_level}};
   return type;
+}
+
+// Words between white space, in characters.
+PreType white_space() {
+  PreType type;
+  type.steps = {{.kind = PreStep::whitespace_split}};
+  type.decoders = {{.kind = DecodeStep::fuse}};
+  return type;
+}
+
+void on_characters(PreType& type) {
+  constexpr const char* kSpacePiece = "\xE2\x96\x81";
+  type.normalizers.push_back(
+      {.kind = NormalizerStep::replace, .pattern = {" ", false}, .content = kSpacePiece});
+  type.decoders = {{.kind = DecodeStep::replace, .pattern = {kSpacePiece, false}, .content = " "},
+                   {.kind = DecodeStep::byte_fallback},
+                   {.kind = DecodeStep::fuse}};
 }
 
 // What decides the words, independent of how a pipeline spells it (a digit split may be Digits or a
@@ -195,8 +264,8 @@ std::vector<std::string> signature(const std::vector<PreStep>& steps) {
 }  // namespace
 
 bool find_pre_type(std::string_view name, PreType& out) {
-  if (name == "falcon") {
-    out = falcon();
+  if (name == "falcon" || name == "whitespace") {
+    out = name == "falcon" ? falcon() : white_space();
     return true;
   }
   const auto alias = std::find_if(std::begin(kAliases), std::end(kAliases),
@@ -206,10 +275,15 @@ bool find_pre_type(std::string_view name, PreType& out) {
     if (row.name != name) continue;
     out = {.steps = steps_of(row),
            .normalizers = {},
+           .decoders = {},
            .ignore_merges = row.ignore_merges,
-           .add_bos = row.add_bos};
-    if (row.nfc)
-      out.normalizers.push_back({.kind = NormalizerStep::nfc, .pattern = {}, .content = {}});
+           .add_bos = row.add_bos,
+           .byte_fallback = row.characters};
+    if (row.nfc) out.normalizers.push_back({.kind = NormalizerStep::nfc});
+    if (row.characters)
+      on_characters(out);
+    else
+      out.decoders.push_back({.kind = DecodeStep::byte_level});
     return true;
   }
   return false;
@@ -222,7 +296,7 @@ std::string_view name_pre_type(const TokenizerSpec& spec) {
       std::any_of(spec.normalizers.begin(), spec.normalizers.end(),
                   [](const NormalizerStep& n) { return n.kind == NormalizerStep::nfc; });
   for (const Row& row : rows()) {
-    if (signature(steps_of(row)) != cuts) continue;
+    if (row.characters || signature(steps_of(row)) != cuts) continue;
     if (row.ignore_merges == spec.model.ignore_merges && row.nfc == nfc) return row.name;
     if (!fallback && row.ignore_merges == spec.model.ignore_merges) fallback = &row;
   }

@@ -12,7 +12,9 @@ namespace supersonic::text {
 struct PreType {
   std::vector<PreStep> steps;
   std::vector<NormalizerStep> normalizers;
+  std::vector<DecodeStep> decoders;
   bool ignore_merges = false, add_bos = false;
+  bool byte_fallback = false;  // on characters, not on GPT-2's bytes
 };
 
 // False when the name is not known.

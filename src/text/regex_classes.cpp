@@ -160,18 +160,28 @@ std::string category_items(uint32_t mask, bool negate) {
   return out;
 }
 
+namespace {
+
+constexpr uint32_t kWord = kLetter | kMark | category_mask(Nd, Nl, Pc);
+constexpr Range kMore[] = {{0xB2, 0xB3},      {0xB9, 0xB9},       {0xBC, 0xBE},
+                           {0x24B6, 0x24E9},  {0x1F130, 0x1F149}, {0x1F150, 0x1F169},
+                           {0x1F170, 0x1F189}};
+
+bool is_more(uint32_t c) {
+  return std::any_of(std::begin(kMore), std::end(kMore),
+                     [c](const Range& r) { return c >= r.first && c <= r.last; });
+}
+
+}  // namespace
+
+bool is_regex_word(uint32_t c) { return is_in(c, kWord) || is_more(c); }
+
 std::string word_items(bool negate) {
-  constexpr uint32_t kWord = kLetter | kMark | category_mask(Nd, Nl, Pc);
-  constexpr Range kMore[] = {{0xB2, 0xB3},      {0xB9, 0xB9},       {0xBC, 0xBE},
-                             {0x24B6, 0x24E9},  {0x1F130, 0x1F149}, {0x1F150, 0x1F169},
-                             {0x1F170, 0x1F189}};
   if (!negate)
     return category_items(kWord, false) + written(Ranges(std::begin(kMore), std::end(kMore)));
   const uint8_t* table = category_table();
-  return written(ranges_where([&](uint32_t c) {
-    const auto inside = [c](const Range& r) { return c >= r.first && c <= r.last; };
-    return !in_mask(table[c], kWord) && std::none_of(std::begin(kMore), std::end(kMore), inside);
-  }));
+  return written(
+      ranges_where([&](uint32_t c) { return !in_mask(table[c], kWord) && !is_more(c); }));
 }
 
 }  // namespace supersonic::text

@@ -17,5 +17,6 @@ std::string category_items(uint32_t mask, bool negate);
 // The same for \w as Oniguruma has it: letters, marks, decimal and letter numbers, connectors,
 // circled letters, and of the other numbers only Latin-1's.
 std::string word_items(bool negate);
+bool is_regex_word(uint32_t code);
 
 }  // namespace supersonic::text

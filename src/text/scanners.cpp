@@ -2,6 +2,7 @@
 // follows its pattern's alternatives in order; comments quote the alternative.
 #include "text/scanners.h"
 
+#include "text/regex_classes.h"
 #include "text/unicode.h"
 
 namespace supersonic::text {
@@ -18,6 +19,10 @@ const std::string_view kO200kPattern =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 const std::string_view kTekkenPattern =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+const std::string_view kDigitGroupsPattern = R"(\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N})))";
+const std::string_view kWordDigitGroupsPattern = R"(\d{1,3}(?=(?:\d{3})*\b))";
+const std::string_view kDigitCutsPattern = R"((?=(\d{3})+(?!\d)))";
 
 namespace {
 
@@ -146,7 +151,61 @@ const char* o200k(const char* p, const char* end, const uint8_t* categories) {
   return spaces_or_lines(p, t);
 }
 
+// Calls use(where each character of a run begins, with its end last; the text behind it) for every
+// run of characters in `mask`.
+template <class Use>
+void each_run(std::string_view text, uint32_t mask, Use use) {
+  const char *begin = text.data(), *end = begin + text.size();
+  std::vector<size_t> starts;
+  for (const char* p = begin; p < end;) {
+    const char* q = p;
+    starts.clear();
+    while (p < end && is_in(code_at(p), mask)) {
+      starts.push_back(static_cast<size_t>(p - begin));
+      next_code(p);
+    }
+    starts.push_back(static_cast<size_t>(p - begin));
+    if (starts.size() > 1) use(starts, text.substr(starts.back()));
+    if (p == q) next_code(p);
+  }
+}
+
+void add_groups(const std::vector<size_t>& starts, std::vector<Match>& out) {
+  const size_t count = starts.size() - 1;
+  for (size_t at = 0; at < count;) {
+    const size_t next = at + ((count - at) % 3 ? (count - at) % 3 : 3);
+    out.push_back({starts[at], starts[next]});
+    at = next;
+  }
+}
+
+void digit_groups(std::string_view text, std::vector<Match>& out) {
+  each_run(text, kNumber, [&](const auto& starts, std::string_view) { add_groups(starts, out); });
+}
+
+// \b behind a digit: what follows is no word character. No other place in a run has one.
+void word_digit_groups(std::string_view text, std::vector<Match>& out) {
+  each_run(text, category_mask(Nd), [&](const auto& starts, std::string_view rest) {
+    if (rest.empty() || !is_regex_word(code_at(rest.data()))) add_groups(starts, out);
+  });
+}
+
+// Empty matches in front of every group of three.
+void digit_cuts(std::string_view text, std::vector<Match>& out) {
+  each_run(text, category_mask(Nd), [&](const auto& starts, std::string_view) {
+    const size_t count = starts.size() - 1;
+    for (size_t at = count % 3; at < count; at += 3) out.push_back({starts[at], starts[at]});
+  });
+}
+
 }  // namespace
+
+Matcher find_matcher(std::string_view pattern) {
+  if (pattern == kDigitGroupsPattern) return digit_groups;
+  if (pattern == kWordDigitGroupsPattern) return word_digit_groups;
+  if (pattern == kDigitCutsPattern) return digit_cuts;
+  return nullptr;
+}
 
 Scanner find_scanner(std::string_view pattern) {
   if (pattern == kGpt2Pattern) return gpt2;

@@ -1,6 +1,6 @@
-// The pipeline: repair, added tokens, normalizers, pre-tokenizers, BPE. Working memory (buffers and
-// the word cache) is leased from a small pool, so that threads do not share it and a sequence of
-// calls keeps its cache.
+// The pipeline: repair, added tokens, normalizers, pre-tokenizers, model. Working memory (buffers
+// and the word cache) is leased from a small pool, so that threads do not share it and a sequence
+// of calls keeps its cache.
 #include "text/tokenizer.h"
 
 #include <algorithm>
@@ -9,11 +9,11 @@
 
 #include "core/error.h"
 #include "text/added_tokens.h"
-#include "text/bpe.h"
 #include "text/decoder.h"
 #include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
 #include "text/unicode.h"
+#include "text/word_model.h"
 
 namespace supersonic::text {
 namespace {
@@ -50,26 +50,26 @@ constexpr std::string_view kStopNames[] = {"<|im_end|>",
 
 // Ids, and where they end when the text is followed.
 struct IdSink final : WordSink {
-  IdSink(const Bpe& b, BpeScratch& s, Encoded& o) : bpe(b), scratch(s), out(o) {}
+  IdSink(const WordModel& m, ModelScratch& s, Encoded& o) : model(m), scratch(s), out(o) {}
   void word(Stretch word) override {
     if (word.origin)
-      bpe.encode_followed(word, scratch, out.ids, out.ends);
+      model.encode_followed(word, scratch, out.ids, out.ends);
     else
-      bpe.encode(word.text, scratch, out.ids);
+      model.encode(word.text, scratch, out.ids);
   }
   void added(int32_t id, Stretch spelling) {
     out.ids.push_back(id);
     if (spelling.origin) out.ends.push_back(spelling.origin[spelling.text.size() - 1].end);
   }
-  const Bpe& bpe;
-  BpeScratch& scratch;
+  const WordModel& model;
+  ModelScratch& scratch;
   Encoded& out;
 };
 
 bool raw_bytes(const TokenizerSpec& spec) {
-  return !spec.pre_steps.empty() && spec.pre_steps.back().kind == PreStep::byte_level &&
-         !spec.model.byte_fallback && spec.model.subword_prefix.empty() &&
-         spec.model.word_suffix.empty();
+  return spec.model.kind == ModelSpec::bpe && !spec.pre_steps.empty() &&
+         spec.pre_steps.back().kind == PreStep::byte_level && !spec.model.byte_fallback &&
+         spec.model.subword_prefix.empty() && spec.model.word_suffix.empty();
 }
 
 }  // namespace
@@ -79,7 +79,7 @@ struct Tokenizer::Impl {
       : spec(std::move(s)),
         normalizer(spec.normalizers),
         pre_tokenizer(spec.pre_steps, raw_bytes(spec)),
-        bpe(spec.model, raw_bytes(spec)),
+        model(make_word_model(spec.model, raw_bytes(spec))),
         decoder(spec.decoders) {
     size = static_cast<int32_t>(spec.model.tokens.size());
     for (const AddedToken& t : spec.added) size = std::max(size, t.id + 1);
@@ -164,22 +164,36 @@ struct Tokenizer::Impl {
         scratch = std::move(impl.pool.back());
         impl.pool.pop_back();
       } else {
-        scratch = std::make_unique<BpeScratch>();
+        scratch = std::make_unique<ModelScratch>();
       }
     }
     ~Lease() {
       if (scratch->symbols.capacity() > (1u << 20)) scratch->symbols = {}, scratch->heap = {};
+      if (scratch->paths.capacity() > (1u << 20)) scratch->paths = {};
       const std::lock_guard lock(impl.pool_mutex);
       if (impl.pool.size() < 64) impl.pool.push_back(std::move(scratch));
     }
     const Impl& impl;
-    std::unique_ptr<BpeScratch> scratch;
+    std::unique_ptr<ModelScratch> scratch;
   };
+
+  // Whether the normalizers drop the first character of a text. What Metaspace's "first" asks is
+  // whether the text still begins where the input did.
+  bool drops_start(std::string_view text) const {
+    std::string with(text.substr(0, utf8_length(static_cast<unsigned char>(text[0])))),
+        without = "x";
+    with += without;
+    normalizer.apply(with, nullptr);
+    normalizer.apply(without, nullptr);
+    return with == without;
+  }
 
   void encode_piece(Stretch in, bool at_start, bool special_allowed, IdSink& sink) const {
     std::string changed;
     Origins origins;
     if (!normalizer.empty()) {
+      if (at_start && pre_tokenizer.asks_for_start() && !in.text.empty() && drops_start(in.text))
+        at_start = false;
       changed = in.text;
       if (in.origin) origins.assign(in.origin, in.origin + in.text.size());
       normalizer.apply(changed, in.origin ? &origins : nullptr);
@@ -200,7 +214,7 @@ struct Tokenizer::Impl {
   // Appends; ends only where `in` has origins.
   void encode(Stretch in, bool special_allowed, Encoded& out) const {
     Lease lease(*this);
-    IdSink sink(bpe, *lease.scratch, out);
+    IdSink sink(*model, *lease.scratch, out);
     if (raw.empty()) return encode_piece(in, true, special_allowed, sink);
     std::vector<AddedPart> parts;
     raw.split(in, special_allowed, parts);
@@ -216,7 +230,7 @@ struct Tokenizer::Impl {
   TokenizerSpec spec;
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
-  Bpe bpe;
+  std::unique_ptr<WordModel> model;
   Decoder decoder;
   AddedTokens raw, normalized;
   int32_t size = 0;
@@ -227,10 +241,17 @@ struct Tokenizer::Impl {
   std::vector<size_t> piece_start;
   std::vector<int32_t> stops;
   mutable std::mutex pool_mutex;
-  mutable std::vector<std::unique_ptr<BpeScratch>> pool;
+  mutable std::vector<std::unique_ptr<ModelScratch>> pool;
 };
 
 Tokenizer::Tokenizer(TokenizerSpec spec) : impl_(std::make_unique<Impl>(std::move(spec))) {}
+Tokenizer Tokenizer::built(TokenizerSpec spec, std::string_view origin) {
+  try {
+    return Tokenizer(std::move(spec));
+  } catch (const Error& error) {
+    fail(error.kind(), "{}: {}", origin, error.what());
+  }
+}
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
@@ -332,43 +353,29 @@ int32_t Tokenizer::special_id(std::string_view name) const {
 
 int32_t Tokenizer::find(std::string_view token) const {
   const int32_t id = special_id(token);
-  return id >= 0 ? id : impl_->bpe.find(token);
+  return id >= 0 ? id : impl_->model->find(token);
 }
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
     : tokenizer_(&tokenizer),
       skip_special_(skip_special),
-      trims_left_(tokenizer.impl_->decoder.leading().count) {}
+      decoding_(std::make_unique<Decoding>(tokenizer.impl_->decoder)) {}
+StreamDecoder::~StreamDecoder() = default;
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
 
 std::string StreamDecoder::push(int32_t id) {
-  if (skip_special_ && tokenizer_->is_special(id)) return {};
-  std::string_view piece = tokenizer_->piece(id);
-  if (!started_) {
-    const std::string& what = tokenizer_->impl_->decoder.leading().what;
-    while (trims_left_ > 0 && !what.empty() && piece.starts_with(what)) {
-      piece.remove_prefix(what.size());
-      --trims_left_;
-    }
-    if (!piece.empty()) started_ = true;
-  }
-  held_ += piece;
-  return take_ready(false);
+  CHECK(id >= 0 && id < tokenizer_->vocab_size(), "decode: id {} is outside the vocabulary of {}",
+        id, tokenizer_->vocab_size());
+  std::string out;
+  if (skip_special_ && tokenizer_->is_special(id)) return out;
+  if (const std::string_view token = tokenizer_->impl_->decoder_token(id); !token.empty())
+    decoding_->push(token, out);
+  return out;
 }
 
-std::string StreamDecoder::finish() { return take_ready(true); }
-
-std::string StreamDecoder::take_ready(bool last) {
-  size_t ready = held_.size();
-  if (!last) {  // at most three bytes can wait for the rest of their character
-    for (size_t back = 1; back <= std::min<size_t>(3, held_.size()); ++back) {
-      const size_t at = held_.size() - back;
-      if ((static_cast<unsigned char>(held_[at]) & 0xC0) == 0x80) continue;
-      if (utf8_step(std::string_view(held_).substr(at)).kind == Utf8Step::incomplete) ready = at;
-      break;
-    }
-  }
-  std::string out = repair_utf8(std::string_view(held_).substr(0, ready));
-  held_.erase(0, ready);
+std::string StreamDecoder::finish() {
+  std::string out;
+  decoding_->finish(out);
   return out;
 }
 

@@ -1,7 +1,8 @@
-// Text to token ids and back: byte-level BPE and SentencePiece-style BPE, from tokenizer.json or
-// from GGUF metadata, with the ids of the `tokenizers` package. Text that is not UTF-8 is repaired
-// first: each maximal invalid part counts as U+FFFD, which is what that package gets from Python's
-// errors="replace". A Tokenizer is immutable; all calls may run on several threads at once.
+// Text to token ids and back: BPE, Unigram, WordPiece and WordLevel, from tokenizer.json, from GGUF
+// metadata or from a SentencePiece model, with the ids of the `tokenizers` package. Text that is
+// not UTF-8 is repaired first: each maximal invalid part counts as U+FFFD, which is what that
+// package gets from Python's errors="replace". A Tokenizer is immutable; all calls may run on
+// several threads at once.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -16,6 +17,7 @@
 namespace supersonic::text {
 
 struct TokenizerSpec;
+class Decoding;
 
 // The tokenizer keys of a GGUF file, as views into it (tokenizer.ggml.* without the prefix). Ids of
 // -1 are absent.
@@ -26,8 +28,12 @@ struct GgufVocab {
   std::span<const int32_t>
       token_type;  // by id, or empty: 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte
   std::span<const std::string_view> merges;  // "left right"
-  int32_t bos_id = -1, eos_id = -1, eot_id = -1, eom_id = -1, unk_id = -1, pad_id = -1;
+  std::string_view charsmap;                 // precompiled_charsmap, or empty
+  int32_t bos_id = -1, eos_id = -1, eot_id = -1, eom_id = -1, unk_id = -1, pad_id = -1, sep_id = -1,
+          cls_id = -1;
   std::optional<bool> add_bos, add_eos, add_space_prefix;
+  std::optional<bool> merge_spaces;              // remove_extra_whitespaces
+  std::optional<bool> lowercase, strip_accents;  // normalizer.…
 };
 
 // The same, owned: what a GGUF file is written from.
@@ -59,6 +65,9 @@ class Tokenizer {
   static Tokenizer from_json(std::string_view text, std::string_view config = {},
                              std::string_view origin = "tokenizer.json");
   static Tokenizer from_gguf(const GgufVocab& vocab, std::string_view origin = "GGUF");
+  // model: the bytes of a SentencePiece tokenizer.model file.
+  static Tokenizer from_sentence_piece(std::string_view model, std::string_view config = {},
+                                       std::string_view origin = "tokenizer.model");
   explicit Tokenizer(TokenizerSpec spec);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
@@ -97,24 +106,25 @@ class Tokenizer {
  private:
   friend class StreamDecoder;
   struct Impl;
+  static Tokenizer built(TokenizerSpec spec, std::string_view origin);  // errors name the origin
   std::unique_ptr<Impl> impl_;
 };
 
-// Decodes ids as they come and never splits a character: bytes that a later token may complete are
-// held back. The joined results equal decode(), except that an invalid run of byte tokens is
-// replaced part by part.
+// Decodes ids as they come and never splits a character: what a later token may complete or change
+// is held back. The joined results equal decode(), except that a run of byte tokens which turns out
+// not to be UTF-8 has given out what was. The tokenizer outlives this.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
+  ~StreamDecoder();
+  StreamDecoder(StreamDecoder&&) noexcept;
   std::string push(int32_t id);
-  std::string finish();  // what was held back, repaired
+  std::string finish();  // what was held back
 
  private:
-  std::string take_ready(bool last);
   const Tokenizer* tokenizer_;
-  bool skip_special_, started_ = false;
-  std::string held_;
-  size_t trims_left_;
+  bool skip_special_;
+  std::unique_ptr<Decoding> decoding_;
 };
 
 // Export. The first throws Error(failure) when the tokenizer has a part that the format cannot say.

@@ -1,13 +1,13 @@
-// GGUF tokenizer keys -> TokenizerSpec, and back. Model "gpt2" is byte-level BPE with a named
-// pre-tokenizer; "llama" is SentencePiece BPE, whose merges follow from the scores: any two pieces
-// whose join is a piece, best score first.
+// GGUF tokenizer keys -> TokenizerSpec, and back. Model "gpt2" is BPE with a named pre-tokenizer;
+// "llama" and "t5" are SentencePiece's BPE and Unigram; "bert" is WordPiece.
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "core/error.h"
-#include "text/bpe.h"
 #include "text/pre_types.h"
+#include "text/sentence_piece.h"
+#include "text/token_index.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_spec.h"
 #include "text/unicode.h"
@@ -15,14 +15,6 @@
 namespace supersonic::text {
 namespace {
 
-enum TokenType : int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6
-};
 constexpr const char* kSpacePiece = "\xE2\x96\x81";
 constexpr size_t kMaxTokens = size_t{1} << 24, kMaxPieceBytes = 1 << 16;
 
@@ -52,11 +44,10 @@ struct Reader {
       CHECK_FILE(valid_utf8(t), "{}: tokenizer.ggml.tokens[{}] is not UTF-8", origin, id);
       spec.model.tokens.emplace_back(t);
     }
-    const std::pair<int32_t, const char*> ids[] = {{in.bos_id, "bos"},
-                                                   {in.eos_id, "eos"},
-                                                   {in.eot_id, "eot"},
-                                                   {in.unk_id, "unknown"},
-                                                   {in.pad_id, "padding"}};
+    const std::pair<int32_t, const char*> ids[] = {{in.bos_id, "bos"},     {in.eos_id, "eos"},
+                                                   {in.eot_id, "eot"},     {in.unk_id, "unknown"},
+                                                   {in.pad_id, "padding"}, {in.sep_id, "seperator"},
+                                                   {in.cls_id, "cls"}};
     for (const auto& [id, key] : ids)
       CHECK_FILE(id >= -1 && id < static_cast<int64_t>(n),
                  "{}: tokenizer.ggml.{}_token_id is {} of {} tokens", origin, key, id, n);
@@ -82,21 +73,29 @@ struct Reader {
     }
   }
 
-  void around(bool bos_default) {
+  void around(bool bos_default, bool eos_default = false) {
     if (in.add_bos.value_or(bos_default) && spec.bos >= 0) spec.prefix = {spec.bos};
-    if (in.add_eos.value_or(false) && spec.eos >= 0) spec.suffix = {spec.eos};
+    if (in.add_eos.value_or(eos_default) && spec.eos >= 0) spec.suffix = {spec.eos};
   }
 
-  void byte_level() {
+  // BPE with merges, on bytes or (Gemma 4 and its like) on characters with spaces as U+2581.
+  void bpe(std::string_view name) {
     PreType pre;
-    CHECK_FILE(find_pre_type(in.pre, pre),
-               "{}: tokenizer.ggml.pre '{}' is not a known pre-tokenizer", origin, in.pre);
-    spec.pre = in.pre;
+    CHECK_FILE(find_pre_type(name, pre), "{}: tokenizer.ggml.pre '{}' is not a known pre-tokenizer",
+               origin, name);
+    spec.pre = name;
     spec.pre_steps = std::move(pre.steps);
     spec.normalizers = std::move(pre.normalizers);
+    spec.decoders = std::move(pre.decoders);
     spec.model.ignore_merges = pre.ignore_merges;
-    spec.decoders = {{.kind = DecodeStep::byte_level, .pattern = {}, .content = {}}};
+    spec.model.byte_fallback = spec.model.fuse_unk = pre.byte_fallback;
+    if (pre.byte_fallback && spec.unk >= 0)
+      spec.model.unk_token = spec.model.tokens[static_cast<size_t>(spec.unk)];
     around(pre.add_bos);
+    merges();
+  }
+
+  void merges() {
     TokenIndex index;
     index.build(spec.model.tokens);
     for (size_t n = 0; n < in.merges.size(); ++n) {
@@ -114,62 +113,68 @@ struct Reader {
     }
   }
 
-  void sentence_piece() {
-    CHECK_FILE(!in.scores.empty(), "{}: tokenizer.ggml.scores is missing", origin);
-    const auto default_id = [&](int32_t& id, int32_t value) {
-      if (id < 0 && value < static_cast<int32_t>(in.tokens.size())) id = value;
-    };
-    default_id(spec.unk, 0);
-    default_id(spec.bos, 1);
-    default_id(spec.eos, 2);
-    BpeSpec& m = spec.model;
-    m.scores.assign(in.scores.begin(),
-                    in.scores.begin() + static_cast<ptrdiff_t>(in.tokens.size()));
-    m.byte_fallback = m.fuse_unk = true;
-    if (spec.unk >= 0) m.unk_token = m.tokens[static_cast<size_t>(spec.unk)];
-    const bool space = in.add_space_prefix.value_or(true);
-    if (space)
-      spec.normalizers.push_back(
-          {.kind = NormalizerStep::prepend, .pattern = {}, .content = kSpacePiece});
-    spec.normalizers.push_back(
-        {.kind = NormalizerStep::replace, .pattern = {" ", false}, .content = kSpacePiece});
-    spec.decoders = {{.kind = DecodeStep::replace, .pattern = {kSpacePiece, false}, .content = " "},
-                     {.kind = DecodeStep::byte_fallback, .pattern = {}, .content = {}},
-                     {.kind = DecodeStep::fuse, .pattern = {}, .content = {}}};
-    if (space)
-      spec.decoders.push_back(
-          {.kind = DecodeStep::strip, .pattern = {}, .content = " ", .start = 1});
-    around(true);
-    merges_from_scores();
+  void default_id(int32_t& id, int32_t value) const {
+    if (id < 0 && value < static_cast<int32_t>(in.tokens.size())) id = value;
   }
 
-  void merges_from_scores() {
-    BpeSpec& m = spec.model;
-    std::vector<std::string> pieces = m.tokens;  // only what text may become
-    for (size_t id = 0; id < pieces.size(); ++id) {
-      const int32_t t = type(id);
-      if (t == kControl || t == kUnknown || t == kByte || t == kUserDefined) pieces[id].clear();
-      CHECK_FILE(m.scores[id] == m.scores[id], "{}: tokenizer.ggml.scores[{}] is not a number",
-                 origin, id);
+  void sentence_piece(bool unigram) {
+    CHECK_FILE(!in.scores.empty(), "{}: tokenizer.ggml.scores is missing", origin);
+    const size_t n = in.tokens.size();
+    SentencePieces pieces{
+        .unigram = unigram,
+        .tokens = std::move(spec.model.tokens),
+        .scores = {in.scores.begin(), in.scores.begin() + static_cast<ptrdiff_t>(n)},
+        .types = {},
+        .charsmap = std::string(in.charsmap),
+        .like_crate = true,  // such models come with a tokenizer.json
+        .space_in_front = in.add_space_prefix.value_or(true),
+        .merge_spaces = unigram && in.merge_spaces.value_or(false)};
+    if (!in.token_type.empty())
+      pieces.types.assign(in.token_type.begin(), in.token_type.begin() + static_cast<ptrdiff_t>(n));
+    if (unigram)
+      pieces.byte_fallback =
+          std::count(pieces.types.begin(), pieces.types.end(), int32_t{kByte}) == 256;
+    default_id(spec.unk, unigram ? 2 : 0);
+    if (!unigram) default_id(spec.bos, 1);
+    default_id(spec.eos, unigram ? 1 : 2);
+    pieces.bos = spec.bos, pieces.eos = spec.eos, pieces.unk = spec.unk, pieces.pad = spec.pad;
+    TokenizerSpec built = sentence_piece_spec(std::move(pieces), origin);
+    built.added = std::move(spec.added);  // with what the name says of them
+    built.eot = spec.eot;
+    spec = std::move(built);
+    around(!unigram, unigram);
+  }
+
+  // Word starts are written with U+2581 in front, what goes on inside a word without "##", and
+  // names in brackets as they are.
+  void word_piece() {
+    ModelSpec& m = spec.model;
+    m.kind = ModelSpec::word_piece;
+    m.subword_prefix = "##";
+    const auto bracketed = [](std::string_view t) {
+      return t.size() > 2 && t.starts_with('[') && t.ends_with(']');
+    };
+    for (size_t id = 0; id < m.tokens.size(); ++id) {
+      std::string& token = m.tokens[id];
+      if (token.starts_with(kSpacePiece))
+        token.erase(0, std::string_view(kSpacePiece).size());
+      else if (type(id) == kNormal && !token.empty() && !bracketed(token))
+        token.insert(0, "##");
     }
-    TokenIndex index;
-    index.build(pieces);
-    for (size_t id = 0; id < pieces.size(); ++id) {
-      const std::string_view piece = pieces[id];
-      if (piece.size() > 1024 || (!piece.empty() && index.find(piece) != static_cast<int32_t>(id)))
-        continue;
-      for (size_t cut = 1; cut < piece.size(); ++cut) {
-        if ((static_cast<unsigned char>(piece[cut]) & 0xC0) == 0x80) continue;
-        const int32_t left = index.find(piece.substr(0, cut));
-        const int32_t right = left < 0 ? -1 : index.find(piece.substr(cut));
-        if (right >= 0) m.merges.push_back({left, right, static_cast<int32_t>(id), 0});
-      }
-    }
-    const auto score = [&](const MergeRule& r) { return m.scores[static_cast<size_t>(r.result)]; };
-    std::stable_sort(m.merges.begin(), m.merges.end(),
-                     [&](auto& a, auto& b) { return score(a) > score(b); });
-    for (size_t i = 1; i < m.merges.size(); ++i)
-      m.merges[i].rank = m.merges[i - 1].rank + (score(m.merges[i]) != score(m.merges[i - 1]));
+    default_id(spec.unk, 100);
+    CHECK_FILE(spec.unk >= 0, "{}: tokenizer.ggml.unknown_token_id is missing", origin);
+    m.unk_token = m.tokens[static_cast<size_t>(spec.unk)];
+    int32_t cls = in.cls_id >= 0 ? in.cls_id : spec.bos, sep = in.sep_id;
+    default_id(cls, 101);
+    default_id(sep, 102);
+    if (cls >= 0) spec.prefix = {cls};
+    if (sep >= 0) spec.suffix = {sep};
+    const bool lower = in.lowercase.value_or(true);
+    spec.normalizers = {{.kind = NormalizerStep::bert,
+                         .drop_accents = in.strip_accents.value_or(lower),
+                         .lower = lower}};
+    spec.pre_steps = {{.kind = PreStep::whitespace_split}, {.kind = PreStep::punctuation}};
+    spec.decoders = {{.kind = DecodeStep::word_piece, .content = "##"}};
   }
 };
 
@@ -188,16 +193,20 @@ Tokenizer Tokenizer::from_gguf(const GgufVocab& vocab, std::string_view origin) 
   Reader reader{vocab, origin, {}};
   reader.tokens();
   reader.added();
-  if (vocab.model == "gpt2")
-    reader.byte_level();
-  else if (vocab.model == "llama")
-    reader.sentence_piece();
+  if (vocab.model == "gpt2" || vocab.model == "whitespace")
+    reader.bpe(vocab.pre);
+  else if (vocab.model == "gemma4")
+    reader.bpe("gemma4");
+  else if (vocab.model == "llama" || vocab.model == "t5")
+    reader.sentence_piece(vocab.model == "t5");
+  else if (vocab.model == "bert")
+    reader.word_piece();
   else
     fail(ErrorKind::bad_file,
-         "{}: tokenizer.ggml.model '{}' is not supported; gpt2 (byte-level BPE) and llama "
-         "(SentencePiece BPE) are",
+         "{}: tokenizer.ggml.model '{}' is not supported; gpt2 and gemma4 (BPE), llama and t5 "
+         "(SentencePiece), and bert (WordPiece) are",
          origin, vocab.model);
-  return Tokenizer(std::move(reader.spec));
+  return built(std::move(reader.spec), origin);
 }
 
 GgufVocabData to_gguf_vocab(const Tokenizer& tokenizer) {
@@ -213,6 +222,10 @@ GgufVocabData to_gguf_vocab(const Tokenizer& tokenizer) {
   }
   for (const AddedToken& t : spec.added)
     out.token_type[static_cast<size_t>(t.id)] = t.special ? kControl : kUserDefined;
+  CHECK(
+      spec.model.kind == ModelSpec::bpe,
+      "writing a tokenizer that is not BPE into a GGUF file is not supported; export as a Hugging "
+      "Face folder instead");
   out.bos_id = spec.bos, out.eos_id = spec.eos, out.eot_id = spec.eot, out.unk_id = spec.unk,
   out.pad_id = spec.pad;
   if (spec.unk >= 0 && spec.model.byte_fallback)
@@ -240,7 +253,7 @@ GgufVocabData to_gguf_vocab(const Tokenizer& tokenizer) {
                   [](const NormalizerStep& s) { return s.kind == NormalizerStep::prepend; }) ||
       (!spec.pre_steps.empty() && spec.pre_steps[0].kind == PreStep::metaspace &&
        spec.pre_steps[0].prepend != PrependScheme::never);
-  out.scores = spec.model.scores;
+  out.scores.assign(spec.model.scores.begin(), spec.model.scores.end());
   if (out.scores.empty()) {  // a piece scores by the first merge that makes it; single characters
                              // come last, as SentencePiece has it
     out.scores.assign(n, 0.0f);

@@ -1,81 +1,26 @@
 // tokenizer.json -> TokenizerSpec. Every value is checked for its type and range, and an error
 // names the field; what the pipeline does not know is refused by name, never skipped.
-#include <simdjson.h>
-
 #include <algorithm>
+#include <charconv>
 #include <optional>
 
 #include "core/error.h"
-#include "text/bpe.h"
+#include "text/charsmap.h"
+#include "text/sentence_piece.h"
+#include "text/token_index.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_json.h"
 #include "text/tokenizer_spec.h"
 #include "text/unicode.h"
 
 namespace supersonic::text {
 namespace {
 
-using simdjson::dom::array;
-using simdjson::dom::element;
-using simdjson::dom::element_type;
-using simdjson::dom::object;
+using json::element;
+using json::element_type;
+using json::Field;
 
-constexpr size_t kMaxDepth = 64, kMaxFile = size_t{1} << 30, kMaxSteps = 64,
-                 kMaxTokenBytes = 1 << 20;
-
-// A value with its path, which errors show.
-struct Field {
-  element value;
-  std::string path;
-
-  [[noreturn]] void wrong(std::string_view want) const {
-    fail(ErrorKind::bad_file, "{}: must be {}", path, want);
-  }
-  bool null() const { return value.type() == element_type::NULL_VALUE; }
-  // A member that is present and not null.
-  std::optional<Field> get(std::string_view key) const {
-    element member;
-    if (value.type() != element_type::OBJECT) wrong("an object");
-    if (object(value).at_key(key).get(member) || member.type() == element_type::NULL_VALUE)
-      return std::nullopt;
-    return Field{member, path + "." + std::string(key)};
-  }
-  Field need(std::string_view key) const {
-    if (auto field = get(key)) return *field;
-    fail(ErrorKind::bad_file, "{}.{}: is missing", path, key);
-  }
-  std::string_view string() const {
-    std::string_view s;
-    if (value.get(s)) wrong("a string");
-    return s;
-  }
-  bool boolean() const {
-    bool b = false;
-    if (value.get(b)) wrong("true or false");
-    return b;
-  }
-  int64_t integer(int64_t low, int64_t high) const {
-    int64_t n = 0;
-    if (value.get(n) || n < low || n > high)
-      wrong(fmt::format("an integer from {} to {}", low, high));
-    return n;
-  }
-  std::vector<Field> items() const {
-    array list;
-    if (value.get(list)) wrong("an array");
-    std::vector<Field> out;
-    for (const element item : list)
-      out.push_back({item, path + "[" + std::to_string(out.size()) + "]"});
-    return out;
-  }
-  bool flag(std::string_view key, bool otherwise) const {
-    const auto field = get(key);
-    return field ? field->boolean() : otherwise;
-  }
-  std::string text(std::string_view key, std::string_view otherwise) const {
-    const auto field = get(key);
-    return std::string(field ? field->string() : otherwise);
-  }
-};
+constexpr size_t kMaxDepth = 64, kMaxFile = size_t{1} << 30, kMaxSteps = 64;
 
 // Components: {"type": …} or null; a Sequence is flattened. list: the member that holds a
 // Sequence's parts.
@@ -96,8 +41,10 @@ void components(const Field& field, std::string_view list, std::vector<Step>& ou
 }
 
 Pattern read_pattern(const Field& field) {
-  if (field.value.type() == element_type::STRING) return {std::string(field.string()), false};
-  if (const auto literal = field.get("String")) return {std::string(literal->string()), false};
+  // An empty one matches between any two characters, as an empty expression does.
+  const auto plain = [](std::string_view text) { return Pattern{std::string(text), text.empty()}; };
+  if (field.value.type() == element_type::STRING) return plain(field.string());
+  if (const auto literal = field.get("String")) return plain(literal->string());
   if (const auto regex = field.get("Regex")) return {std::string(regex->string()), true};
   field.wrong("{\"String\": …} or {\"Regex\": …}");
 }
@@ -112,6 +59,7 @@ void read_normalizer(const Field& f, std::vector<NormalizerStep>& out) {
       {"NFKD", NormalizerStep::nfkd},
       {"Lowercase", NormalizerStep::lowercase},
       {"StripAccents", NormalizerStep::strip_accents},
+      {"Nmt", NormalizerStep::nmt},
       {"ByteLevel", NormalizerStep::byte_level}};
   const auto plain =
       std::find_if(std::begin(kPlain), std::end(kPlain), [&](auto& p) { return p.first == type; });
@@ -128,6 +76,18 @@ void read_normalizer(const Field& f, std::vector<NormalizerStep>& out) {
     step.kind = NormalizerStep::replace;
     step.pattern = read_pattern(f.need("pattern"));
     step.content = f.need("content").string();
+  } else if (type == "BertNormalizer") {
+    step.kind = NormalizerStep::bert;
+    step.clean = f.need("clean_text").boolean();
+    step.cut_han = f.need("handle_chinese_chars").boolean();
+    step.lower = f.need("lowercase").boolean();
+    step.drop_accents = f.flag("strip_accents", step.lower);
+  } else if (type == "Precompiled") {
+    step.kind = NormalizerStep::charsmap;
+    const Field map = f.need("precompiled_charsmap");
+    auto bytes = from_base64(map.string());
+    if (!bytes) map.wrong("base64");
+    step.content = std::move(*bytes);
   } else {
     unknown(f, "normalizer");
   }
@@ -191,6 +151,16 @@ void read_pre_tokenizer(const Field& f, std::vector<PreStep>& out) {
     step.behavior = read_behavior(f, Behavior::isolated);
   } else if (type == "Whitespace") {
     step.kind = PreStep::whitespace;
+  } else if (type == "BertPreTokenizer") {  // two cuts in one
+    step.kind = PreStep::whitespace_split;
+    out.push_back(step);
+    step.kind = PreStep::punctuation;
+  } else if (type == "UnicodeScripts") {
+    step.kind = PreStep::scripts;
+  } else if (type == "FixedLength") {
+    step.kind = PreStep::fixed_length;
+    const auto length = f.get("length");
+    step.length = length ? static_cast<uint32_t>(length->integer(1, INT32_MAX)) : 5;
   } else if (type == "WhitespaceSplit") {
     step.kind = PreStep::whitespace_split;
   } else {
@@ -222,87 +192,41 @@ void read_decoder(const Field& f, std::vector<DecodeStep>& out) {
   } else if (type == "BPEDecoder") {
     step.kind = DecodeStep::suffix;
     step.content = f.text("suffix", "</w>");
+  } else if (type == "WordPiece") {
+    step.kind = DecodeStep::word_piece;
+    step.content = f.need("prefix").string();
+    step.cleanup = f.need("cleanup").boolean();
+  } else if (type == "CTC") {
+    step.kind = DecodeStep::ctc;
+    step.content = f.need("pad_token").string();
+    step.delimiter = f.need("word_delimiter_token").string();
+    step.cleanup = f.need("cleanup").boolean();
   } else if (type != "Fuse") {
     unknown(f, "decoder");
   }
   out.push_back(std::move(step));
 }
 
-void read_vocab(const Field& vocab, BpeSpec& model) {
-  object entries;
-  if (vocab.value.get(entries)) vocab.wrong("an object of token to id");
-  const size_t count =
-      entries.size() >= 0xFFFFFF ? std::distance(entries.begin(), entries.end()) : entries.size();
-  const auto limit = static_cast<int64_t>(
-      count * 8 + 65536);  // ids may have holes, but a lying one must not allocate
-  int64_t size = 0;
-  for (const auto& [key, value] : entries) {
-    int64_t id = -1;
-    CHECK_FILE(!value.get(id) && id >= 0 && id < limit, "{}['{}']: must be an id from 0 to {}",
-               vocab.path, key, limit - 1);
-    CHECK_FILE(key.size() <= kMaxTokenBytes, "{}: token {} is longer than {} bytes", vocab.path, id,
-               kMaxTokenBytes);
-    size = std::max(size, id + 1);
-  }
-  model.tokens.resize(static_cast<size_t>(size));
-  for (const auto& [key, value] : entries) {
-    std::string& token = model.tokens[static_cast<size_t>(int64_t(value))];
-    CHECK_FILE(token.empty(), "{}['{}']: has the same id as '{}'", vocab.path, key, token);
-    token = key;
-  }
+AddedToken read_added_token(const Field& item) {
+  AddedToken t;
+  t.content = item.need("content").string();
+  t.single_word = item.flag("single_word", false);
+  t.lstrip = item.flag("lstrip", false);
+  t.rstrip = item.flag("rstrip", false);
+  t.special = item.flag("special", false);
+  t.normalized = item.flag("normalized", !t.special);
+  return t;
 }
 
-std::pair<std::string_view, std::string_view> merge_pair(const Field& merges, element item,
-                                                         size_t index) {
-  std::string_view joined;
-  if (!item.get(joined)) {
-    const size_t space = joined.find(' ');
-    CHECK_FILE(space != joined.npos && joined.find(' ', space + 1) == joined.npos,
-               "{}[{}]: '{}' must be two tokens with one space between", merges.path, index,
-               joined);
-    return {joined.substr(0, space), joined.substr(space + 1)};
-  }
-  array pair;
-  std::string_view left, right;
-  CHECK_FILE(!item.get(pair) && pair.size() == 2 && !pair.at(0).get(left) && !pair.at(1).get(right),
-             "{}[{}]: must be \"left right\" or [left, right]", merges.path, index);
-  return {left, right};
-}
-
-void read_merges(const Field& merges, BpeSpec& model) {
-  array list;
-  if (merges.value.get(list)) merges.wrong("an array");
-  TokenIndex index;
-  index.build(model.tokens);
-  std::string joined;
-  for (const element item : list) {
-    const size_t n = model.merges.size();
-    const auto [left, right] = merge_pair(merges, item, n);
-    const bool prefixed =
-        !model.subword_prefix.empty() && right.size() >= model.subword_prefix.size();
-    joined.assign(left).append(prefixed ? right.substr(model.subword_prefix.size()) : right);
-    const MergeRule rule{index.find(left), index.find(right), index.find(joined),
-                         static_cast<uint32_t>(n)};
-    CHECK_FILE(rule.left >= 0, "{}[{}]: '{}' is not in the vocabulary", merges.path, n, left);
-    CHECK_FILE(rule.right >= 0, "{}[{}]: '{}' is not in the vocabulary", merges.path, n, right);
-    CHECK_FILE(rule.result >= 0, "{}[{}]: the result '{}' is not in the vocabulary", merges.path, n,
-               joined);
-    model.merges.push_back(rule);
-  }
-}
-
-void read_model(const Field& field, BpeSpec& model) {
-  const auto type = field.get("type");
-  CHECK_FILE(!type || type->string() == "BPE", "{}.type: model '{}' is not supported, only BPE is",
-             field.path, type->string());
-  model.unk_token = field.text("unk_token", "");
-  model.subword_prefix = field.text("continuing_subword_prefix", "");
-  model.word_suffix = field.text("end_of_word_suffix", "");
-  model.fuse_unk = field.flag("fuse_unk", false);
-  model.byte_fallback = field.flag("byte_fallback", false);
-  model.ignore_merges = field.flag("ignore_merges", false);
-  read_vocab(field.need("vocab"), model);
-  read_merges(field.need("merges"), model);
+// Models that look words up whole would find the spelling of a special token in text that must not
+// have one. (BPE does not: what its merges cannot reach is out of reach.)
+void hide_special(TokenizerSpec& spec) {
+  ModelSpec& m = spec.model;
+  if (m.kind == ModelSpec::bpe) return;
+  m.hidden.assign(m.tokens.size(), 0);
+  for (const AddedToken& t : spec.added)
+    if (t.special && static_cast<size_t>(t.id) < m.hidden.size())
+      m.hidden[static_cast<size_t>(t.id)] = 1;
 }
 
 void read_added(const Field& field, TokenizerSpec& spec) {
@@ -311,18 +235,13 @@ void read_added(const Field& field, TokenizerSpec& spec) {
   const auto items = field.items();
   const auto limit = static_cast<int64_t>((spec.model.tokens.size() + items.size()) * 8 + 65536);
   for (const Field& item : items) {
-    AddedToken t;
-    t.content = item.need("content").string();
+    AddedToken t = read_added_token(item);
     t.id = static_cast<int32_t>(item.need("id").integer(0, limit - 1));
-    t.single_word = item.flag("single_word", false);
-    t.lstrip = item.flag("lstrip", false);
-    t.rstrip = item.flag("rstrip", false);
-    t.special = item.flag("special", false);
-    t.normalized = item.flag("normalized", !t.special);
     if (t.content.empty()) continue;  // the crate ignores these
     if (const int32_t known = index.find(t.content); known >= 0) t.id = known;
     spec.added.push_back(std::move(t));
   }
+  hide_special(spec);
 }
 
 // A template's parts around its sequence "A".
@@ -386,16 +305,66 @@ int32_t find_id(const TokenizerSpec& spec, std::string_view content) {
 }
 
 void read_config(const Field& config, TokenizerSpec& spec) {
-  const auto id = [&](std::string_view key) {
+  const auto set = [&](std::string_view key, int32_t& id) {
     const auto field = config.get(key);
-    if (!field) return -1;
+    if (!field) return void(id = -1);
     const bool plain = field->value.type() == element_type::STRING;
-    return find_id(spec, plain ? field->string() : field->need("content").string());
+    id = find_id(spec, plain ? field->string() : field->need("content").string());
   };
-  spec.bos = id("bos_token");
-  spec.eos = id("eos_token");
-  spec.pad = id("pad_token");
-  spec.unk = id("unk_token");
+  set("bos_token", spec.bos);
+  set("eos_token", spec.eos);
+  set("pad_token", spec.pad);
+  set("unk_token", spec.unk);
+}
+
+// added_tokens_decoder: {"32000": {"content": …}, …}; what has an id already keeps it.
+void read_added_decoder(const Field& field, TokenizerSpec& spec) {
+  json::object entries;
+  if (field.value.get(entries)) field.wrong("an object of id to token");
+  for (const auto& [key, value] : entries) {
+    const Field item{value, field.path + "." + std::string(key)};
+    AddedToken t = read_added_token(item);
+    if (t.content.empty()) continue;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), t.id);
+    CHECK_FILE(
+        error == std::errc() && end == key.data() + key.size() && t.id >= 0 && t.id < (1 << 24),
+        "{}: is not the id of a token", item.path);
+    std::erase_if(spec.added, [&](const AddedToken& a) { return a.id == t.id; });
+    spec.added.push_back(std::move(t));
+  }
+}
+
+// tokenizer_config.json: which tokens are BOS, EOS, padding and unknown.
+void read_json_config(std::string_view config, std::string_view origin, TokenizerSpec& spec) {
+  simdjson::dom::parser parser;
+  read_config(parse(parser, config, std::string(origin) + " (tokenizer_config.json)"), spec);
+}
+
+// The same for a tokenizer that has no tokenizer.json: also its added tokens, and which ids stand
+// around a text.
+void complete_from_config(std::string_view config, std::string_view origin, TokenizerSpec& spec) {
+  bool add_bos = spec.model.kind == ModelSpec::bpe, add_eos = !add_bos;  // Llama's way, and T5's
+  if (!config.empty()) {
+    simdjson::dom::parser parser;
+    const Field root = parse(parser, config, std::string(origin) + " (tokenizer_config.json)");
+    constexpr std::string_view kShifted[] = {"XLM",     "Camembert", "MBart",   "NLLB",
+                                             "Barthez", "M2M100",    "Pegasus", "Plbart"};
+    const std::string name = root.text("tokenizer_class", "");
+    for (const std::string_view prefix : kShifted)
+      CHECK_FILE(!name.starts_with(prefix),
+                 "{}: {} moves the ids of the SentencePiece model; this folder needs a "
+                 "tokenizer.json",
+                 root.path, name);
+    if (const auto field = root.get("added_tokens_decoder")) read_added_decoder(*field, spec);
+    const int32_t bos = spec.bos, eos = spec.eos, pad = spec.pad, unk = spec.unk;
+    read_config(root, spec);
+    const auto keep = [](int32_t& id, int32_t old) { id = id < 0 ? old : id; };
+    keep(spec.bos, bos), keep(spec.eos, eos), keep(spec.pad, pad), keep(spec.unk, unk);
+    add_bos = root.flag("add_bos_token", add_bos);
+    add_eos = root.flag("add_eos_token", add_eos);
+  }
+  if (add_bos && spec.bos >= 0) spec.prefix = {spec.bos};
+  if (add_eos && spec.eos >= 0) spec.suffix = {spec.eos};
 }
 
 }  // namespace
@@ -405,7 +374,7 @@ Tokenizer Tokenizer::from_json(std::string_view text, std::string_view config,
   simdjson::dom::parser parser;
   const Field root = parse(parser, text, std::string(origin));
   TokenizerSpec spec;
-  read_model(root.need("model"), spec.model);
+  read_json_model(root.need("model"), spec.model);
   if (const auto field = root.get("added_tokens")) read_added(*field, spec);
   if (const auto field = root.get("normalizer"))
     components(*field, "normalizers", spec.normalizers, read_normalizer);
@@ -415,12 +384,16 @@ Tokenizer Tokenizer::from_json(std::string_view text, std::string_view config,
     components(*field, "decoders", spec.decoders, read_decoder);
   if (const auto field = root.get("post_processor")) read_post_processor(*field, spec);
   if (!spec.model.unk_token.empty()) spec.unk = find_id(spec, spec.model.unk_token);
-  if (!config.empty()) {
-    simdjson::dom::parser config_parser;
-    read_config(parse(config_parser, config, std::string(origin) + " (tokenizer_config.json)"),
-                spec);
-  }
-  return Tokenizer(std::move(spec));
+  if (spec.model.kind == ModelSpec::unigram) spec.unk = spec.model.unk_id;
+  if (!config.empty()) read_json_config(config, origin, spec);
+  return built(std::move(spec), origin);
+}
+
+Tokenizer Tokenizer::from_sentence_piece(std::string_view model, std::string_view config,
+                                         std::string_view origin) {
+  TokenizerSpec spec = sentence_piece_spec(read_sentence_piece_model(model, origin), origin);
+  complete_from_config(config, origin, spec);
+  return built(std::move(spec), origin);
 }
 
 }  // namespace supersonic::text

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "text/charsmap.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_spec.h"
 
@@ -43,6 +44,16 @@ Json component(const NormalizerStep& s) {
       return {{"type", "Prepend"}, {"prepend", s.content}};
     case NormalizerStep::replace:
       return {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}};
+    case NormalizerStep::bert:
+      return {{"type", "BertNormalizer"},
+              {"clean_text", s.clean},
+              {"handle_chinese_chars", s.cut_han},
+              {"strip_accents", s.drop_accents},
+              {"lowercase", s.lower}};
+    case NormalizerStep::nmt:
+      return {{"type", "Nmt"}};
+    case NormalizerStep::charsmap:
+      return {{"type", "Precompiled"}, {"precompiled_charsmap", to_base64(s.content)}};
     case NormalizerStep::byte_level:
       break;
   }
@@ -72,6 +83,10 @@ Json component(const PreStep& s) {
       return {{"type", "Punctuation"}, {"behavior", behavior_name(s.behavior)}};
     case PreStep::whitespace:
       return {{"type", "Whitespace"}};
+    case PreStep::scripts:
+      return {{"type", "UnicodeScripts"}};
+    case PreStep::fixed_length:
+      return {{"type", "FixedLength"}, {"length", s.length}};
     case PreStep::whitespace_split:
       break;
   }
@@ -98,6 +113,13 @@ Json component(const DecodeStep& s) {
               {"split", true}};
     case DecodeStep::suffix:
       return {{"type", "BPEDecoder"}, {"suffix", s.content}};
+    case DecodeStep::word_piece:
+      return {{"type", "WordPiece"}, {"prefix", s.content}, {"cleanup", s.cleanup}};
+    case DecodeStep::ctc:
+      return {{"type", "CTC"},
+              {"pad_token", s.content},
+              {"word_delimiter_token", s.delimiter},
+              {"cleanup", s.cleanup}};
     case DecodeStep::fuse:
       break;
   }
@@ -140,23 +162,27 @@ Json post_processor(const Tokenizer& t) {
 std::string quoted(const std::string& s) { return Json(s).dump(); }
 
 // By hand: an ordered JSON object would search all keys at each insertion.
-std::string model_json(const BpeSpec& m) {
-  const auto optional = [](const std::string& s) {
-    return s.empty() ? std::string("null") : quoted(s);
-  };
-  std::string out =
-      fmt::format(R"({{"type":"BPE","dropout":null,"unk_token":{},)"
-                  R"("continuing_subword_prefix":{},"end_of_word_suffix":{},"fuse_unk":{},)"
-                  R"("byte_fallback":{},"ignore_merges":{},"vocab":{{)",
-                  optional(m.unk_token), optional(m.subword_prefix), optional(m.word_suffix),
-                  m.fuse_unk, m.byte_fallback, m.ignore_merges);
+std::string vocab_json(const ModelSpec& m) {
+  std::string out = "{";
   bool first = true;
   for (size_t id = 0; id < m.tokens.size(); ++id) {
     if (m.tokens[id].empty()) continue;
     fmt::format_to(std::back_inserter(out), "{}{}:{}", first ? "" : ",", quoted(m.tokens[id]), id);
     first = false;
   }
-  out += "},\"merges\":[";
+  return out + "}";
+}
+
+std::string bpe_json(const ModelSpec& m) {
+  const auto optional = [](const std::string& s) {
+    return s.empty() ? std::string("null") : quoted(s);
+  };
+  std::string out =
+      fmt::format(R"({{"type":"BPE","dropout":null,"unk_token":{},)"
+                  R"("continuing_subword_prefix":{},"end_of_word_suffix":{},"fuse_unk":{},)"
+                  R"("byte_fallback":{},"ignore_merges":{},"vocab":{},"merges":[)",
+                  optional(m.unk_token), optional(m.subword_prefix), optional(m.word_suffix),
+                  m.fuse_unk, m.byte_fallback, m.ignore_merges, vocab_json(m));
   for (size_t i = 0; i < m.merges.size(); ++i) {
     const MergeRule& r = m.merges[i];
     fmt::format_to(std::back_inserter(out), "{}[{},{}]", i ? "," : "",
@@ -164,6 +190,33 @@ std::string model_json(const BpeSpec& m) {
                    quoted(m.tokens[static_cast<size_t>(r.right)]));
   }
   return out + "]}";
+}
+
+std::string unigram_json(const ModelSpec& m) {
+  std::string out = fmt::format(R"({{"type":"Unigram","unk_id":{},"byte_fallback":{},"vocab":[)",
+                                m.unk_id < 0 ? "null" : std::to_string(m.unk_id), m.byte_fallback);
+  for (size_t id = 0; id < m.tokens.size(); ++id)
+    fmt::format_to(std::back_inserter(out), "{}[{},{}]", id ? "," : "", quoted(m.tokens[id]),
+                   Json(m.scores[id]).dump());
+  return out + "]}";
+}
+
+std::string model_json(const ModelSpec& m) {
+  switch (m.kind) {
+    case ModelSpec::unigram:
+      return unigram_json(m);
+    case ModelSpec::word_piece:
+      return fmt::format(R"({{"type":"WordPiece","unk_token":{},"continuing_subword_prefix":{},)"
+                         R"("max_input_chars_per_word":{},"vocab":{}}})",
+                         quoted(m.unk_token), quoted(m.subword_prefix), m.longest_word,
+                         vocab_json(m));
+    case ModelSpec::word_level:
+      return fmt::format(R"({{"type":"WordLevel","unk_token":{},"vocab":{}}})", quoted(m.unk_token),
+                         vocab_json(m));
+    case ModelSpec::bpe:
+      break;
+  }
+  return bpe_json(m);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // What a tokenizer is, as plain data: the steps of its pipeline with their parameters. Read from
-// tokenizer.json or from GGUF metadata, compiled by Tokenizer, written back as tokenizer.json or as
-// GGUF arrays. Order of work: raw added tokens, normalizers, normalized added tokens,
-// pre-tokenizers, BPE, prefix and suffix ids.
+// tokenizer.json, GGUF metadata or a SentencePiece model, compiled by Tokenizer, written back as
+// tokenizer.json or as GGUF arrays. Order of work: raw added tokens, normalizers, normalized added
+// tokens, pre-tokenizers, the model's own words to ids, prefix and suffix ids.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -11,12 +11,12 @@ namespace supersonic::text {
 
 struct AddedToken {
   int32_t id = -1;
-  std::string content;
+  std::string content{};
   bool single_word = false, lstrip = false, rstrip = false, normalized = false, special = false;
 };
 
 struct Pattern {  // a literal string or a regular expression (Oniguruma, Ruby syntax)
-  std::string text;
+  std::string text{};
   bool regex = false;
 };
 
@@ -31,11 +31,16 @@ struct NormalizerStep {
     strip_accents,
     prepend,
     replace,
-    byte_level
+    byte_level,
+    bert,
+    nmt,
+    charsmap
   } kind;
-  Pattern pattern;                 // replace
-  std::string content;             // prepend, replace
+  Pattern pattern{};               // replace
+  std::string content{};           // prepend, replace; charsmap: SentencePiece's compiled map
   bool left = true, right = true;  // strip
+  bool clusters = true;            // charsmap: the crate's way; else SentencePiece's
+  bool clean = true, cut_han = true, drop_accents = true, lower = true;  // bert
 };
 
 enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
@@ -49,9 +54,11 @@ struct PreStep {
     digits,
     punctuation,
     whitespace,
-    whitespace_split
+    whitespace_split,
+    scripts,
+    fixed_length
   } kind;
-  Pattern pattern;  // split
+  Pattern pattern{};  // split
   Behavior behavior = Behavior::isolated;
   bool invert = false;                              // split
   bool add_prefix_space = false, use_regex = true;  // byte_level
@@ -59,13 +66,26 @@ struct PreStep {
   std::string replacement = "\xE2\x96\x81";         // metaspace
   PrependScheme prepend = PrependScheme::always;
   bool split_words = true;
+  uint32_t length = 5;  // fixed_length: characters a piece
 };
 
 struct DecodeStep {
-  enum Kind { byte_level, replace, byte_fallback, fuse, strip, metaspace, suffix } kind;
-  Pattern pattern;      // replace
-  std::string content;  // replace; strip: the character; metaspace: the replacement; suffix: the
-                        // end-of-word suffix
+  enum Kind {
+    byte_level,
+    replace,
+    byte_fallback,
+    fuse,
+    strip,
+    metaspace,
+    suffix,
+    word_piece,
+    ctc
+  } kind;
+  Pattern pattern{};      // replace
+  std::string content{};  // replace; strip: the character; metaspace: the replacement; suffix: the
+                          // end-of-word suffix; word_piece: the prefix; ctc: the padding
+  std::string delimiter{};                        // ctc: becomes a space
+  bool cleanup = true;                            // word_piece, ctc: no space before punctuation
   uint32_t start = 0, stop = 0;                   // strip
   PrependScheme prepend = PrependScheme::always;  // metaspace
 };
@@ -75,19 +95,24 @@ struct MergeRule {
   uint32_t rank;  // low first; equal ranks: leftmost first
 };
 
-struct BpeSpec {
+struct ModelSpec {
+  enum Kind { bpe, unigram, word_piece, word_level } kind = bpe;
   std::vector<std::string> tokens;  // by id; an empty string is a hole
-  std::vector<float> scores;        // by id or empty (SentencePiece)
-  std::vector<MergeRule> merges;
+  std::vector<double> scores;       // by id or empty (SentencePiece); Unigram: log probabilities
+  std::vector<MergeRule> merges;    // BPE
   std::string unk_token, subword_prefix, word_suffix;
   bool fuse_unk = false, byte_fallback = false, ignore_merges = false;
+  int32_t unk_id = -1;          // Unigram
+  bool float_sums = false;      // Unigram: as SentencePiece adds scores, which decides ties
+  std::vector<uint8_t> hidden;  // by id or empty; 1: no text becomes this token
+  uint32_t longest_word = 100;  // WordPiece: characters; a longer word is unknown
 };
 
 struct TokenizerSpec {
   std::vector<AddedToken> added;
   std::vector<NormalizerStep> normalizers;
   std::vector<PreStep> pre_steps;
-  BpeSpec model;
+  ModelSpec model;
   std::vector<DecodeStep> decoders;
   std::vector<int32_t> prefix, suffix;  // ids around a text when special tokens are added
   int32_t bos = -1, eos = -1, eot = -1, unk = -1, pad = -1;

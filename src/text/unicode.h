@@ -57,16 +57,25 @@ inline constexpr uint32_t kLetter = category_mask(Lu, Ll, Lt, Lm, Lo),
 
 extern const uint32_t kCategoryRuns[];  // (first code point << 8) | category, ascending
 extern const size_t kCategoryRunCount;
+extern const uint32_t
+    kScriptRuns[];  // (first code point << 8) | group of scripts, ascending; group 0 is neutral
+extern const size_t kScriptRunCount;
 
-// Where parts of the `tokenizers` package follow another version of Unicode than its categories do, or than utf8proc does.
+// Where parts of the `tokenizers` package follow another version of Unicode than its categories do,
+// or than utf8proc does.
 struct CodeRange {
   uint32_t first, last;
 };
 struct CodePair {
   uint32_t from, to;
 };
-extern const std::span<const CodeRange> kOtherNumbers, kOtherPunctuation, kOtherAccents;  // not as the category says
-extern const std::span<const CodeRange> kUnknownForms;  // its normal forms leave them, and compose or reorder nothing across them
+extern const std::span<const CodeRange> kOtherNumbers, kOtherPunctuation,
+    kOtherAccents;                                         // not as the category says
+extern const std::span<const CodeRange> kOtherNonspacing;  // BERT's marks: not as Mn says
+extern const std::span<const CodeRange> kBertDropped;      // what BERT's normalizer removes
+extern const std::span<const CodeRange> kOtherExtenders;   // clusters: not as utf8proc says
+extern const std::span<const CodeRange>
+    kUnknownForms;  // its normal forms leave them, and compose or reorder nothing across them
 extern const std::span<const CodePair> kOtherLower;
 bool in_ranges(uint32_t code, std::span<const CodeRange> ascending);
 

@@ -16,7 +16,7 @@ size_t slot_of(uint64_t pair, int shift) { return pair * 0x9E3779B97F4A7C15ull >
 
 }  // namespace
 
-void WordCuts::build(const BpeSpec& spec) {
+void WordCuts::build(const ModelSpec& spec) {
   std::vector<uint64_t> pairs;
   for (const MergeRule& m : spec.merges) {
     const std::string& left = spec.tokens[static_cast<size_t>(m.left)];

@@ -14,7 +14,7 @@ class WordCuts {
  public:
   // Every merge of `spec` joins two tokens that are spelt in characters, and every character
   // becomes a token of its own or byte tokens: then nothing acts across a cut.
-  void build(const BpeSpec& spec);
+  void build(const ModelSpec& spec);
   bool empty() const { return slots_.empty(); }
   // The end of the part that starts at `begin` of `word` (valid UTF-8).
   size_t part_end(std::string_view word, size_t begin) const;

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "support/scales.h"
 
 namespace supersonic::cpu {
 namespace {
@@ -92,17 +93,8 @@ Matrix quantized(const Format& f, std::int64_t rows, std::int64_t cols) {
     for (auto& x : w) x = normal() * 0.5f + 0.1f;
     f.encode(w.data(), rows, cols, planes);
   } else {  // any codes, scales near 2^-7
-    const std::size_t halves[] = {f.name == "q2_k"   ? 80u
-                                  : f.name == "q3_k" ? 108u
-                                                     : 0u,
-                                  f.name == "q2_k"   ? 82u
-                                  : f.name == "q3_k" ? 108u
-                                                     : 2u};
-    EXPECT_TRUE(f.name == "q2_k" || f.name == "q3_k" || f.name == "q5_k")
-        << f.name << " needs an encoder";
     for (std::size_t b = 0; b < m.bytes[0].size(); b += static_cast<std::size_t>(f.block_bytes))
-      for (auto h : halves)
-        narrow(DType::f16, 0.01f + std::fabs(normal()) * 0.003f, m.bytes[0].data() + b + h);
+      testing::set_scale(f, m.bytes[0].data() + b, 0.01f + std::fabs(normal()) * 0.003f);
   }
   std::vector<float> out(static_cast<std::size_t>(rows * cols));
   f.decode(m.ref.planes, 0, rows * cols, out.data());

@@ -12,8 +12,10 @@
 namespace supersonic::testing {
 namespace {
 
-constexpr std::string_view kGguf[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0",
-                                      "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"};
+constexpr std::string_view kGguf[] = {
+    "q4_0",  "q4_1",    "q5_0",   "q5_1",    "q8_0",  "q2_k",   "q3_k",  "q4_k",  "q5_k",
+    "q6_k",  "iq2_xxs", "iq2_xs", "iq3_xxs", "iq1_s", "iq4_nl", "iq3_s", "iq2_s", "iq4_xs",
+    "iq1_m", "tq1_0",   "tq2_0",  "mxfp4",   "nvfp4", "q1_0",   "q2_0"};
 constexpr std::string_view kExact[] = {"q4_0", "q4_1", "q5_0", "q5_1",
                                        "q8_0"};  // gguf-py encodes these
 
@@ -193,10 +195,15 @@ TEST(Blocks, WeightsThatNoScaleHoldsAreRefusedByName) {
 
 TEST(Registry, GgufTypesHaveTheirPublishedSizes) {
   const std::map<std::string_view, std::array<int, 3>> expected = {
-      {"q4_0", {2, 32, 18}},    {"q4_1", {3, 32, 20}},    {"q5_0", {6, 32, 22}},
-      {"q5_1", {7, 32, 24}},    {"q8_0", {8, 32, 34}},    {"q2_k", {10, 256, 84}},
-      {"q3_k", {11, 256, 110}}, {"q4_k", {12, 256, 144}}, {"q5_k", {13, 256, 176}},
-      {"q6_k", {14, 256, 210}},
+      {"q4_0", {2, 32, 18}},      {"q4_1", {3, 32, 20}},      {"q5_0", {6, 32, 22}},
+      {"q5_1", {7, 32, 24}},      {"q8_0", {8, 32, 34}},      {"q2_k", {10, 256, 84}},
+      {"q3_k", {11, 256, 110}},   {"q4_k", {12, 256, 144}},   {"q5_k", {13, 256, 176}},
+      {"q6_k", {14, 256, 210}},   {"iq2_xxs", {16, 256, 66}}, {"iq2_xs", {17, 256, 74}},
+      {"iq3_xxs", {18, 256, 98}}, {"iq1_s", {19, 256, 50}},   {"iq4_nl", {20, 32, 18}},
+      {"iq3_s", {21, 256, 110}},  {"iq2_s", {22, 256, 82}},   {"iq4_xs", {23, 256, 136}},
+      {"iq1_m", {29, 256, 56}},   {"tq1_0", {34, 256, 54}},   {"tq2_0", {35, 256, 66}},
+      {"mxfp4", {39, 32, 17}},    {"nvfp4", {40, 64, 36}},    {"q1_0", {41, 128, 18}},
+      {"q2_0", {42, 64, 18}},
   };
   for (auto [name, numbers] : expected) {
     const Format& f = format(name);
@@ -237,7 +244,11 @@ TEST(Registry, RowsThatBlocksDoNotDivideFallBackAsLlamaCppDoes) {
   EXPECT_EQ(writable_for(format("q4_k"), 100), nullptr);  // f16
   EXPECT_EQ(writable_for(format("q8_0"), 100), nullptr);
   EXPECT_EQ(writable_for(format("nf4"), 100), &format("nf4"));
-  EXPECT_THROW(writable_for(format("q3_k"), 256), Error);
+  EXPECT_EQ(writable_for(format("q5_k"), 576), &format("q5_1"));
+  EXPECT_EQ(writable_for(format("q3_k"), 576), &format("q4_0"));
+  EXPECT_EQ(writable_for(format("q2_k"), 576), &format("q4_0"));
+  EXPECT_EQ(writable_for(format("iq4_xs"), 576), &format("iq4_nl"));
+  EXPECT_THROW(writable_for(format("iq2_s"), 256), Error);
 }
 
 }  // namespace

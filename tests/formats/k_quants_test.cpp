@@ -1,5 +1,4 @@
-// The searching encoders (q4_k, q6_k): at least as close as llama.cpp's reference, and sound on
-// degenerate blocks.
+// The searching encoders: at least as close as llama.cpp's, and sound on degenerate blocks.
 #include <cmath>
 
 #include "golden.h"
@@ -9,21 +8,33 @@ namespace {
 
 constexpr int kCount = 64 * 256;
 
-// The search over a whole block gains some 4 %; a step of it that does nothing loses more than the
-// margin left here.
+// Relative squared error of each on bell-shaped weights, rounded up.
+struct Searched {
+  std::string name;
+  double error;
+};
+const Searched kSearched[] = {{"q2_k", 0.072},  {"q3_k", 0.024},  {"q4_k", 0.006},
+                              {"q5_k", 0.0016}, {"q6_k", 0.0006}, {"iq4_nl", 0.006},
+                              {"iq4_xs", 0.006}};
+
+// What llama.cpp's encoder leaves as error, and ours in its place. The search over a whole block
+// gains 3 % on the finest of them, a step of it that does nothing loses more than the margin left
+// here. Weights that a file of 4 bits has rounded already lie on levels that a search may find.
 TEST(KQuants, ErrorIsSmallerThanLlamaCpps) {
   auto golden = read_golden("k_quants.bin");
-  for (std::string name : {"q4_k", "q6_k"}) {
-    for (bool heavy : {false, true}) {
-      const Format& f = format(name);
-      const auto w = weights(7, kCount, heavy);
-      const Bytes& reference = golden[name + (heavy ? ".heavy" : ".bell")];
+  const auto real = decode(format("q4_1"), golden["real.q4_1"], kCount);
+  for (const auto& [name, worst] : kSearched) {
+    const Format& f = format(name);
+    for (std::string kind : {"bell", "heavy", "real"}) {
+      const auto w = kind == "real" ? real : weights(7, kCount, kind == "heavy");
+      const Bytes& reference = golden[name + "." + kind];
       ASSERT_EQ(reference.size(), total_bytes(f, 64, 256));
       const double ours = relative_mse(w, decode(f, encode(f, w, 64, 256).view(), 0, kCount));
       const double theirs = relative_mse(w, decode(f, reference, kCount));
-      EXPECT_LE(ours, 0.97 * theirs) << name << heavy << " " << ours / theirs;
-      EXPECT_GT(ours, 0.8 * theirs)
-          << name << heavy;  // else the comparison is not one of like with like
+      EXPECT_LE(ours, 0.97 * theirs) << name << kind << " " << ours / theirs;
+      EXPECT_GT(ours, kind == "real" ? 0 : 0.35 * theirs)
+          << name << kind << " "
+          << ours / theirs;  // else the comparison is not one of like with like
     }
   }
 }
@@ -31,7 +42,7 @@ TEST(KQuants, ErrorIsSmallerThanLlamaCpps) {
 // Rows of small weights need super-scales that are subnormal in 16 bits; the integer scales make up
 // for what they lose.
 TEST(KQuants, SmallWeightsKeepTheirPrecision) {
-  for (auto [name, worst] : {std::pair{"q4_k", 0.006}, std::pair{"q6_k", 0.0006}}) {
+  for (const auto& [name, worst] : kSearched) {
     const Format& f = format(name);
     for (float scale : {1e-1f, 1e-2f, 1e-3f, 3e-4f}) {
       auto w = weights(17, kCount, false);
@@ -42,17 +53,18 @@ TEST(KQuants, SmallWeightsKeepTheirPrecision) {
   }
 }
 
+// Integer scales of four bits (q2_k) reach less far than those of six.
 TEST(KQuants, ScalesFarApartInOneBlock) {
   auto w = weights(9, 256, false);
   for (int i = 0; i < 256; ++i) w[i] *= std::exp2(-static_cast<float>(i / 32));  // 1 ... 1/128
-  for (auto [name, worst] : {std::pair{"q4_k", 0.006}, std::pair{"q6_k", 0.0006}}) {
+  for (const auto& [name, worst] : kSearched) {
     const Format& f = format(name);
-    EXPECT_LT(relative_mse(w, decode(f, encode(f, w, 1, 256).view(), 0, 256)), worst) << name;
+    EXPECT_LT(relative_mse(w, decode(f, encode(f, w, 1, 256).view(), 0, 256)), 1.2 * worst) << name;
   }
 }
 
 TEST(KQuants, ConstantBlocksAreKeptToTheScalesPrecision) {
-  for (std::string name : {"q4_k", "q6_k"}) {
+  for (std::string name : {"q4_k", "q5_k", "q6_k"}) {
     const Format& f = format(name);
     for (float value : {0.37f, -0.37f, 1.0f, -65504.0f, 65504.0f, 1e-4f}) {
       const std::vector<float> w(256, value);
@@ -64,13 +76,13 @@ TEST(KQuants, ConstantBlocksAreKeptToTheScalesPrecision) {
 }
 
 TEST(KQuants, OneSidedAndTinyBlocks) {
-  for (std::string name : {"q4_k", "q6_k"}) {
+  for (const auto& [name, worst] : kSearched) {
     const Format& f = format(name);
     for (float sign : {1.0f, -1.0f}) {
       auto w = weights(10, 256, false);
       for (float& x : w) x = sign * std::abs(x);
       const auto decoded = decode(f, encode(f, w, 1, 256).view(), 0, 256);
-      EXPECT_LT(relative_mse(w, decoded), 0.006) << name << sign;
+      EXPECT_LT(relative_mse(w, decoded), worst) << name << sign;
     }
     auto tiny = weights(10, 256, false);
     for (float scale :
@@ -87,7 +99,7 @@ TEST(KQuants, OneSidedAndTinyBlocks) {
 TEST(KQuants, OneOutlierDoesNotSpoilTheOtherGroups) {
   auto w = weights(16, 256, false);
   w[70] = 40;
-  for (std::string name : {"q4_k", "q6_k"}) {
+  for (std::string name : {"q4_k", "q5_k", "q6_k"}) {
     const Format& f = format(name);
     const auto decoded = decode(f, encode(f, w, 1, 256).view(), 0, 256);
     EXPECT_NEAR(decoded[70], 40, 0.4) << name;

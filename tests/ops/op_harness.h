@@ -8,6 +8,7 @@
 #include "core/autograd.h"
 #include "core/executor.h"
 #include "support/device.h"
+#include "support/scales.h"
 #include "ops/map/arithmetic.h"
 #include "ops/reduce.h"
 
@@ -70,14 +71,8 @@ inline void fill_quantized(const Storage& s, std::uint64_t seed) {
   // Read-only formats: any codes, with scales of a sensible size.
   auto* bytes = s.as<std::uint8_t>();
   for (std::size_t i = 0; i < s.bytes; ++i) bytes[i] = static_cast<std::uint8_t>(uniform(seed, i) * 256);
-  const int at[2] = {f.name == "q2_k" ? 80 : f.name == "q3_k" ? 108 : 0, f.name == "q2_k" ? 82 : f.name == "q3_k" || f.name == "q5_0" ? -1 : 2};
-  for (std::size_t block = 0; block * f.block_bytes < s.bytes; ++block) {
-    for (int k = 0; k < 2; ++k) {
-      if (at[k] < 0) continue;
-      const f16 scale(static_cast<float>(0.002 + 0.004 * uniform(seed + 1, 2 * block + k)));
-      std::memcpy(bytes + block * f.block_bytes + at[k], &scale, 2);
-    }
-  }
+  for (std::size_t block = 0; block * f.block_bytes < s.bytes; ++block)
+    set_scale(f, bytes + block * f.block_bytes, static_cast<float>(0.002 + 0.004 * uniform(seed + 1, block)));
 }
 
 inline StorageRef make_input(const CaseInput& in, DType data, std::uint64_t seed) {

@@ -149,6 +149,49 @@ CONVERSATIONS = {
         "no thinking": {"messages": [m(U, "x")], "add_generation_prompt": True, "enable_thinking": False, "thinking": False},
         "date": {"messages": [m(S, "s"), m(U, "x")], "date_string": "01 Jan 2025", "reasoning_effort": "high"},
         "odd roles": {"messages": [m("developer", "dev"), m(U, "u"), m(U, "again"), m(A, "a"), m("critic", "hm")]},
+        "parts everywhere": {
+            "messages": [
+                m(S, [{"type": "text", "text": "Sys "}, {"type": "text", "text": "two"}]),
+                m(U, [{"type": "image", "image": "x.png"}, {"type": "text", "text": " What is this? "}, {"type": "image_url", "image_url": {"url": "y"}}]),
+                m(A, [{"type": "text", "text": "A cat."}]),
+                m(U, [{"type": "audio"}, {"type": "video"}, {"type": "text", "text": ""}]),
+            ],
+            "add_generation_prompt": True,
+        },
+        "only parts of other kinds": {"messages": [m(U, [{"type": "image"}])], "add_generation_prompt": True},
+        "tool results in parts": {
+            "messages": [
+                m(U, "Look it up"),
+                m(A, [{"type": "text", "text": "One moment."}], tool_calls=[call("noop", {})]),
+                m(T, [{"type": "text", "text": "result"}, {"type": "text", "text": " two"}], name="noop", tool_call_id="call00001"),
+            ],
+            "tools": TOOLS,
+            "add_generation_prompt": True,
+        },
+        "reasoning with tools": {
+            "messages": [
+                m(S, "Think."),
+                m(U, "Weather in Paris and Rome?"),
+                m(A, "", reasoning_content="I need both.\n", thinking="I need both.\n", tool_calls=[call("get_weather", {"city": "Paris"}), call("get_weather", {"city": "Rome", "tags": ["a", "b"]}, "call00002")]),
+                m(T, "18", name="get_weather", tool_call_id="call00001"),
+                m(T, '{"temp": 21.5, "ok": true}', name="get_weather", tool_call_id="call00002"),
+                m(A, "18 and 21.5", reasoning_content="Now answer.", thinking="Now answer."),
+                m(U, "And Oslo?"),
+            ],
+            "tools": TOOLS,
+            "add_generation_prompt": True,
+            "enable_thinking": True,
+            "reasoning_effort": "low",
+        },
+        "call with text, then prompt": {
+            "messages": [m(U, "Do it"), m(A, "Doing it now.", tool_calls=[call("noop", {"deep": {"list": [1, {"a": "b\n"}], "t": "é"}})])],
+            "tools": TOOLS[1:],
+        },
+        "documents": {"messages": [m(U, "Summarize")], "documents": [{"title": "T", "text": "Body", "content": "Body", "doc_id": 1}], "add_generation_prompt": True},
+        "empty everything": {"messages": [m(S, ""), m(U, ""), m(A, "", reasoning_content="", tool_calls=[]), m(U, " ")], "tools": [], "add_generation_prompt": True},
+        "nothing said": {"messages": [m(U, None), m(A, None)]},
+        "tool first": {"messages": [m(T, "x"), m(U, "y")]},
+        "two systems": {"messages": [m(S, "a"), m(S, "b"), m(U, "c"), m(S, "late")], "add_generation_prompt": True},
         "assistant last": {"messages": [m(U, "x"), m(A, "y")], "add_generation_prompt": True},
     }.items()
 }

@@ -24,15 +24,20 @@ import torch
 from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "golden" / "formats"
-TYPES = {
-    name.lower(): gguf.GGMLQuantizationType[name]
-    for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
-}
-# Where the 16-bit scales lie in each block.
+# Where the 16-bit scales lie in each block; MXFP4 and NVFP4 have 8-bit ones that may be anything.
 HALVES = {
     "q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0], "q2_k": [80, 82], "q3_k": [108],
-    "q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208],
+    "q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208], "iq2_xxs": [0], "iq2_xs": [0], "iq3_xxs": [0], "iq1_s": [0],
+    "iq4_nl": [0], "iq3_s": [0], "iq2_s": [0], "iq4_xs": [0], "iq1_m": [], "tq1_0": [52], "tq2_0": [64], "mxfp4": [],
+    "nvfp4": [], "q1_0": [0], "q2_0": [0],
 }  # fmt: skip
+NOT_IN_GGUF_PY = {"q1_0": (128, 18), "q2_0": (64, 18)}  # block, bytes; gguf 0.19.0 has no decoder: ggml's is taken
+TYPES = {name: gguf.GGMLQuantizationType[name.upper()] for name in HALVES if name not in NOT_IN_GGUF_PY}
+
+
+def size_of(name: str) -> tuple[int, int]:
+    """Weights and bytes of a block."""
+    return NOT_IN_GGUF_PY.get(name) or gguf.GGML_QUANT_SIZES[TYPES[name]]
 
 
 def splitmix(seed: int, n: int) -> np.ndarray:
@@ -54,7 +59,7 @@ def weights(seed: int, n: int, heavy: bool) -> np.ndarray:
 
 def block_bytes(name: str, count: int) -> np.ndarray:
     """Blocks that hold every byte value in every field, with finite scales of both signs, subnormal ones and zero."""
-    size = gguf.GGML_QUANT_SIZES[TYPES[name]][1]
+    size = size_of(name)[1]
     need = count * size
     rounds = [np.argsort(splitmix(100 + r, 256), kind="stable") for r in range(-(-need // 256))]
     blocks = np.concatenate(rounds).astype(np.uint8)[:need].reshape(count, size)
@@ -62,15 +67,29 @@ def block_bytes(name: str, count: int) -> np.ndarray:
         d = (weights(200 + field, count, False) * np.float32(0.5)).astype(np.float16)
         d[0], d[1], d[2], d[3] = 0, 6e-8, -3e-6, 700
         blocks[:, at : at + 2] = d.view(np.uint8).reshape(count, 2)
+    if name == "iq1_m":  # its scale is spread over the high nibbles of four words; keep the exponent below infinity
+        blocks[:, 55] &= 0xBF
     return blocks
 
 
-def decoded() -> dict:
+def decode_with_ggml(ggml: str, name: str, blocks: np.ndarray) -> np.ndarray:
+    decode = getattr(ctypes.CDLL(ggml), f"dequantize_row_{name}")
+    decode.argtypes, decode.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64], None
+    out = np.zeros((len(blocks), size_of(name)[0]), np.float32)
+    decode(blocks.ctypes.data, out.ctypes.data, out.size)
+    return out
+
+
+def decoded(ggml: str) -> dict:
     out = {}
-    for name, kind in TYPES.items():
-        blocks = block_bytes(name, 48 if gguf.GGML_QUANT_SIZES[kind][0] == 32 else 24)
+    for name in HALVES:
+        blocks = block_bytes(name, 24 if size_of(name)[0] == 256 else 48)
         out[name + ".bytes"] = blocks
-        out[name + ".weights"] = gguf.dequantize(blocks, kind)
+        if name in NOT_IN_GGUF_PY:
+            out[name + ".weights"] = decode_with_ggml(ggml, name, blocks)
+        else:
+            with np.errstate(over="ignore"):  # MXFP4's largest scale times 2
+                out[name + ".weights"] = gguf.dequantize(blocks, TYPES[name])
     return out
 
 
@@ -97,17 +116,31 @@ def encoded() -> dict:
     return out
 
 
+SEARCHED = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs")
+
+
+def real_weights() -> np.ndarray:
+    """The first 16384 weights of a matrix of SmolLM2, as its Q4_1 blocks."""
+    model = pathlib.Path(__file__).resolve().parents[2] / ".cache/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    tensor = next(t for t in gguf.GGUFReader(model).tensors if t.name == "blk.12.ffn_down.weight")
+    return np.ascontiguousarray(tensor.data).view(np.uint8).ravel()[: 64 * 256 // 32 * 20].reshape(-1, 20)
+
+
 def k_quants(ggml: str) -> dict:
+    """What llama-quantize makes of three kinds of weights without an importance matrix."""
     library = ctypes.CDLL(ggml)
-    out = {}
-    for name in ("q4_k", "q6_k"):
-        encode = getattr(library, f"quantize_row_{name.replace('k', 'K')}_ref")
-        encode.argtypes, encode.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64], None
-        for heavy in (False, True):
-            w = weights(7, 64 * 256, heavy)
-            blocks = np.zeros(64 * gguf.GGML_QUANT_SIZES[TYPES[name]][1], np.uint8)
-            encode(w.ctypes.data, blocks.ctypes.data, w.size)
-            out[f"{name}.{'heavy' if heavy else 'bell'}"] = blocks
+    blocks = real_weights()
+    kinds = {"bell": weights(7, 64 * 256, False), "heavy": weights(7, 64 * 256, True)}
+    kinds["real"] = gguf.dequantize(blocks, TYPES["q4_1"]).ravel()
+    out = {"real.q4_1": blocks}
+    for name in SEARCHED:
+        encode = getattr(library, f"quantize_{name.replace('k', 'K')}")
+        encode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+        encode.restype = ctypes.c_size_t
+        for kind, w in kinds.items():
+            blocks = np.zeros(w.size // size_of(name)[0] * size_of(name)[1], np.uint8)
+            assert encode(w.ctypes.data, blocks.ctypes.data, 64, 256, None) == blocks.size
+            out[f"{name}.{kind}"] = blocks
     return out
 
 
@@ -192,10 +225,11 @@ def main() -> None:
     parser.add_argument("--ggml")
     args = parser.parse_args()
     torch.set_num_threads(1)  # the order of the sums
+    ggml = args.ggml or find_ggml()
     files = {
-        "decoded": decoded(),
+        "decoded": decoded(ggml),
         "encoded": encoded(),
-        "k_quants": k_quants(args.ggml or find_ggml()),
+        "k_quants": k_quants(ggml),
         "nf4": nf4(),
         "dynamic8": dynamic8(),
     }

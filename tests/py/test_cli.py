@@ -119,6 +119,13 @@ def test_the_reference_page_is_current():
     assert (ROOT / "docs/cli.md").read_text() == run("help", "--markdown").stdout
 
 
+def test_the_page_of_formats_is_current_and_lists_every_type():
+    page = run("help", "--formats").stdout
+    assert (ROOT / "docs/formats.md").read_text() == page
+    listed = {line.split(" | ")[1]: line.split(" | ")[0].strip("| ") for line in page.splitlines() if line.count(" | ") == 6}
+    assert {int(n) for n in listed if n.isdigit()} == {2, 3, *range(6, 9), *range(10, 15), *range(16, 24), 29, 34, 35, *range(39, 43)}
+
+
 def test_doctor_json():
     report = json.loads(run("doctor", "--json").stdout)
     assert report["cpu"]["threads"] <= len(os.sched_getaffinity(0))

@@ -22,7 +22,7 @@ from conftest import run_program
 from places import BIN
 
 MODELS = ("llama3", "llama_tied", "mistral", "qwen2")
-TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0")
+TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "q3_k", "q2_k")
 MODULES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
            "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
            "ffn_norm": "post_attention_layernorm", "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -78,7 +78,8 @@ def test_gguf_reads_our_file_and_decodes_what_we_decode(supersonic, tiny_model, 
     assert {hf_name(n) for n in data if n != "rope_freqs.weight"} == set(truth)
     supersonic("convert", file, back, "--type", "f32")
     ours = read_folder(back)
-    step = {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 127, "q6_k": 1 / 31, "q5_1": 1 / 15, "q5_0": 1 / 15, "q4_k": 1 / 7, "q4_1": 1 / 7, "q4_0": 1 / 7}
+    step = {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 127, "q6_k": 1 / 31, "q5_1": 1 / 15, "q5_0": 1 / 15, "q4_k": 1 / 7, "q4_1": 1 / 7, "q4_0": 1 / 7,
+            "q5_k": 1 / 15, "iq4_nl": 1 / 7, "iq4_xs": 1 / 6, "q3_k": 1 / 3, "q2_k": 1 / 1.5}
     for n, values in data.items():
         if n == "rope_freqs.weight":
             continue
@@ -94,10 +95,12 @@ def test_gguf_reads_our_file_and_decodes_what_we_decode(supersonic, tiny_model, 
 
 
 def test_types_follow_llama_quantize(supersonic, tiny_model, tmp_path):
-    """The output layer is richer; q4_k is the mixture Q4_K_M. The same rules against llama-quantize itself: test_export_live.py."""
-    for kind, number, output, ordinary in [("q4_0", 2, Q.Q6_K, Q.Q4_0), ("q8_0", 7, Q.Q8_0, Q.Q8_0), ("q4_k", 15, Q.Q6_K, Q.Q4_K), ("bf16", 32, Q.BF16, Q.BF16)]:
+    """The output layer is richer; q4_k is the mixture Q4_K_M. The rules layer by layer: tests/models/quant_mix_test.cpp; and against
+    llama-quantize itself: test_export_live.py."""
+    for kind, number, output, ordinary in [("q4_0", 2, Q.Q6_K, Q.Q4_0), ("q8_0", 7, Q.Q8_0, Q.Q8_0), ("q4_k", 15, Q.Q6_K, Q.Q4_K), ("q4_k_s", 14, Q.Q6_K, Q.Q4_K),
+                                           ("iq4_xs", 30, Q.Q6_K, Q.IQ4_XS), ("q3_k_l", 13, Q.Q6_K, Q.Q3_K), ("bf16", 32, Q.BF16, Q.BF16)]:
         for name in ("llama3", "qwen2"):
-            supersonic("convert", tiny_model(name), tmp_path / "m.gguf", "--type", kind, "--force")
+            supersonic("convert", tiny_model(name), tmp_path / "m.gguf", "--type", kind, "--force", "--no-verify")
             _, types, reader = read_gguf(tmp_path / "m.gguf")
             tied = tiny_models.MODELS[name]["tie_word_embeddings"]
             assert ("output.weight" in types) != tied
@@ -194,6 +197,62 @@ def test_large_folders_are_split_and_indexed(supersonic, tiny_model, tmp_path):
         np.testing.assert_array_equal(want[key], got[key])
         with safetensors.safe_open(tmp_path / "m" / index["weight_map"][key], "np") as shard:
             assert key in shard.keys()
+
+
+def test_large_gguf_models_are_split_as_gguf_split_does(supersonic, tiny_model, tmp_path):
+    """The parts, read by gguf-py, hold the tensors of the whole file; any of them opens the model; a missing one is named."""
+    source = tiny_model("llama3")
+    supersonic("convert", source, tmp_path / "whole.gguf", "--type", "q8_0")
+    made = supersonic("convert", source, tmp_path / "m.gguf", "--type", "q8_0", "--shard-size", "256KiB", json_output=True)
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    n = len(parts)
+    assert n > 3 and made["files"] == n and made["output"] == str(parts[0]) and made["verified"]["relative_error"] <= made["verified"]["tolerance"]
+    assert [p.name for p in parts] == [f"m-{i + 1:05}-of-{n:05}.gguf" for i in range(n)]
+    whole = gguf.GGUFReader(tmp_path / "whole.gguf")
+    found = []
+    for i, part in enumerate(map(gguf.GGUFReader, parts)):
+        assert (field(part, "split.no"), field(part, "split.count"), field(part, "split.tensors.count")) == (i, n, len(whole.tensors))
+        assert [part.fields[k].types[-1].name for k in ("split.no", "split.count", "split.tensors.count")] == ["UINT16", "UINT16", "INT32"]
+        assert sum(t.n_bytes for t in part.tensors) <= 256 * 1024 or len(part.tensors) == 1
+        keys = {k for k in part.fields if not k.startswith(("GGUF.", "split."))}
+        assert keys == ({k for k in whole.fields if not k.startswith("GGUF.")} if i == 0 else set())
+        found += [(t.name, t.tensor_type, t.data.tobytes()) for t in part.tensors]
+    assert found == [(t.name, t.tensor_type, t.data.tobytes()) for t in whole.tensors]
+    for part in (parts[0], parts[-1]):
+        supersonic("convert", part, tmp_path / "joined.gguf", "--force")
+        assert (tmp_path / "joined.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+    again = supersonic("convert", source, tmp_path / "m.gguf", "--type", "q8_0", "--shard-size", "256KiB", check=False)
+    assert again.returncode == 2 and "exists already" in again.stderr
+    parts[2].unlink()
+    missing = supersonic("show", parts[0], check=False)
+    assert missing.returncode == 5 and f"{parts[2]}: is missing" in missing.stderr
+
+
+def test_metadata_that_nobody_knows_is_kept(supersonic, tiny_model, tmp_path):
+    """Keys of newer converters and of users, of every type, come through a conversion; what described the old types does not."""
+    supersonic("convert", tiny_model("qwen2"), tmp_path / "a.gguf")
+    reader = gguf.GGUFReader(tmp_path / "a.gguf")
+    w = gguf.GGUFWriter(tmp_path / "b.gguf", "qwen2")
+    for name, f in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            w.add_key_value(name, f.contents(), f.types[0], f.types[-1] if len(f.types) > 1 else None)
+    own = {"general.size_label": "tiny", "general.tags": ["a", "b"], "general.license": "apache-2.0", "general.quantized_by": "somebody",
+           "general.base_model.count": 1, "general.base_model.0.name": "Base", "general.sampling.temp": 0.5, "qwen2.some_future_key": 7,
+           "tokenizer.ggml.some_flag": True, "quantize.imatrix.file": "x.dat", "my.ints": [1, -2, 3]}
+    for key, value in own.items():
+        kind = gguf.GGUFValueType.get_type(value)
+        w.add_key_value(key, value, kind, gguf.GGUFValueType.get_type(value[0]) if isinstance(value, list) else None)
+    for t in reader.tensors:
+        w.add_tensor(t.name, t.data)
+    w.write_header_to_file(), w.write_kv_data_to_file(), w.write_tensors_to_file(), w.close()
+    supersonic("convert", tmp_path / "b.gguf", tmp_path / "c.gguf", "--type", "q5_k")
+    before, after = gguf.GGUFReader(tmp_path / "b.gguf"), gguf.GGUFReader(tmp_path / "c.gguf")
+    for key, value in own.items():
+        if key.startswith("quantize."):
+            assert key not in after.fields  # of the source's types, not of these
+        else:
+            assert field(after, key) == field(before, key) and after.fields[key].types == before.fields[key].types, key
+    assert field(after, "general.file_type") == 17
 
 
 def test_a_folder_is_copied_with_all_that_belongs_to_it(supersonic, tiny_model, tmp_path):

@@ -13,6 +13,8 @@ from conftest import CACHE
 
 pytestmark = pytest.mark.live
 
+MIXES = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M",
+         "Q3_K_S", "Q2_K")
 RANK, ALPHA, TOKENS = 16, 32, 32
 STOPS = (0, 2)  # <|endoftext|>, <|im_end|>
 
@@ -141,38 +143,55 @@ def test_llama_cpp_loads_our_adapter_beside_the_4_bit_file(supersonic, smollm2, 
     assert not [m for m in margins if m >= 0.5], margins
 
 
+def test_llama_cpp_reads_our_parts_as_it_reads_the_whole(supersonic, smollm2, model, tmp_path):
+    """And we read the parts as llama.cpp's converters name them: the same text."""
+    import prompts
+
+    supersonic("convert", model, tmp_path / "m.gguf", "--type", "q4_k", "--shard-size", "30MiB", "--no-verify")
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    assert len(parts) > 2
+    supersonic("convert", parts[1], tmp_path / "whole.gguf", "--no-verify")
+    starts = [smollm2.encode(text, special=False) for text in prompts.CONTINUE[:3]]
+    split, whole = (smollm2.llama_cpp_greedy(path, starts, 8) for path in (parts[0], tmp_path / "whole.gguf"))
+    assert [ids for ids, _ in split] == [ids for ids, _ in whole]
+
+
 @pytest.mark.parametrize("name", ["llama3", "mistral", "qwen2"])
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "BF16", "F16"])
+@pytest.mark.parametrize("kind", MIXES + ("Q4_K", "BF16", "F16"))
 def test_llama_quantize_chooses_the_same_types(supersonic, tiny_model, tmp_path, name, kind):
     import gguf
 
     supersonic("convert", tiny_model(name), tmp_path / "f32.gguf", "--type", "f32")
-    supersonic("convert", tmp_path / "f32.gguf", tmp_path / "ours.gguf", "--type", kind.lower())
+    supersonic("convert", tmp_path / "f32.gguf", tmp_path / "ours.gguf", "--type", kind.lower(), "--no-verify")
     tool = CACHE / "peers" / "build" / "bin" / "llama-quantize"
     done = subprocess.run([tool, tmp_path / "f32.gguf", tmp_path / "theirs.gguf", kind, "1"], capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stderr[-2000:]
     ours, theirs = gguf.GGUFReader(tmp_path / "ours.gguf"), gguf.GGUFReader(tmp_path / "theirs.gguf")
     assert {t.name: t.tensor_type for t in ours.tensors} == {t.name: t.tensor_type for t in theirs.tensors}
     assert ours.fields["general.file_type"].contents() == theirs.fields["general.file_type"].contents()
-    if kind in ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16"):  # the K encoders search; theirs search elsewhere
+    if kind in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"):  # the K encoders search; theirs search elsewhere
         other = {t.name: t for t in theirs.tensors}
         for t in ours.tensors:
             if t.tensor_type != gguf.GGMLQuantizationType.Q6_K:
                 np.testing.assert_array_equal(t.data.view(np.uint8), other[t.name].data.view(np.uint8), err_msg=t.name)
 
 
-def test_llama_quantize_chooses_the_same_types_for_thirty_layers(supersonic, model, tmp_path):
-    """Rows of 576: the K types fall back; the mixture's rule over the layers shows."""
+def types_of(path):
     import gguf
 
+    reader = gguf.GGUFReader(path)
+    return {t.name: t.tensor_type.name for t in reader.tensors} | {"general.file_type": reader.fields["general.file_type"].contents()}
+
+
+def test_llama_quantize_chooses_the_same_types_for_thirty_layers(supersonic, model, tmp_path):
+    """Rows of 576: the K types fall back; the mixtures' rules over the layers show."""
     supersonic("convert", model, tmp_path / "f32.gguf", "--type", "f32")
     tool = CACHE / "peers" / "build" / "bin" / "llama-quantize"
-    for kind in ("Q4_K", "Q6_K", "Q4_0"):
+    for kind in ("Q4_K_M", "Q6_K", "Q4_0", "IQ4_XS", "Q2_K", "Q3_K_M"):
         supersonic("convert", tmp_path / "f32.gguf", tmp_path / "ours.gguf", "--type", kind.lower(), "--force", "--no-verify")
         done = subprocess.run([tool, tmp_path / "f32.gguf", tmp_path / "theirs.gguf", kind, "2"], capture_output=True, text=True, errors="replace")
         assert done.returncode == 0, done.stderr[-2000:]
-        ours, theirs = (gguf.GGUFReader(tmp_path / f) for f in ("ours.gguf", "theirs.gguf"))
-        assert {t.name: t.tensor_type for t in ours.tensors} == {t.name: t.tensor_type for t in theirs.tensors}
+        assert types_of(tmp_path / "ours.gguf") == types_of(tmp_path / "theirs.gguf"), kind
 
 
 # What llama.cpp computes otherwise than transformers, whoever made the file.

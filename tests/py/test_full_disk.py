@@ -6,18 +6,17 @@ namespaces; elsewhere those tests are skipped. A limit on the size of a file (ul
 are always tried with it."""
 
 import json
-import os
 import resource
 import shutil
 import subprocess
 
 import pytest
 
+from disk import NAMESPACE, needs_disk
 from places import BIN
 
 PROGRAM = BIN / "supersonic"
 OPTIONS = ["--max-steps", "6", "--seq-len", "64", "--accum", "1", "--rank", "32", "--save-every", "2", "--keep", "2"]
-NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
 # $1 the mount point, $2 its size, $3 how it is enlarged before the command runs again (empty: not at all), then the command.
 SCRIPT = """
 disk=$1 size=$2 more=$3; shift 3
@@ -27,16 +26,6 @@ echo "LEFT $(cd "$disk" && find . -type f | sort | tr '\\n' ' ')"
 if [ -n "$more" ]; then mount -o remount,size=$more "$disk"; "$@" >&2; echo "AGAIN $?"; cp -r "$disk/out" "$disk.kept"; fi
 exit $code
 """
-
-
-def namespaces():
-    try:
-        return subprocess.run([*NAMESPACE, "sh", "-c", "mount -t tmpfs none /mnt"], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-needs_disk = pytest.mark.skipif(not namespaces(), reason="no tmpfs can be mounted here (neither as root nor in a user namespace)")
 
 
 @pytest.fixture(scope="module")

@@ -52,3 +52,23 @@ def test_chats_of_harmless_content_equal_apply_chat_template(written):
             [got] = ask(["model", str(MODEL)], [{"chat": messages, "add_generation_prompt": prompt}])
             assert got == wanted
             assert written.decode(got) == written.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+
+
+GENERATION = {
+    "turns": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}"
+             "{% endgeneration %}{{ '\n' }}{% else %}{{ m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}",
+    "in a macro, twice a turn": "{% macro answer(t) %}{% generation %}{{ t }}<|im_end|>{% endgeneration %}{% endmacro %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+                                "{% if m.role == 'assistant' %}{{ answer('think') }}{{ answer(m.content) }}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}",
+    "nothing generated": "{% for m in messages %}<|im_start|>{{ m.content }}{% if false %}{% generation %}x{% endgeneration %}{% endif %}<|im_end|>{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", GENERATION)
+def test_generation_blocks_give_the_training_mask_of_transformers(written, name):
+    """Blocks that end in a token of their own, as templates have them (a token across the end of a block is learned there, not here)."""
+    for messages in CHATS[1:]:
+        wanted = written.apply_chat_template(messages, chat_template=GENERATION[name], tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        [got] = ask(["model", str(MODEL)], [{"train": messages, "template": GENERATION[name]}])
+        assert got["ids"] == wanted["input_ids"]
+        assert got["trained"] == wanted["assistant_masks"]
+        assert any(got["trained"]) == (name != "nothing generated")

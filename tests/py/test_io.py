@@ -100,6 +100,49 @@ def test_gguf_package_reads_what_we_write(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.gguf", "out.gguf"]
 
 
+def test_gguf_reads_every_tensor_type_of_the_package_or_names_it(tmp_path):
+    """Blocks that only activations have and 16-bit integers are no weights: refused by name."""
+    rng = np.random.default_rng(2)
+    plain = {Quant.F32: np.float32, Quant.F16: np.float16, Quant.I8: np.int8, Quant.I16: np.int16, Quant.I32: np.int32, Quant.I64: np.int64, Quant.F64: np.float64}
+    refusals = {Quant.Q8_1: "q8_1", Quant.Q8_K: "q8_k", Quant.I16: "i16"}
+    readable = [q for q in Quant if q not in refusals]
+    assert len(readable) == 31
+
+    def write(path, types):
+        w = gguf.GGUFWriter(path, "llama")
+        for q in types:
+            block, size = gguf.GGML_QUANT_SIZES[q]
+            if q in plain:
+                w.add_tensor(q.name, rng.integers(0, 100, (3, 8)).astype(plain[q]))
+            else:
+                w.add_tensor(q.name, rng.integers(0, 256, (3, 256 // block * size), dtype=np.uint8), raw_dtype=q)
+        w.write_header_to_file(), w.write_kv_data_to_file(), w.write_tensors_to_file(), w.close()
+
+    write(tmp_path / "all.gguf", readable)
+    assert_probe_agrees(tmp_path / "all.gguf")
+    for q, name in refusals.items():
+        write(tmp_path / "bad.gguf", [q])
+        message = refused("gguf", tmp_path / "bad.gguf")
+        assert f"tensor {q.name}: its type is {q.value} ({name}), which this program cannot read" in message
+
+
+def test_gguf_parts_of_the_package_are_read_as_one_model(tmp_path):
+    rng = np.random.default_rng(3)
+    w = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=2)
+    w.add_uint32("llama.block_count", 3)
+    data = {f"t{i}": rng.standard_normal((4, 8)).astype(np.float32) for i in range(5)}
+    for name, values in data.items():
+        w.add_tensor(name, values)
+    w.write_header_to_file(), w.write_kv_data_to_file(), w.write_tensors_to_file(), w.close()
+    parts = sorted(tmp_path.glob("m-*-of-00003.gguf"))
+    assert len(parts) == 3
+    for part in parts:
+        ours = probe("gguf", part)
+        assert {name: t["hash"] for name, t in ours["tensors"].items()} == {name: digest(v) for name, v in data.items()}
+    parts[1].unlink()
+    assert f"{parts[1]}: is missing" in refused("gguf", parts[0])
+
+
 def test_gguf_truncations_are_refused_with_the_offset(tmp_path):
     write_gguf(tmp_path / "in.gguf")
     whole = (tmp_path / "in.gguf").read_bytes()

@@ -40,7 +40,7 @@ TEST(Tokenizer, RefusalsNameTheField) {
             std::string::npos);
   EXPECT_NE(refusal(with(kSmall, "\"c\":4", "\"c\":4000000000")).find("model.vocab['c']"),
             std::string::npos);
-  EXPECT_NE(refusal(with(kSmall, "\"BPE\"", "\"Unigram\"")).find("'Unigram' is not supported"),
+  EXPECT_NE(refusal(with(kSmall, "\"BPE\"", "\"Markov\"")).find("'Markov' is not supported"),
             std::string::npos);
   EXPECT_NE(refusal(with(kSmall, "\"model\"", R"("normalizer":{"type":"Odd"},"model")"))
                 .find("normalizer 'Odd'"),
@@ -105,6 +105,66 @@ TEST(Tokenizer, OneHugeWordTakesLinearithmicTime) {
   std::string text;
   for (int i = 0; i < 1000000; ++i) text += "ab";
   EXPECT_EQ(t.encode(text), std::vector<int32_t>(500000, 3));
+}
+
+// The package's own example of Unigram: "abcd" beats "ab" + "cd"; unknown neighbours are one token.
+constexpr const char* kUnigram = R"({"added_tokens":[{"id":0,"content":"<unk>","special":true}],
+  "model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0.0],["a",0.0],["b",0.0],["c",0.0],["d",0.0],
+    ["cd",1.0],["ab",2.0],["abc",5.0],["abcd",10.0]]}})";
+
+TEST(Tokenizer, UnigramTakesTheBestSumOfScores) {
+  const auto t = Tokenizer::from_json(kUnigram);
+  using Ids = std::vector<int32_t>;
+  EXPECT_EQ(t.encode("abcdacdxx"), (Ids{8, 1, 5, 0}));
+  EXPECT_EQ(ends(t, "abcdaxya"), (std::vector<uint32_t>{4, 5, 7, 8}));
+  EXPECT_EQ(t.encode("<unk>", {.parse_special = true}), Ids{0});
+}
+
+TEST(Tokenizer, WordPieceTakesTheLongestPieceOrCallsTheWordUnknown) {
+  const auto t = Tokenizer::from_json(R"({"normalizer":{"type":"BertNormalizer","clean_text":true,
+      "handle_chinese_chars":true,"strip_accents":null,"lowercase":true},
+    "pre_tokenizer":{"type":"BertPreTokenizer"},
+    "decoder":{"type":"WordPiece","prefix":"##","cleanup":true},
+    "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##",
+      "max_input_chars_per_word":6,
+      "vocab":{"[UNK]":0,"un":1,"##aff":2,"##able":3,"##a":4,"!":5,"a":6}}})");
+  using Ids = std::vector<int32_t>;
+  EXPECT_EQ(t.encode("Un\xC3\xA0"
+                     "ff !"),
+            (Ids{1, 2, 5}));
+  EXPECT_EQ(t.encode("unz a"), (Ids{0, 6}));
+  EXPECT_EQ(t.encode("unaffable"), Ids{0});  // longer than six characters
+  EXPECT_EQ(t.decode(Ids{1, 2, 5, 6}), "unaff! a");
+}
+
+TEST(Tokenizer, StreamHoldsBackWhatALaterTokenMayChange) {
+  const auto t = Tokenizer::from_json(R"({"decoder":{"type":"BPEDecoder","suffix":"</w>"},
+    "model":{"type":"BPE","vocab":{"a</w>":0,"b":1},"merges":[]}})");
+  StreamDecoder stream(t);
+  EXPECT_EQ(stream.push(0), "");
+  EXPECT_EQ(stream.push(1), "a ");
+  EXPECT_EQ(stream.push(0), "b");
+  EXPECT_EQ(stream.finish(), "a");
+}
+
+TEST(SentencePiece, FilesThatLieAreRefusedWithFieldAndByte) {
+  const auto message = [](std::string_view bytes) {
+    try {
+      Tokenizer::from_sentence_piece(bytes, {}, "m.model");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::bad_file);
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  using namespace std::string_view_literals;
+  EXPECT_NE(message("\x0A\x7F\x0A"sv).find("m.model: ModelProto field 1"), std::string::npos);
+  EXPECT_NE(message("\x0A\x02\x0A\xFF"sv).find("ends too early"), std::string::npos);
+  EXPECT_NE(message("\x0A\x03\x0A\x01\xFF"sv).find("not UTF-8"), std::string::npos);
+  EXPECT_NE(message("\x12\x02\x18\x03"sv).find("model_type"), std::string::npos);
+  EXPECT_NE(message("\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"sv).find("64 bits"),
+            std::string::npos);
+  EXPECT_NE(message(""sv).find("no pieces"), std::string::npos);
 }
 
 TEST(Unicode, MaximalInvalidPartsBecomeOneReplacementEach) {  // Unicode 15, table 3-8

@@ -1,9 +1,10 @@
 // Drives the tokenizer from the Python tests: one JSON request a line on stdin, one JSON answer a
 // line on stdout.
 //   tokenizer_probe json TOKENIZER_JSON [CONFIG_JSON]      tokenizer_probe gguf KEYS_JSON
-//   tokenizer_probe model GGUF_FILE_OR_FOLDER
+//   tokenizer_probe model GGUF_FILE_OR_FOLDER              tokenizer_probe pieces TOKENIZER_MODEL
 // KEYS_JSON holds the tokenizer.ggml.* values (model, pre, tokens, scores, token_type, merges,
-// bos_id …). Requests: {"encode": text, "add": b, "parse": b}  {"spans": [[text, trusted], …],
+// bos_id …). Requests: {"encode": text, "add": b, "parse": b}, "hex" for bytes
+// instead of text  {"spans": [[text, trusted], …],
 // "ends": b}  {"decode": ids, "skip": b}  {"stream": ids}
 //   {"chat": messages, "add_generation_prompt": b} (model only)  {"hf": true}  {"gguf": true}
 //   {"bench": file, "rounds": n}
@@ -16,6 +17,7 @@
 
 #include "core/error.h"
 #include "text/chat_template.h"
+#include "text/dataset.h"
 #include "text/model_text.h"
 #include "text/tokenizer.h"
 
@@ -28,6 +30,14 @@ static std::string read_file(const std::string& path) {
   std::stringstream out;
   out << in.rdbuf();
   return out.str();
+}
+
+// Bytes that JSON cannot carry.
+static std::string from_hex(const std::string& digits) {
+  std::string out;
+  for (size_t i = 0; i + 1 < digits.size(); i += 2)
+    out += static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16));
+  return out;
 }
 
 static text::Tokenizer from_keys(const Json& keys) {
@@ -107,9 +117,28 @@ static Json chat(const text::ModelText& model, const text::Tokenizer& tokenizer,
   return out.ids;
 }
 
+// {"train": messages, "template": source}: the ids of a conversation and which of them are learned.
+static Json train(const text::ModelText& model, const text::Tokenizer& tokenizer,
+                  const Json& request) {
+  const text::ChatTemplate compiled(request["template"].get<std::string>(), "probe");
+  text::Heap heap;
+  text::Sample sample;
+  sample.messages = text::parse_chat_input(request["train"].dump(), heap).messages;
+  std::vector<text::Tokens> out;
+  text::RenderOptions options;
+  options.chat_template = &compiled;
+  tokenize_sample(sample, model.view(tokenizer), options, out);
+  return {{"ids", out.at(0).ids}, {"trained", out.at(0).trained}};
+}
+
 static Json answer(const text::ModelText* model, const text::Tokenizer& tokenizer,
                    const Json& request) {
   if (request.contains("chat") && model) return chat(*model, tokenizer, request);
+  if (request.contains("train") && model) return train(*model, tokenizer, request);
+  if (request.contains("hex"))
+    return tokenizer.encode(from_hex(request["hex"]),
+                            {.add_special = request.value("add", true),
+                             .parse_special = request.value("parse", false)});
   if (request.contains("encode"))
     return tokenizer.encode(request["encode"].get<std::string>(),
                             {.add_special = request.value("add", true),
@@ -158,10 +187,11 @@ int main(int argc, char** argv) try {
   if (kind == "model") model.emplace(argv[2]);
   const std::string data = model ? "" : read_file(argv[2]),
                     config = argc > 3 ? read_file(argv[3]) : std::string();
-  const text::Tokenizer tokenizer = model ? model->tokenizer()
-                                    : kind == "gguf"
-                                        ? from_keys(Json::parse(data))
-                                        : text::Tokenizer::from_json(data, config, argv[2]);
+  const text::Tokenizer tokenizer =
+      model              ? model->tokenizer()
+      : kind == "gguf"   ? from_keys(Json::parse(data))
+      : kind == "pieces" ? text::Tokenizer::from_sentence_piece(data, config, argv[2])
+                         : text::Tokenizer::from_json(data, config, argv[2]);
   std::ios::sync_with_stdio(false);
   for (std::string line; std::getline(std::cin, line);)
     std::cout << answer(model ? &*model : nullptr, tokenizer, Json::parse(line)).dump() << "\n";

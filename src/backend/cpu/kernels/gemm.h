@@ -63,6 +63,13 @@ std::size_t gemm_workspace(const GemmProblem& problem, int threads);
 // then.
 void gemm(Pool& pool, const GemmProblem& problem, void* workspace);
 
+// What the loops know of a format: whether they decode it themselves rather than through
+// Format::decode, and whether they multiply its codes by int8 activations.
+struct FormatProducts {
+  bool own_loops = false, int8 = false;
+};
+FormatProducts products_of(const Format& format);
+
 // Activations as int8: codes per group of 32 along K, an fp32 scale and the sums that offsets need.
 // Done once for all products that read the same rows. The layout depends on M and on the
 // instruction set and lives in memory only.

@@ -23,6 +23,10 @@ inline __m256i nibbles256(const void* p) {
   return _mm256_and_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1),
                           _mm256_set1_epi8(15));
 }
+// 32 nibbles -> the codes of their levels.
+inline __m256i look_up256(const std::uint8_t* table, __m256i codes) {
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(table)), codes);
+}
 inline __m256i fifth_bits256(__m256i codes, const void* bits) {
   return _mm256_mask_add_epi8(codes, static_cast<__mmask32>(load32(bits)), codes, _mm256_set1_epi8(16));
 }
@@ -33,13 +37,29 @@ constexpr int kBlock32Bytes = codec == Codec::q4_0   ? 18
                               : codec == Codec::q4_1 ? 20
                               : codec == Codec::q5_0 ? 22
                               : codec == Codec::q5_1 ? 24
-                                                     : 34;
+                              : codec == Codec::iq4_nl ? 18
+                              : codec == Codec::mxfp4  ? 17
+                                                       : 34;
+template <Codec codec>
+inline float block32_scale(const std::uint8_t* b) {
+  if constexpr (codec == Codec::mxfp4) return e8m0_half(b[0]);
+  return half_at(b);
+}
+// What the nibbles of such a block stand for: themselves, or levels.
+template <Codec codec>
+inline __m256i nibble_codes(__m256i nibbles) {
+  if constexpr (codec == Codec::iq4_nl || codec == Codec::iq4_xs) return look_up256(kIq4Codes, nibbles);
+  if constexpr (codec == Codec::mxfp4) return look_up256(kE2m1Codes, nibbles);
+  return nibbles;
+}
 template <Codec codec>
 inline __m256i block32_codes(const std::uint8_t* b) {
   if constexpr (codec == Codec::q4_0) return nibbles256(b + 2);
   if constexpr (codec == Codec::q4_1) return nibbles256(b + 4);
   if constexpr (codec == Codec::q5_0) return fifth_bits256(nibbles256(b + 6), b + 2);
   if constexpr (codec == Codec::q5_1) return fifth_bits256(nibbles256(b + 8), b + 4);
+  if constexpr (codec == Codec::iq4_nl) return nibble_codes<codec>(nibbles256(b + 2));
+  if constexpr (codec == Codec::mxfp4) return nibble_codes<codec>(nibbles256(b + 1));
   if constexpr (codec == Codec::q8_0) return _mm256_xor_si256(load256(b + 2), _mm256_set1_epi8(-128));
 }
 template <Codec codec>
@@ -53,6 +73,24 @@ inline __m256i q6_codes(const std::uint8_t* b, int sub) {
   const __m256i nibble = _mm256_and_si256(part < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
   const __m256i top = _mm256_and_si256(_mm256_srli_epi16(high, part * 2), _mm256_set1_epi8(3));
   return _mm256_or_si256(nibble, _mm256_slli_epi16(top, 4));
+}
+
+// The eight 32-weight groups of a Q3_K block, as codes 0..7.
+inline __m256i q3_codes(const std::uint8_t* b, int sub) {
+  const __m256i low = _mm256_and_si256(_mm256_srli_epi16(load256(b + 32 + sub / 4 * 32), sub % 4 * 2), _mm256_set1_epi8(3));
+  const __mmask32 third = _mm256_test_epi8_mask(load256(b), _mm256_set1_epi8(static_cast<char>(1 << sub)));
+  return _mm256_mask_add_epi8(low, third, low, _mm256_set1_epi8(4));
+}
+
+// Formats with a scale for each 16 weights: Q3_K, Q6_K.
+template <Codec codec>
+constexpr bool kHalves = codec == Codec::q3_k || codec == Codec::q6_k;
+template <Codec codec>
+constexpr int kHalvesBytes = codec == Codec::q3_k ? 110 : 210;
+template <Codec codec>
+inline __m256i halves_codes(const std::uint8_t* b, int sub) {
+  if constexpr (codec == Codec::q3_k) return q3_codes(b, sub);
+  return q6_codes(b, sub);
 }
 
 // Group `index` of 32 weights of a matrix in this format.
@@ -73,18 +111,26 @@ inline Group512 unpack512(const std::uint8_t* data, std::int64_t index) {
       const __mmask32 fifth = _mm256_test_epi8_mask(load256(b + 16), _mm256_set1_epi8(static_cast<char>(1 << sub)));
       g.codes = _mm256_mask_add_epi8(g.codes, fifth, g.codes, _mm256_set1_epi8(16));
     }
-  } else if constexpr (codec == Codec::q6_k) {
-    const std::uint8_t* b = data + index / 8 * 210;
+  } else if constexpr (kHalves<codec>) {
+    const std::uint8_t* b = data + index / 8 * kHalvesBytes<codec>;
     const int sub = static_cast<int>(index % 8);
-    const float d = half_at(b + 208);
+    const float d = half_at(b + kHalvesBytes<codec> - 2);
     for (int i = 0; i < 2; ++i) {
-      g.scale[i] = d * static_cast<float>(static_cast<std::int8_t>(b[192 + sub * 2 + i]));
-      g.offset[i] = -32 * g.scale[i];
+      const int scale = codec == Codec::q3_k ? q3_k_scale(b + 96, sub * 2 + i)
+                                             : static_cast<std::int8_t>(b[192 + sub * 2 + i]);
+      g.scale[i] = d * static_cast<float>(scale);
+      g.offset[i] = -static_cast<float>(zero_of(codec)) * g.scale[i];
     }
-    g.codes = q6_codes(b, sub);
+    g.codes = halves_codes<codec>(b, sub);
+  } else if constexpr (codec == Codec::iq4_xs) {
+    const std::uint8_t* b = data + index / 8 * 136;
+    const int sub = static_cast<int>(index % 8);
+    both(g.scale, half_at(b) * static_cast<float>(iq4_xs_scale(b, sub)));
+    both(g.offset, -128 * g.scale[0]);
+    g.codes = nibble_codes<codec>(nibbles256(b + 8 + sub * 16));
   } else {
     const std::uint8_t* b = data + index * kBlock32Bytes<codec>;
-    const float d = half_at(b);
+    const float d = block32_scale<codec>(b);
     both(g.scale, d);
     both(g.offset, kHasMin<codec> ? half_at(b + 2) : -static_cast<float>(zero_of(codec)) * d);
     g.codes = block32_codes<codec>(b);
@@ -105,9 +151,13 @@ inline bool with_codec(Codec codec, F f) {
     case Codec::q5_0: return f(CodecTag<Codec::q5_0>()), true;
     case Codec::q5_1: return f(CodecTag<Codec::q5_1>()), true;
     case Codec::q8_0: return f(CodecTag<Codec::q8_0>()), true;
+    case Codec::q3_k: return f(CodecTag<Codec::q3_k>()), true;
     case Codec::q4_k: return f(CodecTag<Codec::q4_k>()), true;
     case Codec::q5_k: return f(CodecTag<Codec::q5_k>()), true;
     case Codec::q6_k: return f(CodecTag<Codec::q6_k>()), true;
+    case Codec::iq4_nl: return f(CodecTag<Codec::iq4_nl>()), true;
+    case Codec::iq4_xs: return f(CodecTag<Codec::iq4_xs>()), true;
+    case Codec::mxfp4: return f(CodecTag<Codec::mxfp4>()), true;
     default: return false;
   }
 }

@@ -23,6 +23,11 @@ inline void ahead(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const c
 
 // ---- blocks of 32 -----------------------------------------------------------------------------------------------------
 
+// Blocks of a head and 16 bytes of nibbles: two of them share registers.
+template <Codec codec>
+constexpr bool kNibbleBlock =
+    codec == Codec::q4_0 || codec == Codec::q4_1 || codec == Codec::iq4_nl || codec == Codec::mxfp4;
+
 // Two neighbouring blocks' scales as {d0, o0, d1, o1}: o the minimum, or d again where the offset is -zero * d.
 template <Codec codec>
 inline __m128 pair_scales(const std::uint8_t* b) {
@@ -30,6 +35,9 @@ inline __m128 pair_scales(const std::uint8_t* b) {
   if constexpr (kHasMin<codec>) {
     const __m128i h = _mm_insert_epi32(_mm_cvtsi32_si128(static_cast<int>(load32(b))), static_cast<int>(load32(b + kBytes)), 1);
     return _mm_cvtph_ps(h);
+  } else if constexpr (codec == Codec::mxfp4) {
+    const float d0 = block32_scale<codec>(b), d1 = block32_scale<codec>(b + kBytes);
+    return _mm_setr_ps(d0, d0, d1, d1);
   } else {
     const std::uint64_t h = load16(b) * std::uint64_t{0x10001} | (load16(b + kBytes) * std::uint64_t{0x10001}) << 32;
     return _mm_cvtph_ps(_mm_cvtsi64_si128(static_cast<long long>(h)));
@@ -41,7 +49,7 @@ inline __m128 pair_scales(const std::uint8_t* b) {
 template <Codec codec>
 inline __m256i pair_dots(__m256i w0, __m256i w1, __m256i x0, __m256i x1) {
   const __m256i zero = _mm256_setzero_si256();
-  if constexpr (codec == Codec::q4_0 || codec == Codec::q4_1) {
+  if constexpr (kNibbleBlock<codec>) {
     return _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(zero, w0, x0), w1, x1);
   } else {
     const __m256i a = _mm256_dpbusd_epi32(zero, w0, x0), b = _mm256_dpbusd_epi32(zero, w1, x1);
@@ -53,7 +61,7 @@ inline __m256i pair_dots(__m256i w0, __m256i w1, __m256i x0, __m256i x1) {
 template <Codec codec, int R, int M>
 inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
   constexpr int kBytes = kBlock32Bytes<codec>;
-  constexpr bool kNibbles = codec == Codec::q4_0 || codec == Codec::q4_1;
+  constexpr bool kNibbles = kNibbleBlock<codec>;
   __m256 acc[R][M];
   __m128 offsets[R][M];
 #pragma GCC unroll 8
@@ -83,10 +91,10 @@ inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::
       ahead(b);
       __m256i w0, w1;
       if constexpr (kNibbles) {
-        constexpr int kHead = codec == Codec::q4_0 ? 2 : 4;
+        constexpr int kHead = kBytes - 16;
         const __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(b + kHead)), load128(b + kBytes + kHead), 1);
-        w0 = _mm256_and_si256(q, low);
-        w1 = _mm256_and_si256(_mm256_srli_epi16(q, 4), low);
+        w0 = nibble_codes<codec>(_mm256_and_si256(q, low));
+        w1 = nibble_codes<codec>(_mm256_and_si256(_mm256_srli_epi16(q, 4), low));
       } else {
         w0 = block32_codes<codec>(b);
         w1 = block32_codes<codec>(b + kBytes);
@@ -113,13 +121,26 @@ inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::
         const std::uint8_t* b = data + r * row_bytes;
         const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), block32_codes<codec>(b), load256(x[m].codes + g * 32));
         const float* s = x[m].scale_sum + g * 2;
-        total += half_at(b) * s[0] * sum8(_mm256_cvtepi32_ps(dots)) + (kHasMin<codec> ? half_at(b + 2) : kOffset * half_at(b)) * s[1];
+        const float d = block32_scale<codec>(b);
+        total += d * s[0] * sum8(_mm256_cvtepi32_ps(dots)) + (kHasMin<codec> ? half_at(b + 2) : kOffset * d) * s[1];
       }
       out[r * kVectorRows + m] += total;
     }
 }
 
 // ---- blocks of 256 ----------------------------------------------------------------------------------------------------
+
+// A sum waits four cycles for its last addition: one row of x has two of them.
+template <int M>
+constexpr int kSums = M == 1 ? 2 : 1;
+template <int N>
+inline void clear(__m256 (&sums)[N]) {
+  for (__m256& v : sums) v = _mm256_setzero_ps();
+}
+template <int N>
+inline __m256 added(const __m256 (&sums)[N]) {
+  return N == 1 ? sums[0] : _mm256_add_ps(sums[0], sums[N - 1]);
+}
 
 // Even and odd elements of 16 floats.
 inline void split_pairs(const float* p, __m256& even, __m256& odd) {
@@ -132,11 +153,11 @@ inline void split_pairs(const float* p, __m256& even, __m256& odd) {
 template <bool kFive, int R, int M>
 inline void gemv_q45_k(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
   constexpr int kBytes = kFive ? 176 : 144;
-  __m256 acc[R][M], mins[R][M];
+  __m256 acc[R][M][kSums<M>], mins[R][M];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) acc[r][m] = mins[r][m] = _mm256_setzero_ps();
+    for (int m = 0; m < M; ++m) clear(acc[r][m]), mins[r][m] = _mm256_setzero_ps();
   const __m256i low = _mm256_set1_epi8(15);
   for (std::int64_t g = 0; g < groups; g += 8, data += kBytes) {
     __m256 x_scale[M], x_sum[M];
@@ -169,26 +190,37 @@ inline void gemv_q45_k(const std::uint8_t* data, std::int64_t row_bytes, std::in
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
           const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, load256(x[m].codes + (g + j) * 32));
-          acc[r][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale[m], _mm256_set1_epi32(j)), acc[r][m]);
+          acc[r][m][j % kSums<M>] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale[m], _mm256_set1_epi32(j)), acc[r][m][j % kSums<M>]);
         }
       }
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(_mm256_sub_ps(acc[r][m], mins[r][m]));
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(_mm256_sub_ps(added(acc[r][m]), mins[r][m]));
 }
 
-// Q6_K: sixteen signed 8-bit scales, codes 0..63 with zero 32.
-template <int R, int M>
-inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
-  __m256 acc[R][M];
+// The sixteen scales of a block as signed bytes: stored so in Q6_K, packed into six bits in Q3_K.
+template <Codec codec>
+inline __m128i halves_scales(const std::uint8_t* b) {
+  if constexpr (codec == Codec::q6_k) return load128(b + 192);
+  const std::uint64_t low = load32(b + 96) | std::uint64_t{load32(b + 100)} << 32, high = load32(b + 104);
+  constexpr std::uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f, kPairs = 0x03030303;
+  const std::uint64_t first = (low & kNibbles) | (high & kPairs) << 4 | (high >> 2 & kPairs) << 36;
+  const std::uint64_t second = (low >> 4 & kNibbles) | (high >> 4 & kPairs) << 4 | (high >> 6 & kPairs) << 36;
+  return _mm_sub_epi8(_mm_set_epi64x(static_cast<long long>(second), static_cast<long long>(first)), _mm_set1_epi8(32));
+}
+
+// Q6_K, Q3_K: sixteen scales, codes with zero 32 or 4.
+template <Codec codec, int R, int M>
+inline void gemv_halves(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
+  __m256 acc[R][M][kSums<M>];
   __m512 sums[R][M];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) acc[r][m] = _mm256_setzero_ps(), sums[r][m] = _mm512_setzero_ps();
+    for (int m = 0; m < M; ++m) clear(acc[r][m]), sums[r][m] = _mm512_setzero_ps();
   const __m512i even = _mm512_setr_epi32(0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
-  for (std::int64_t g = 0; g < groups; g += 8, data += 210) {
+  for (std::int64_t g = 0; g < groups; g += 8, data += kHalvesBytes<codec>) {
     __m512 x_scale[M];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) x_scale[m] = _mm512_permutexvar_ps(even, _mm512_loadu_ps(x[m].scale_sum + g * 2));
@@ -196,8 +228,9 @@ inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int
     for (int r = 0; r < R; ++r) {
       const std::uint8_t* b = data + r * row_bytes;
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) ahead(b + i * 64);
-      const __m512 w_scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(b + 192))), _mm512_set1_ps(half_at(b + 208)));
+      for (int i = 0; i < kHalvesBytes<codec>; i += 64) ahead(b + i);
+      const __m512 w_scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(halves_scales<codec>(b))),
+                                           _mm512_set1_ps(half_at(b + kHalvesBytes<codec> - 2)));
       __m512 scale[M];
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m) {
@@ -206,28 +239,73 @@ inline void gemv_q6_k(const std::uint8_t* data, std::int64_t row_bytes, std::int
       }
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) {
-        const __m256i w = q6_codes(b, j);
+        const __m256i w = halves_codes<codec>(b, j);
         const __m512i lanes = _mm512_castsi256_si512(_mm256_setr_epi32(2 * j, 2 * j, 2 * j, 2 * j, 2 * j + 1, 2 * j + 1, 2 * j + 1, 2 * j + 1));
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
           const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, load256(x[m].codes + (g + j) * 32));
-          acc[r][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm512_castps512_ps256(_mm512_permutexvar_ps(lanes, scale[m])), acc[r][m]);
+          acc[r][m][j % kSums<M>] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm512_castps512_ps256(_mm512_permutexvar_ps(lanes, scale[m])), acc[r][m][j % kSums<M>]);
         }
       }
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(acc[r][m]) - 32 * _mm512_reduce_add_ps(sums[r][m]);
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(added(acc[r][m])) - static_cast<float>(zero_of(codec)) * _mm512_reduce_add_ps(sums[r][m]);
+}
+
+// IQ4_XS: eight 6-bit scales, levels of eight bits with zero 128.
+template <int R, int M>
+inline void gemv_iq4_xs(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
+  __m256 acc[R][M][kSums<M>], sums[R][M];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) clear(acc[r][m]), sums[r][m] = _mm256_setzero_ps();
+  const __m256i low_shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28), high_shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+  for (std::int64_t g = 0; g < groups; g += 8, data += 136) {
+    __m256 x_scale[M], x_sum[M];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) split_pairs(x[m].scale_sum + g * 2, x_scale[m], x_sum[m]);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const std::uint8_t* b = data + r * row_bytes;
+      ahead(b);
+      ahead(b + 64);
+      const __m256i low = _mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(load32(b + 4))), low_shifts);
+      const __m256i high = _mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(load16(b + 2))), high_shifts);
+      const __m256i s = _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi32(15)), _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(3)), 4));
+      const __m256 w_scale = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(s, _mm256_set1_epi32(32))), _mm256_set1_ps(half_at(b)));
+      __m256 scale[M];
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        scale[m] = _mm256_mul_ps(w_scale, x_scale[m]);
+        sums[r][m] = _mm256_fmadd_ps(w_scale, x_sum[m], sums[r][m]);
+      }
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) {
+        const __m256i w = nibble_codes<Codec::iq4_xs>(nibbles256(b + 8 + j * 16));
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
+          const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, load256(x[m].codes + (g + j) * 32));
+          acc[r][m][j % kSums<M>] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale[m], _mm256_set1_epi32(j)), acc[r][m][j % kSums<M>]);
+        }
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(added(acc[r][m])) - 128 * sum8(sums[r][m]);
 }
 
 // ---- dispatch ---------------------------------------------------------------------------------------------------------
 
 template <Codec codec, int R, int M>
 inline void gemv_rows(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
-  if constexpr (codec == Codec::q6_k)
-    gemv_q6_k<R, M>(data, row_bytes, groups, x, out);
+  if constexpr (kHalves<codec>)
+    gemv_halves<codec, R, M>(data, row_bytes, groups, x, out);
   else if constexpr (codec == Codec::q4_k || codec == Codec::q5_k)
     gemv_q45_k<codec == Codec::q5_k, R, M>(data, row_bytes, groups, x, out);
+  else if constexpr (codec == Codec::iq4_xs)
+    gemv_iq4_xs<R, M>(data, row_bytes, groups, x, out);
   else
     gemv_block32<codec, R, M>(data, row_bytes, groups, x, out);
 }
@@ -236,9 +314,10 @@ template <Codec codec, int M>
 inline void gemv_columns(const Source& w, std::int64_t n0, int count, const Int8Row* x, float* out) {
   constexpr int kBlockBytes = codec == Codec::q4_k   ? 144
                               : codec == Codec::q5_k ? 176
-                              : codec == Codec::q6_k ? 210
-                                                     : kBlock32Bytes<codec>;
-  constexpr bool kSuper = codec == Codec::q4_k || codec == Codec::q5_k || codec == Codec::q6_k;
+                              : kHalves<codec>       ? kHalvesBytes<codec>
+                              : codec == Codec::iq4_xs ? 136
+                                                       : kBlock32Bytes<codec>;
+  constexpr bool kSuper = codec == Codec::q4_k || codec == Codec::q5_k || kHalves<codec> || codec == Codec::iq4_xs;
   const std::int64_t groups = w.cols / 32, row_bytes = groups / (kSuper ? 8 : 1) * kBlockBytes;
   const std::uint8_t* data = static_cast<const std::uint8_t*>(w.data) + n0 * row_bytes;
   for (int i = 0; i < count; ++i)

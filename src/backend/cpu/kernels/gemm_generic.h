@@ -100,6 +100,30 @@ inline void scale_min_6bit(const std::uint8_t* b, int j, int& scale, int& min) {
   min = j < 4 ? b[j + 4] & 63 : b[j + 4] >> 4 | (b[j] >> 6) << 4;
 }
 
+// Scale k of the sixteen in a Q3_K block: six bits, a nibble in the first eight bytes and two bits in
+// the last four.
+inline int q3_k_scale(const std::uint8_t* b, int k) {
+  return ((b[k % 8] >> (k / 8 * 4) & 15) | (b[8 + k % 4] >> (k / 4 * 2) & 3) << 4) - 32;
+}
+
+// Formats whose nibbles stand for levels: the level plus 128, as unsigned codes.
+constexpr std::uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                        129, 141, 153, 166, 181, 197, 217, 241};
+constexpr std::uint8_t kE2m1Codes[16] = {128, 129, 130, 131, 132, 134, 136, 140,
+                                         128, 127, 126, 125, 124, 122, 120, 116};
+inline void look_up(const std::uint8_t* table, std::uint8_t* codes) {
+  for (int j = 0; j < 32; ++j) codes[j] = table[codes[j]];
+}
+// Half of the power of two that an MXFP4 block's first byte stands for; the codes are doubled.
+inline float e8m0_half(std::uint8_t e) {
+  const std::uint32_t exponent = e;
+  return float_of(exponent < 2 ? 0x00200000u << exponent : (exponent - 1) << 23);
+}
+// The scale of 32 weights in an IQ4_XS block, without its d.
+inline int iq4_xs_scale(const std::uint8_t* b, int sub) {
+  return ((b[4 + sub / 2] >> (sub % 2 * 4) & 15) | (load16(b + 2) >> (2 * sub) & 3) << 4) - 32;
+}
+
 // Group `index` (32 weights) of the flat array of blocks: weight = scale * (code - zero) + min,
 // zero as affine_of() says.
 inline void unpack(Codec codec, const std::uint8_t* data, std::int64_t index, Group& g) {
@@ -152,6 +176,17 @@ inline void unpack(Codec codec, const std::uint8_t* data, std::int64_t index, Gr
           g.codes[j] = static_cast<std::uint8_t>(g.codes[j] | (b[16 + j] >> sub & 1) << 4);
       return;
     }
+    case Codec::q3_k: {
+      const std::uint8_t* b = data + super * 110;
+      const int half = sub / 4, part = sub % 4;
+      const float d = from_f16(load16(b + 108));
+      for (int i = 0; i < 2; ++i)
+        g.scale[i] = d * static_cast<float>(q3_k_scale(b + 96, 2 * sub + i));
+      for (int j = 0; j < 32; ++j)
+        g.codes[j] = static_cast<std::uint8_t>((b[32 + half * 32 + j] >> (part * 2) & 3) |
+                                               (b[j] >> sub & 1) << 2);
+      return;
+    }
     case Codec::q6_k: {
       const std::uint8_t* b = data + super * 210;
       const int half = sub / 4, part = sub % 4;
@@ -164,6 +199,24 @@ inline void unpack(Codec codec, const std::uint8_t* data, std::int64_t index, Gr
                                                (high[j] >> (part * 2) & 3) << 4);
       return;
     }
+    case Codec::iq4_nl: {
+      const std::uint8_t* b = data + index * 18;
+      both(g.scale, from_f16(load16(b)));
+      nibbles(b + 2, g.codes);
+      return look_up(kIq4Codes, g.codes);
+    }
+    case Codec::iq4_xs: {
+      const std::uint8_t* b = data + super * 136;
+      both(g.scale, from_f16(load16(b)) * static_cast<float>(iq4_xs_scale(b, sub)));
+      nibbles(b + 8 + sub * 16, g.codes);
+      return look_up(kIq4Codes, g.codes);
+    }
+    case Codec::mxfp4: {
+      const std::uint8_t* b = data + index * 17;
+      both(g.scale, e8m0_half(b[0]));
+      nibbles(b + 1, g.codes);
+      return look_up(kE2m1Codes, g.codes);
+    }
     default:
       __builtin_unreachable();
   }
@@ -175,7 +228,12 @@ inline int zero_of(Codec codec) {
     case Codec::q5_0:
       return 16;
     case Codec::q8_0:
+    case Codec::iq4_nl:
+    case Codec::iq4_xs:
+    case Codec::mxfp4:
       return 128;
+    case Codec::q3_k:
+      return 4;
     case Codec::q6_k:
       return 32;
     default:

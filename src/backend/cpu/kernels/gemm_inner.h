@@ -25,9 +25,13 @@ enum class Codec : std::uint8_t {
   q5_0,
   q5_1,
   q8_0,
+  q3_k,
   q4_k,
   q5_k,
   q6_k,
+  iq4_nl,
+  iq4_xs,
+  mxfp4,
   nf4,
   other
 };

@@ -38,9 +38,11 @@ Codec codec_of(const MatrixRef& w) {
     }
   }
   constexpr std::pair<std::string_view, Codec> names[] = {
-      {"q4_0", Codec::q4_0}, {"q4_1", Codec::q4_1}, {"q5_0", Codec::q5_0},
-      {"q5_1", Codec::q5_1}, {"q8_0", Codec::q8_0}, {"q4_k", Codec::q4_k},
-      {"q5_k", Codec::q5_k}, {"q6_k", Codec::q6_k}, {"nf4", Codec::nf4}};
+      {"q4_0", Codec::q4_0},     {"q4_1", Codec::q4_1},     {"q5_0", Codec::q5_0},
+      {"q5_1", Codec::q5_1},     {"q8_0", Codec::q8_0},     {"q3_k", Codec::q3_k},
+      {"q4_k", Codec::q4_k},     {"q5_k", Codec::q5_k},     {"q6_k", Codec::q6_k},
+      {"iq4_nl", Codec::iq4_nl}, {"iq4_xs", Codec::iq4_xs}, {"mxfp4", Codec::mxfp4},
+      {"nf4", Codec::nf4}};
   for (const auto& [name, codec] : names)
     if (w.format->name == name) return codec;
   return Codec::other;
@@ -53,7 +55,12 @@ Affine affine_of(Codec codec) {
     case Codec::q5_0:
       return {.supported = true, .zero = 16};
     case Codec::q8_0:
+    case Codec::iq4_nl:  // levels of eight bits, found by their codes before the product
+    case Codec::iq4_xs:
+    case Codec::mxfp4:
       return {.supported = true, .zero = 128};
+    case Codec::q3_k:
+      return {.supported = true, .halves = true, .zero = 4};
     case Codec::q6_k:
       return {.supported = true, .halves = true, .zero = 32};
     case Codec::q4_1:
@@ -83,3 +90,14 @@ Source source_of(const MatrixRef& m) {
 }
 
 }  // namespace supersonic::cpu::gemm_parts
+
+namespace supersonic::cpu {
+
+FormatProducts products_of(const Format& format) {
+  MatrixRef m;
+  m.format = &format;
+  const Codec codec = gemm_parts::codec_of(m);
+  return {codec != Codec::other, gemm_parts::affine_of(codec).supported};
+}
+
+}  // namespace supersonic::cpu

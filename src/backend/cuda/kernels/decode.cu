@@ -1,5 +1,6 @@
 #include "backend/cuda/kernels/decode.h"
 
+#include "backend/cuda/kernels/pieces.cuh"
 #include "backend/cuda/kernels/scalar.h"
 #include "formats/dynamic8.h"
 #include "formats/list.h"
@@ -35,6 +36,15 @@ constexpr int blocks_at_once =
     kDecodedFloats / Codec::weights < kThreads ? kDecodedFloats / Codec::weights : kThreads;
 
 template <class Codec>
+__device__ void decode_block(const typename Codec::Block& b, float* out) {
+  if constexpr (requires { typename Codec::Table; }) {
+    formats::decode_pieces<Codec>(b, out, device_table<typename Codec::Table>);
+  } else {
+    Codec::decode(b, out);
+  }
+}
+
+template <class Codec>
 __global__ void __launch_bounds__(kThreads) decode_blocks(RowReader a, FaultSink faults) {
   constexpr int kWeights = Codec::weights, kBlocks = blocks_at_once<Codec>, kPadded = kWeights + 1;
   __shared__ float decoded[kBlocks * kPadded];
@@ -45,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) decode_blocks(RowReader a, FaultSink
     float* out = decoded + threadIdx.x * kPadded;
     const std::int64_t row = source_row(a, mine / of_row, faults);
     if (row >= 0) {
-      Codec::decode(
+      decode_block<Codec>(
           static_cast<const typename Codec::Block*>(a.planes.data[0])[row * of_row + mine % of_row],
           out);
     } else {

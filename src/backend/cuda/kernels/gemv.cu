@@ -135,27 +135,8 @@ void vector_product(const GemmProblem& p, cudaStream_t stream) {
     if (quantized(p.terms[i].w.codec)) codec = p.terms[i].w.codec;
   }
   if (v.m == 1 && vector_row(v, codec, stream)) return;
+  if (with_block_codec(codec, [&](auto c) { launch<c.value>(v, stream); })) return;
   switch (codec) {
-    case Codec::q4_0:
-      return launch<Codec::q4_0>(v, stream);
-    case Codec::q4_1:
-      return launch<Codec::q4_1>(v, stream);
-    case Codec::q5_0:
-      return launch<Codec::q5_0>(v, stream);
-    case Codec::q5_1:
-      return launch<Codec::q5_1>(v, stream);
-    case Codec::q8_0:
-      return launch<Codec::q8_0>(v, stream);
-    case Codec::q2_k:
-      return launch<Codec::q2_k>(v, stream);
-    case Codec::q3_k:
-      return launch<Codec::q3_k>(v, stream);
-    case Codec::q4_k:
-      return launch<Codec::q4_k>(v, stream);
-    case Codec::q5_k:
-      return launch<Codec::q5_k>(v, stream);
-    case Codec::q6_k:
-      return launch<Codec::q6_k>(v, stream);
     case Codec::nf4:
       return launch<Codec::nf4>(v, stream);
     case Codec::nf4_plain:

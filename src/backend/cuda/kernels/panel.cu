@@ -153,33 +153,15 @@ void decode_panel(const PanelCall& c, cudaStream_t stream) {
       return launch(FloatSource{c.planes.data[0], DType::f16}, c, stream);
     case Codec::bf16:
       return launch(FloatSource{c.planes.data[0], DType::bf16}, c, stream);
-    case Codec::q4_0:
-      return launch_blocks<Codec::q4_0>(c, stream);
-    case Codec::q4_1:
-      return launch_blocks<Codec::q4_1>(c, stream);
-    case Codec::q5_0:
-      return launch_blocks<Codec::q5_0>(c, stream);
-    case Codec::q5_1:
-      return launch_blocks<Codec::q5_1>(c, stream);
-    case Codec::q8_0:
-      return launch_blocks<Codec::q8_0>(c, stream);
-    case Codec::q2_k:
-      return launch_blocks<Codec::q2_k>(c, stream);
-    case Codec::q3_k:
-      return launch_blocks<Codec::q3_k>(c, stream);
-    case Codec::q4_k:
-      return launch_blocks<Codec::q4_k>(c, stream);
-    case Codec::q5_k:
-      return launch_blocks<Codec::q5_k>(c, stream);
-    case Codec::q6_k:
-      return launch_blocks<Codec::q6_k>(c, stream);
     case Codec::nf4:
       return launch(Nf4Source<true>{nf4_planes(c.planes, true)}, c, stream);
     case Codec::nf4_plain:
       return launch(Nf4Source<false>{nf4_planes(c.planes, false)}, c, stream);
-    case Codec::none:
-      return check(cudaErrorInvalidValue, "decode_panel: this format has no decoder");
+    default:
+      break;
   }
+  if (!with_block_codec(c.codec, [&](auto codec) { launch_blocks<codec.value>(c, stream); }))
+    check(cudaErrorInvalidValue, "decode_panel: this format has no decoder");
 }
 
 }  // namespace supersonic::cuda

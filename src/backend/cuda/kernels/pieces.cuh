@@ -5,16 +5,7 @@
 #pragma once
 #include "backend/cuda/kernels/codec.h"
 #include "backend/cuda/kernels/device.cuh"
-#include "formats/q2_k.h"
-#include "formats/q3_k.h"
-#include "formats/q4_0.h"
-#include "formats/q4_1.h"
-#include "formats/q4_k.h"
-#include "formats/q5_0.h"
-#include "formats/q5_1.h"
-#include "formats/q5_k.h"
-#include "formats/q6_k.h"
-#include "formats/q8_0.h"
+#include "formats/list.h"
 
 namespace supersonic::cuda {
 
@@ -139,5 +130,52 @@ struct Piece<Codec::q6_k> : formats::Q6_K {
     }
   }
 };
+
+// The device's copy of a lattice (formats/iq_grids.h); a warp's lanes read many of its points at
+// once, so it lies in global memory and is cached, not in constant memory.
+template <class Table>
+static __device__ const Table device_table{};
+
+// A codec that decodes by pieces itself.
+template <class F>
+struct PieceOf : F {
+  static __device__ void decode8(const typename F::Block& b, int piece, float* out) {
+    if constexpr (requires { typename F::Table; }) {
+      F::decode8(b, piece, out, device_table<typename F::Table>);
+    } else {
+      F::decode8(b, piece, out);
+    }
+  }
+};
+template <>
+struct Piece<Codec::iq2_xxs> : PieceOf<formats::IQ2_XXS> {};
+template <>
+struct Piece<Codec::iq2_xs> : PieceOf<formats::IQ2_XS> {};
+template <>
+struct Piece<Codec::iq3_xxs> : PieceOf<formats::IQ3_XXS> {};
+template <>
+struct Piece<Codec::iq1_s> : PieceOf<formats::IQ1_S> {};
+template <>
+struct Piece<Codec::iq4_nl> : PieceOf<formats::IQ4_NL> {};
+template <>
+struct Piece<Codec::iq3_s> : PieceOf<formats::IQ3_S> {};
+template <>
+struct Piece<Codec::iq2_s> : PieceOf<formats::IQ2_S> {};
+template <>
+struct Piece<Codec::iq4_xs> : PieceOf<formats::IQ4_XS> {};
+template <>
+struct Piece<Codec::iq1_m> : PieceOf<formats::IQ1_M> {};
+template <>
+struct Piece<Codec::tq1_0> : PieceOf<formats::TQ1_0> {};
+template <>
+struct Piece<Codec::tq2_0> : PieceOf<formats::TQ2_0> {};
+template <>
+struct Piece<Codec::mxfp4> : PieceOf<formats::MXFP4> {};
+template <>
+struct Piece<Codec::nvfp4> : PieceOf<formats::NVFP4> {};
+template <>
+struct Piece<Codec::q1_0> : PieceOf<formats::Q1_0> {};
+template <>
+struct Piece<Codec::q2_0> : PieceOf<formats::Q2_0> {};
 
 }  // namespace supersonic::cuda

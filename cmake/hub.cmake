@@ -1,0 +1,16 @@
+# The network plug-in libsupersonic_hub.so: src/hub/curl on libcurl and libcrypto, opened at run time by the commands that speak
+# with a hub (src/hub/http.h). Nothing links to it, so that no other command loads those libraries.
+pkg_check_modules(CURL IMPORTED_TARGET libcurl>=7.85)
+pkg_check_modules(CRYPTO IMPORTED_TARGET libcrypto>=3)
+if(NOT CURL_FOUND OR NOT CRYPTO_FOUND)
+  message(STATUS "libcurl or libcrypto was not found (libcurl4-openssl-dev, libssl-dev): this build cannot pull and push models")
+  return()
+endif()
+file(GLOB HUB_SOURCES CONFIGURE_DEPENDS src/hub/curl/*.cpp)
+add_library(supersonic_hub SHARED ${HUB_SOURCES})
+target_include_directories(supersonic_hub PRIVATE src)
+target_compile_definitions(supersonic_hub PRIVATE SUPERSONIC_VERSION="${PROJECT_VERSION}")
+target_link_libraries(supersonic_hub PRIVATE supersonic PkgConfig::CURL PkgConfig::CRYPTO)
+set_target_properties(supersonic_hub PROPERTIES INSTALL_RPATH "$ORIGIN" BUILD_RPATH_USE_ORIGIN ON)
+add_dependencies(supersonic_cli supersonic_hub)
+install(TARGETS supersonic_hub)
