@@ -1,5 +1,5 @@
 # The registries are generated from the folders: every `OP(Name);` in src/ops, every `KERNEL(symbol)` in a backend's
-# folder and every `COMMAND(name, Type)` in src/cli becomes one line of a generated file. No list is kept by hand, and no
+# folder, every `ARCHITECTURE(name)` and every `COMMAND(name, Type)` in src/cli becomes one line of a generated file. No list is kept by hand, and no
 # order of static initialisers matters.
 function(collect_marks patterns marker names headers)
   file(GLOB_RECURSE files CONFIGURE_DEPENDS ${patterns})
@@ -76,8 +76,19 @@ function(generate_registries out)
   string(APPEND text "\n")
   write_if_changed(${dir}/map_ops.h "${text}")
 
+  collect_marks(${CMAKE_SOURCE_DIR}/src/models/architectures/*.cpp ARCHITECTURE architectures architecture_files)
+  list(SORT architectures)
+  set(text "// Generated from src/models/architectures: one line an architecture, sorted by name.\n#include \"io/architecture.h\"\n#include <iterator>\nnamespace supersonic::io {\n")
+  set(list)
+  foreach(architecture ${architectures})
+    string(APPEND text "const Architecture& ${architecture}_architecture();\n")
+    string(APPEND list "    &${architecture}_architecture(),\n")
+  endforeach()
+  string(APPEND text "std::span<const Architecture* const> all_architectures() {\n  static const Architecture* const all[] = {\n${list}  nullptr};\n  return {all, std::size(all) - 1};\n}\n}  // namespace supersonic::io\n")
+  write_if_changed(${dir}/architectures.cpp "${text}")
+
   generate_kernel_list(cpu cpu_list)
-  set(${out} ${dir}/ops_registry.cpp ${cpu_list} PARENT_SCOPE)
+  set(${out} ${dir}/ops_registry.cpp ${dir}/architectures.cpp ${cpu_list} PARENT_SCOPE)
 endfunction()
 
 function(generate_command_registry out)

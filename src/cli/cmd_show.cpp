@@ -37,6 +37,8 @@ void print_config(const io::ModelConfig& c) {
     rope +=
         fmt::format(", {} scaling by {}", io::name_of(c.rope_scaling.kind), c.rope_scaling.factor);
   print(fmt::format("  {:<14}{} tokens, {}\n", "context", c.max_position_embeddings, rope));
+  if (const std::string special = io::special_features(c); !special.empty())
+    print(fmt::format("  {:<14}{}\n", "special", special));
   print(fmt::format("  {:<14}{} tokens, output layer {}\n", "vocabulary", c.vocab_size,
                     c.tie_word_embeddings ? "tied to the embedding" : "of its own"));
 }
@@ -44,7 +46,7 @@ void print_config(const io::ModelConfig& c) {
 void write_config(JsonWriter& w, const io::ModelConfig& c) {
   w.begin_object()
       .key("family")
-      .value(io::name_of(c.family))
+      .value(c.family)
       .key("layers")
       .value(c.num_hidden_layers);
   w.key("hidden_size").value(c.hidden_size).key("intermediate_size").value(c.intermediate_size);
@@ -63,6 +65,8 @@ void write_config(JsonWriter& w, const io::ModelConfig& c) {
       .value(c.tie_word_embeddings)
       .key("sliding_window")
       .value(c.sliding_window)
+      .key("special")
+      .value(io::special_features(c))
       .end_object();
 }
 

@@ -77,25 +77,32 @@ void check_tokens(const std::string& source, const std::string& result,
         result);
 }
 
+bool same_rotation(const models::Rotation& wanted, const models::Rotation& got) {
+  if (!wanted.inv_freq || !got.inv_freq) return !wanted.inv_freq && !got.inv_freq;
+  const auto w = wanted.inv_freq->values<const float>(), g = got.inv_freq->values<const float>();
+  bool same = w.size() == g.size() &&
+              std::abs(wanted.magnitude - got.magnitude) <= 1e-5f * wanted.magnitude;
+  for (std::size_t i = 0; same && i < w.size(); ++i) same = std::abs(w[i] - g[i]) <= 1e-5f * w[i];
+  return same;
+}
+
 // What a short text does not show: rotation and attention far away from its beginning.
 void check_positions(const models::Model& source, const models::Model& result) {
-  const auto wanted = source.inv_freq->values<const float>(),
-             got = result.inv_freq->values<const float>();
-  bool same =
-      wanted.size() == got.size() &&
-      std::abs(source.rope_magnitude - result.rope_magnitude) <= 1e-5f * source.rope_magnitude;
-  for (std::size_t i = 0; same && i < wanted.size(); ++i)
-    same = std::abs(wanted[i] - got[i]) <= 1e-5f * wanted[i];
-  for (std::int64_t i = 0; same && i < source.config.num_hidden_layers; ++i) {
-    same = source.config.slides(i) == result.config.slides(i);
-    if (source.config.slides(i))
-      same = same && source.config.sliding_window == result.config.sliding_window;
+  const io::ModelConfig &a = source.config, &b = result.config;
+  bool same = same_rotation(source.rope, result.rope) &&
+              same_rotation(source.local_rope, result.local_rope) &&
+              same_rotation(source.long_rope, result.long_rope) &&
+              (!source.long_rope.inv_freq ||
+               a.rope_scaling.original_max_position == b.rope_scaling.original_max_position);
+  for (std::int64_t i = 0; same && i < a.num_hidden_layers; ++i) {
+    same = a.slides(i) == b.slides(i) && a.rotates(i) == b.rotates(i);
+    if (a.slides(i)) same = same && a.sliding_window == b.sliding_window;
   }
   CHECK(same,
         "{}: this container cannot say how the model turns or limits far positions ({} scaling, "
         "window {}); nothing was written. Choose the "
         "other container (--to), or --no-verify for short texts",
-        result.path, io::name_of(source.config.rope_scaling.kind), source.config.sliding_window);
+        result.path, io::name_of(a.rope_scaling.kind), a.sliding_window);
 }
 
 Verified check(const infer::LogitDifference& d, double limit, std::size_t tokens,

@@ -67,8 +67,8 @@ struct Traits {
 // One input of a generated test case: how to fill it.
 struct CaseInput {
   Shape shape;
-  enum Fill { normal, positive, index, low, high, constant } fill = normal;
-  double a = 0, b = 0;           // index: values in [a, b); low/high: key ranges of a packed batch
+  enum Fill { normal, positive, index, low, high, constant, line } fill = normal;
+  double a = 0, b = 0;           // index: values in [a, b); low/high: key ranges of a packed batch; line: a + b i
   const char* format = nullptr;  // quantized matrix
   enum Kind { data, f32, i32 } kind = data;  // data: takes the case's dtype
 };

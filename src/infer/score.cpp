@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "ops/linear_xent.h"
 
 namespace supersonic::infer {
 namespace {
@@ -34,7 +33,7 @@ Scorer::Scorer(const models::Model& model, Executor& executor, Compute compute, 
         const models::Inputs in{from_storage(ids_), from_storage(positions_), from_storage(lo_), from_storage(hi_),
                                 from_storage(window_lo_)};
         const Tensor h = models::hidden(recorder, model, in);
-        Tensors out = {linear_xent(h, from_storage(model.head), from_storage(labels_), from_storage(scale_))};
+        Tensors out = {models::loss(model, h, from_storage(labels_), from_storage(scale_))};
         if (with_logits) out.push_back(models::logits(model, h));
         return out;
       },

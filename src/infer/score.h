@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/executor.h"
-#include "models/llama.h"
+#include "models/decoder.h"
 
 namespace supersonic::infer {
 

@@ -46,7 +46,10 @@ Tensors record_step(const models::Model& model, const SessionOptions& options, c
 // The context that a caller gets; the cache itself has room for a whole step more, since padding rows of a step land behind the
 // last real one.
 std::int64_t capacity_of(const models::Model& model, const SessionOptions& options) {
-  const std::int64_t trained = model.config.max_position_embeddings;
+  // longrope's divisors are those of the whole context, so that one that nobody asked for stays with the first ones.
+  const io::RopeScaling& scaling = model.config.rope_scaling;
+  const bool longrope = scaling.kind == io::RopeScaling::Kind::longrope;
+  const std::int64_t trained = longrope ? scaling.original_max_position : model.config.max_position_embeddings;
   if (options.context > 0) models::check_context(model, options.context);
   return std::max(options.context > 0 ? options.context : std::min(kDefaultContext, trained), std::int64_t{16});
 }
@@ -57,6 +60,7 @@ SessionMemory plan_session(const models::Model& model, Backend& backend, const S
   const std::int64_t rows = capacity_of(model, options) + options.chunk;
   const Spec spec{{rows, model.config.num_key_value_heads, model.config.head_dim}, options.kv_dtype, nullptr};
   models::KvCache cache;  // addresses are not needed, but where they would be is
+  cache.capacity = rows - options.chunk;
   SessionMemory memory;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     cache.k.push_back(Storage::external(spec, {}, "k cache"));
@@ -73,7 +77,7 @@ SessionMemory plan_session(const models::Model& model, Backend& backend, const S
 }
 
 Compute auto_compute(const models::Model& model) {
-  const Spec& w = model.layers.front().down.weight->spec;
+  const Spec& w = model.layers.front().o.weight->spec;
   if (w.format) return Compute::int8;
   return w.dtype != DType::f32 && cpu::isa() == cpu::Isa::avx512 ? Compute::bf16 : Compute::fp32;
 }

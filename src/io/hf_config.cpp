@@ -1,4 +1,5 @@
-// config.json of the Llama family, old and new spellings; see the header.
+// config.json, old and new spellings: what all architectures share. What one alone has is read and
+// written by its hooks (io/architecture.h).
 #include "io/hf_config.h"
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "io/architecture.h"
 #include "io/json.h"
 #include "io/json_fields.h"
 #include "io/output_file.h"
@@ -21,15 +23,7 @@ constexpr JsonLimits kLimits{
     .max_bytes = std::size_t{16} << 20, .max_depth = 32, .max_values = 1'000'000};
 constexpr std::int64_t kMax = std::int64_t{1} << 31;
 
-struct Known {
-  const char *architecture, *model_type;
-  Family family;
-};
-constexpr Known kKnown[] = {{"LlamaForCausalLM", "llama", Family::llama},
-                            {"MistralForCausalLM", "mistral", Family::mistral},
-                            {"Qwen2ForCausalLM", "qwen2", Family::qwen2}};
-
-void set_family(ModelConfig& c, const JsonFields& f) {
+const Architecture& named_architecture(ModelConfig& c, const JsonFields& f) {
   std::string asked;
   if (const json* list = f.find("architectures")) {
     if (!list->is_array() || list->empty() || !(*list)[0].is_string())
@@ -37,15 +31,14 @@ void set_family(ModelConfig& c, const JsonFields& f) {
     asked = (*list)[0].get<std::string>();
   }
   const std::string type = f.string("model_type").value_or("");
-  for (const auto& k : kKnown) {
-    if (asked.empty() ? type != k.model_type : asked != k.architecture) continue;
-    c.family = k.family;
-    c.architecture = k.architecture;
-    return;
-  }
   std::string names;
-  for (const auto& k : kKnown)
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", k.architecture);
+  for (const Architecture* a : all_architectures()) {
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", a->hf_class);
+    if (asked.empty() ? type != a->model_type : asked != a->hf_class) continue;
+    c.family = a->name;
+    c.architecture = a->hf_class;
+    return *a;
+  }
   fail(ErrorKind::bad_file, "{}: the architecture is {}; this program knows {}", f.file(),
        asked.empty() ? (type.empty() ? "not named" : type.substr(0, 100)) : asked.substr(0, 100),
        names);
@@ -61,119 +54,132 @@ double yarn_attention(const JsonFields& r, double factor) {
   return scale(*m) / scale(*all);
 }
 
-RopeScaling read_scaling(const JsonFields& r, std::int64_t max_position) {
+std::vector<double> divisors(const JsonFields& r, const char* key, std::int64_t count) {
+  const json* list = r.find(key);
+  const auto expected = [&] { return fmt::format("a list of {} positive numbers", count); };
+  if (!list || !list->is_array() || static_cast<std::int64_t>(list->size()) != count)
+    r.bad(key, expected());
+  std::vector<double> result;
+  for (const json& x : *list) {
+    if (!x.is_number() || !(x.get<double>() > 0 && x.get<double>() <= 1e9)) r.bad(key, expected());
+    result.push_back(x.get<double>());
+  }
+  return result;
+}
+
+// Where the original context stands beside the scaling, it wins (Phi-3).
+std::int64_t original_context(const JsonFields& r, const JsonFields& f, std::int64_t max_position) {
+  if (const auto outer = f.integer("original_max_position_embeddings", 1, kMax)) return *outer;
+  return r.integer("original_max_position_embeddings", 1, kMax).value_or(max_position);
+}
+
+void read_longrope(RopeScaling& s, const ModelConfig& c, const JsonFields& r) {
+  s.short_factor = divisors(r, "short_factor", c.rotary() / 2);
+  s.long_factor = divisors(r, "long_factor", c.rotary() / 2);
+  s.factor = r.real("factor", 1, 1e6)
+                 .value_or(std::max(1.0, static_cast<double>(c.max_position_embeddings) /
+                                             static_cast<double>(s.original_max_position)));
+  s.attention_factor = r.real("attention_factor", 0, 1e6).value_or(0);
+}
+
+RopeScaling read_scaling(const ModelConfig& c, const JsonFields& r, const JsonFields& f) {
   using Kind = RopeScaling::Kind;
   RopeScaling s;
   const char* key = r.has("rope_type") ? "rope_type" : "type";
-  const std::string type = r.string(key).value_or("default");
-  const auto kinds = {Kind::none, Kind::linear, Kind::dynamic, Kind::llama3, Kind::yarn};
+  std::string type = r.string(key).value_or("default");
+  if (c.family == "phi3" && (type == "su" || type == "yarn")) type = "longrope";  // its older names
+  const auto kinds = {Kind::none,   Kind::linear, Kind::dynamic,
+                      Kind::llama3, Kind::yarn,   Kind::longrope};
   const auto kind =
       std::find_if(kinds.begin(), kinds.end(), [&](Kind k) { return name_of(k) == type; });
   if (kind == kinds.end())
     r.bad(key,
-          "default, linear, dynamic, llama3 or yarn (with any other, results would be wrong: use a "
-          "version of the model with one of these)");
+          "default, linear, dynamic, llama3, yarn or longrope (with any other, results would be "
+          "wrong: use a version of the model with one of these)");
   s.kind = *kind;
   if (s.kind == Kind::none) return s;
+  s.original_max_position = original_context(r, f, c.max_position_embeddings);
+  if (s.kind == Kind::longrope) {
+    read_longrope(s, c, r);
+    return s;
+  }
   s.factor = r.real("factor", 1, 1e6).value_or(0);
   if (s.factor == 0) r.bad("factor", "a number from 1 to 1000000");
-  s.original_max_position =
-      r.integer("original_max_position_embeddings", 1, kMax).value_or(max_position);
   s.low_freq_factor = r.real("low_freq_factor", 0, 1e6).value_or(s.low_freq_factor);
   s.high_freq_factor = r.real("high_freq_factor", 0, 1e6).value_or(s.high_freq_factor);
   s.beta_fast = r.real("beta_fast", 0, 1e6).value_or(s.beta_fast);
   s.beta_slow = r.real("beta_slow", 0, 1e6).value_or(s.beta_slow);
   if (s.kind == Kind::yarn) {
     s.attention_factor = yarn_attention(r, s.factor);
-    if (!r.boolean("truncate").value_or(true)) r.bad("truncate", "true");
+    s.truncate = r.boolean("truncate").value_or(true);
   }
   return s;
 }
 
-// Newer files nest everything about rotation, theta included, inside rope_parameters.
-void read_rope(ModelConfig& c, const JsonFields& f) {
-  c.rope_theta = f.real("rope_theta", 1, 1e15).value_or(10000.0);
+void read_partial_rotation(ModelConfig& c, const JsonFields& f, const Architecture& a) {
+  const auto part = f.real("partial_rotary_factor", 0, 1);
+  if (!part || *part == 1) return;
+  if (!a.partial_rotary) f.bad("partial_rotary_factor", "1");
+  c.rotary_dim = static_cast<std::int64_t>(static_cast<double>(c.head_dim) * *part);
+  if (c.rotary_dim < 2 || c.rotary_dim % 2)
+    f.bad("partial_rotary_factor", "an even number of dimensions");
+}
+
+// Newer files nest everything about rotation, theta included, inside rope_parameters; those whose
+// layers turn in two ways nest it once more by the layers' type.
+void read_rope(ModelConfig& c, const JsonFields& f, const Architecture& a) {
+  c.rope_theta = f.real("rope_theta", 1, 1e15).value_or(a.defaults.rope_theta);
+  c.local_rope_theta =
+      f.real("rope_local_base_freq", 1, 1e15).value_or(a.defaults.local_rope_theta);
+  read_partial_rotation(c, f, a);
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!f.has(key)) continue;
     const JsonFields r = f.object(key);
-    for (const char* layer_type : {"full_attention", "sliding_attention"})
-      if (r.has(layer_type)) r.bad(layer_type, "one rotation for all layers");
-    if (const auto theta = r.real("rope_theta", 1, 1e15)) c.rope_theta = *theta;
-    if (r.real("partial_rotary_factor", 0, 1).value_or(1) != 1) r.bad("partial_rotary_factor", "1");
-    c.rope_scaling = read_scaling(r, c.max_position_embeddings);
-  }
-  if (f.real("partial_rotary_factor", 0, 1).value_or(1) != 1) f.bad("partial_rotary_factor", "1");
-}
-
-void read_sliding(ModelConfig& c, const JsonFields& f) {
-  if (c.family == Family::llama) return;
-  if (c.family == Family::qwen2 && !f.boolean("use_sliding_window").value_or(false)) return;
-  // null means no window; a key that is not there means transformers' default.
-  if (f.value().contains("sliding_window"))
-    c.sliding_window = f.integer("sliding_window", 0, kMax).value_or(0);
-  else
-    c.sliding_window = 4096;
-  if (c.sliding_window == 0) return;
-  if (const json* types = f.find("layer_types")) {
-    if (!types->is_array() || types->size() != static_cast<std::size_t>(c.num_hidden_layers))
-      f.bad("layer_types", fmt::format("a list of {} names", c.num_hidden_layers));
-    for (const auto& t : *types) {
-      if (t != "sliding_attention" && t != "full_attention")
-        f.bad("layer_types", "a list of sliding_attention and full_attention");
-      c.sliding_layers.push_back(t == "sliding_attention");
+    const bool nested = r.has("full_attention") || r.has("sliding_attention");
+    if (nested && !a.defaults.local_rope_theta)
+      r.bad(r.has("full_attention") ? "full_attention" : "sliding_attention",
+            "one rotation for all layers");
+    if (nested && r.has("sliding_attention")) {
+      const JsonFields local = r.object("sliding_attention");
+      c.local_rope_theta = local.real("rope_theta", 1, 1e15).value_or(c.local_rope_theta);
+      if (local.string("rope_type").value_or("default") != "default")
+        local.bad("rope_type", "default");
     }
-  } else if (c.family == Family::qwen2) {
-    const auto first = f.integer("max_window_layers", 0, kMax).value_or(28);
-    for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) c.sliding_layers.push_back(i >= first);
+    if (nested && !r.has("full_attention")) continue;
+    const JsonFields full = nested ? r.object("full_attention") : r;
+    if (const auto theta = full.real("rope_theta", 1, 1e15)) c.rope_theta = *theta;
+    read_partial_rotation(c, full, a);
+    c.rope_scaling = read_scaling(c, full, f);
   }
-  const bool all =
-      std::all_of(c.sliding_layers.begin(), c.sliding_layers.end(), [](auto s) { return s; });
-  const bool none =
-      std::none_of(c.sliding_layers.begin(), c.sliding_layers.end(), [](auto s) { return s; });
-  if (all)
-    c.sliding_layers.clear();
-  else if (none)
-    c.sliding_window = 0, c.sliding_layers.clear();
 }
 
-void read_sizes(ModelConfig& c, const JsonFields& f) {
+void read_sizes(ModelConfig& c, const JsonFields& f, const ConfigDefaults& defaults) {
   const auto size = [&](const char* key) { return f.require_integer(key, 1, kMax); };
   c.hidden_size = size("hidden_size");
   c.intermediate_size = size("intermediate_size");
   c.num_hidden_layers = f.require_integer("num_hidden_layers", 1, 4096);
   c.num_attention_heads = f.require_integer("num_attention_heads", 1, 65536);
   c.vocab_size = size("vocab_size");
-  if (c.family == Family::llama)
+  if (defaults.kv_heads)
     c.num_key_value_heads =
         f.integer("num_key_value_heads", 1, 65536).value_or(c.num_attention_heads);
   else
     c.num_key_value_heads = f.require_integer("num_key_value_heads", 1, 65536);
   if (const auto head = f.integer("head_dim", 1, kMax)) {
     c.head_dim = *head;
+  } else if (defaults.head_dim) {
+    c.head_dim = defaults.head_dim;
   } else {
     if (c.hidden_size % c.num_attention_heads)
       f.bad("hidden_size",
             fmt::format("a multiple of num_attention_heads {}", c.num_attention_heads));
     c.head_dim = c.hidden_size / c.num_attention_heads;
   }
-  const std::int64_t usual = c.family == Family::llama     ? 2048
-                             : c.family == Family::mistral ? 131072
-                                                           : 32768;
-  c.max_position_embeddings = f.integer("max_position_embeddings", 1, kMax).value_or(usual);
+  c.max_position_embeddings =
+      f.integer("max_position_embeddings", 1, kMax).value_or(defaults.max_position);
 }
 
-void read_biases(ModelConfig& c, const JsonFields& f) {
-  if (c.family == Family::qwen2) {
-    c.qkv_bias = true;
-  } else if (c.family == Family::llama) {
-    c.qkv_bias = c.o_bias = f.boolean("attention_bias").value_or(false);
-    c.mlp_bias = f.boolean("mlp_bias").value_or(false);
-  }
-}
-
-void refuse_what_is_missing_here(const JsonFields& f) {
-  const std::string act = f.string("hidden_act").value_or("silu");
-  if (act != "silu" && act != "swish") f.bad("hidden_act", "silu");
+void refuse_quantized(const JsonFields& f) {
   if (!f.has("quantization_config")) return;
   const std::string method =
       f.object("quantization_config").string("quant_method").value_or("an unnamed method");
@@ -193,12 +199,26 @@ json scaling_to_json(const ModelConfig& c) {
   if (s.kind == RopeScaling::Kind::llama3) {
     r["low_freq_factor"] = s.low_freq_factor;
     r["high_freq_factor"] = s.high_freq_factor;
+    return r;
+  }
+  if (s.kind == RopeScaling::Kind::longrope) {
+    r["short_factor"] = s.short_factor;
+    r["long_factor"] = s.long_factor;
   } else {
     r["beta_fast"] = s.beta_fast;
     r["beta_slow"] = s.beta_slow;
-    if (s.attention_factor > 0) r["attention_factor"] = s.attention_factor;
+    if (!s.truncate) r["truncate"] = false;
   }
+  if (s.attention_factor > 0) r["attention_factor"] = s.attention_factor;
   return r;
+}
+
+// The smallest fraction of a head whose product with its size is not less than what turns.
+double rotary_part(const ModelConfig& c) {
+  const auto size = static_cast<double>(c.head_dim);
+  double part = static_cast<double>(c.rotary()) / size;
+  while (static_cast<std::int64_t>(size * part) < c.rotary()) part = std::nextafter(part, 1.0);
+  return part;
 }
 
 json ids_to_json(const std::vector<std::int64_t>& ids) {
@@ -209,18 +229,65 @@ json ids_to_json(const std::vector<std::int64_t>& ids) {
 
 }  // namespace
 
+void require_activation(const JsonFields& f, const char* key,
+                        std::initializer_list<std::string_view> expected) {
+  const auto act = f.string(key);
+  if (act && std::find(expected.begin(), expected.end(), *act) == expected.end())
+    f.bad(key, *expected.begin());
+}
+
+void require_false(const JsonFields& f, const char* key) {
+  if (f.boolean(key).value_or(false)) f.bad(key, "false");
+}
+
+void set_sliding_layers(ModelConfig& c, std::int64_t window, std::vector<std::uint8_t> layers) {
+  const auto slides = [](auto s) { return s != 0; };
+  c.sliding_window = window, c.sliding_layers = std::move(layers);
+  if (window == 0 || std::none_of(c.sliding_layers.begin(), c.sliding_layers.end(), slides))
+    c.sliding_window = 0, c.sliding_layers.clear();
+  else if (std::all_of(c.sliding_layers.begin(), c.sliding_layers.end(), slides))
+    c.sliding_layers.clear();
+}
+
+void read_sliding_layers(ModelConfig& c, const JsonFields& f, std::int64_t window,
+                         const std::function<bool(std::int64_t)>& otherwise) {
+  std::vector<std::uint8_t> layers;
+  const json* types = f.find("layer_types");
+  if (types &&
+      (!types->is_array() || types->size() != static_cast<std::size_t>(c.num_hidden_layers)))
+    f.bad("layer_types", fmt::format("a list of {} names", c.num_hidden_layers));
+  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    if (!types) {
+      layers.push_back(otherwise(i));
+      continue;
+    }
+    const json& t = (*types)[static_cast<std::size_t>(i)];
+    if (t != "sliding_attention" && t != "full_attention")
+      f.bad("layer_types", "a list of sliding_attention and full_attention");
+    layers.push_back(t == "sliding_attention");
+  }
+  set_sliding_layers(c, window, std::move(layers));
+}
+
+void write_layer_types(const ModelConfig& c, nlohmann::ordered_json& j) {
+  auto types = nlohmann::ordered_json::array();
+  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
+    types.push_back(c.slides(i) ? "sliding_attention" : "full_attention");
+  j["layer_types"] = std::move(types);
+}
+
 ModelConfig model_config_from_json(std::string_view text, const std::string& source) {
   const json root = parse_json(text, source, kLimits);
   const JsonFields f(root, source);
   ModelConfig c;
-  set_family(c, f);
-  refuse_what_is_missing_here(f);
-  read_sizes(c, f);
-  read_rope(c, f);
-  read_sliding(c, f);
-  read_biases(c, f);
-  c.rms_norm_eps = f.real("rms_norm_eps", 0, 1).value_or(1e-6);
-  c.tie_word_embeddings = f.boolean("tie_word_embeddings").value_or(false);
+  const Architecture& a = named_architecture(c, f);
+  refuse_quantized(f);
+  if (a.describe) a.describe(c);
+  read_sizes(c, f, a.defaults);
+  read_rope(c, f, a);
+  c.rms_norm_eps = f.real("rms_norm_eps", 0, 1).value_or(a.defaults.rms_norm_eps);
+  c.tie_word_embeddings = f.boolean("tie_word_embeddings").value_or(a.defaults.tied);
+  if (a.from_json) a.from_json(c, f);
   c.bos_token_ids = f.integers("bos_token_id", 0, kMax);
   c.eos_token_ids = f.integers("eos_token_id", 0, kMax);
   // Some files pad with an id past the vocabulary, or with -1: both mean that there is no pad
@@ -244,14 +311,10 @@ ModelConfig read_model_config(const std::string& folder) {
 }
 
 std::string to_config_json(const ModelConfig& c) {
-  CHECK(c.family == Family::qwen2
-            ? c.qkv_bias && !c.o_bias && !c.mlp_bias
-            : c.qkv_bias == c.o_bias && (c.family == Family::llama || !(c.qkv_bias || c.mlp_bias)),
-        "{} has no class in transformers with just these biases; save as GGUF instead",
-        c.architecture);
+  const Architecture& a = architecture_of(c);
   nlohmann::ordered_json j;
-  j["architectures"] = {c.architecture};
-  j["model_type"] = name_of(c.family);
+  j["architectures"] = {a.hf_class};
+  j["model_type"] = a.model_type;
   j["hidden_size"] = c.hidden_size;
   j["intermediate_size"] = c.intermediate_size;
   j["num_hidden_layers"] = c.num_hidden_layers;
@@ -260,28 +323,13 @@ std::string to_config_json(const ModelConfig& c) {
   j["head_dim"] = c.head_dim;
   j["vocab_size"] = c.vocab_size;
   j["max_position_embeddings"] = c.max_position_embeddings;
-  j["hidden_act"] = "silu";
+  if (c.gate == Gate::silu) j["hidden_act"] = "silu";
   j["rms_norm_eps"] = c.rms_norm_eps;
   j["rope_theta"] = c.rope_theta;
   j["rope_scaling"] = scaling_to_json(c);
+  if (c.rotary() != c.head_dim) j["partial_rotary_factor"] = rotary_part(c);
   j["tie_word_embeddings"] = c.tie_word_embeddings;
-  if (c.family == Family::llama) {
-    j["attention_bias"] = c.qkv_bias;
-    j["mlp_bias"] = c.mlp_bias;
-  } else {
-    j["sliding_window"] = c.sliding_window ? json(c.sliding_window) : json(nullptr);
-    if (c.family == Family::qwen2) j["use_sliding_window"] = c.sliding_window > 0;
-    if (c.family == Family::qwen2 && c.sliding_window) {
-      auto types = json::array();
-      for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
-        types.push_back(c.slides(i) ? "sliding_attention" : "full_attention");
-      j["layer_types"] = std::move(types);
-      // Before layer_types there was the number of layers that come before the sliding ones.
-      std::int64_t first = 0;
-      while (!c.slides(first)) ++first;
-      j["max_window_layers"] = first;
-    }
-  }
+  if (a.to_json) a.to_json(c, j);
   j["bos_token_id"] = ids_to_json(c.bos_token_ids);
   j["eos_token_id"] = ids_to_json(c.eos_token_ids);
   j["pad_token_id"] = c.pad_token_id >= 0 ? json(c.pad_token_id) : json(nullptr);

@@ -1,9 +1,12 @@
 #include "models/adapter.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 
+#include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/qk_layout.h"
 
@@ -23,13 +26,14 @@ struct Named {
 };
 
 QkLayout gguf_layout(const Model& m) {
-  return m.config.family == io::Family::qwen2 ? QkLayout::half_split : QkLayout::interleaved;
+  return io::architecture_of(m.config).gguf_interleaved ? QkLayout::interleaved
+                                                        : QkLayout::half_split;
 }
 
 Named named(const Model& model, std::string name) {
   if (name.ends_with(kWeight)) name.resize(name.size() - kWeight.size());
   if (!name.starts_with("blk.")) return {name, QkLayout::half_split};
-  return {hf_name(name), gguf_layout(model)};
+  return {hf_name(model.config, name), gguf_layout(model)};
 }
 
 // Heads whose rows rotary embedding pairs; 0 for a module that is not rotated.
@@ -49,14 +53,24 @@ nn::Linear* find_linear(Model& model, const std::string& module) {
   return nullptr;
 }
 
+// "q_proj", "k_proj", …: the last parts of the names, each once.
+std::vector<std::string> adapted_modules(const Model& model) {
+  std::vector<std::string> names;
+  for (const nn::Linear* l : model.linears()) {
+    const std::string last = l->name.substr(l->name.rfind('.') + 1);
+    if (std::find(names.begin(), names.end(), last) == names.end()) names.push_back(last);
+  }
+  return names;
+}
+
 nn::Linear& match(Model& model, const io::LoraModule& m, const std::string& module,
                   const std::string& source) {
   nn::Linear* l = find_linear(model, module);
   CHECK_FILE(l,
              "{}: the adapter changes '{}', which this model has not or which cannot be adapted "
-             "here: q_proj, k_proj, v_proj, o_proj, "
-             "gate_proj, up_proj and down_proj of {} layers can",
-             source, m.name.substr(0, 200), model.layers.size());
+             "here: {} of {} layers can",
+             source, m.name.substr(0, 200), fmt::join(adapted_modules(model), ", "),
+             model.layers.size());
   const Shape& w = l->weight->spec.shape;
   CHECK_FILE(m.out == w[0] && m.in == w[1],
              "{}: module '{}' adapts a matrix of {} x {}, the model's is {} x {}: the adapter "
@@ -70,10 +84,6 @@ void reorder(std::vector<float>& b, const Model& model, const std::string& modul
              QkLayout to) {
   const std::int64_t heads = rotated_heads(model, module);
   if (heads && from != to) io::to_qk_layout(b, heads, model.config.head_dim, to);
-}
-
-std::string architecture_of(const Model& model) {
-  return model.config.family == io::Family::qwen2 ? "qwen2" : "llama";
 }
 
 }  // namespace
@@ -141,9 +151,10 @@ io::LoraAdapter read_adapter(const std::string& path, const Model& model) {
   const io::GgufFile file = io::GgufFile::open(path);
   CHECK_FILE(io::is_gguf_adapter(file), "{}: is a model, not an adapter", path);
   io::GgufAdapter read = io::read_gguf_adapter(file);
-  CHECK_FILE(read.architecture == architecture_of(model),
+  const std::string_view ours = io::architecture_of(model.config).gguf;
+  CHECK_FILE(read.architecture == ours,
              "{}: is an adapter of architecture '{}', the model is of '{}'", path,
-             read.architecture, architecture_of(model));
+             read.architecture, ours);
   return std::move(read.adapter);
 }
 

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "io/architecture.h"
 #include "io/float_convert.h"
 #include "io/gguf.h"
 #include "io/gguf_split.h"
@@ -53,11 +54,13 @@ MixModel mix_model(const Model& model) {
   return {.layers = model.config.num_hidden_layers,
           .heads = model.config.num_attention_heads,
           .kv_heads = model.config.num_key_value_heads,
+          .experts = model.config.experts.count,
           .tied = model.head == model.embedding};
 }
 
 TensorType type_for(const ModelTensor& t, const std::string& name, const Asked& asked,
                     const Model& model) {
+  if (t.gguf.ends_with("ffn_gate_inp")) return {DType::f32, nullptr};
   if (!t.matrix() || (asked.mix && !is_quantized_by_mixes(name))) return {DType::f32, nullptr};
   const Format* f = nullptr;
   if (asked.mix) {
@@ -158,16 +161,35 @@ void write_metadata(io::GgufWriter& out, const Model& model, const io::GgufFile*
   write_tokenizer(out, model);
 }
 
-// Llama 3's scaling of long wavelengths, as one divisor a frequency; empty where there is none.
-std::vector<float> frequency_divisors(const Model& model) {
-  if (model.config.rope_scaling.kind != io::RopeScaling::Kind::llama3) return {};
+// Divisors of the rotary frequencies, which files have as tensors: Llama 3's scaling of long
+// wavelengths, and longrope's two sets.
+struct Divisors {
+  std::string name;
+  std::vector<float> values;
+};
+
+std::vector<Divisors> stored_divisors(const io::GgufFile& file) {
+  std::vector<Divisors> all;
+  for (const char* name :
+       {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+    if (const io::GgufTensor* t = file.find_tensor(name))
+      all.push_back({name, io::to_floats(t->data, t->dtype)});
+  return all;
+}
+
+std::vector<Divisors> divisors_of(const Model& model) {
+  const io::RopeScaling& s = model.config.rope_scaling;
+  if (s.kind == io::RopeScaling::Kind::longrope)
+    return {{"rope_factors_long.weight", {s.long_factor.begin(), s.long_factor.end()}},
+            {"rope_factors_short.weight", {s.short_factor.begin(), s.short_factor.end()}}};
+  if (s.kind != io::RopeScaling::Kind::llama3) return {};
   io::ModelConfig plain = model.config;
   plain.rope_scaling = {};
   float magnitude = 1;
   std::vector<float> divisors = rope_frequencies(plain, magnitude);
-  const float* scaled = model.inv_freq->as<float>();
+  const float* scaled = model.rope.inv_freq->as<float>();
   for (std::size_t i = 0; i < divisors.size(); ++i) divisors[i] /= scaled[i];
-  return divisors;
+  return {{"rope_freqs.weight", std::move(divisors)}};
 }
 
 struct GgufExport {
@@ -176,10 +198,10 @@ struct GgufExport {
   std::optional<io::GgufFile> source;
   std::vector<ModelTensor> tensors;
   std::vector<TensorType> types;
-  std::vector<float> divisors;  // rope_freqs
+  std::vector<Divisors> divisors;
   ExportSummary summary;
 
-  static std::string name(const ModelTensor& t) { return gguf_name(t.module) + "." + t.part; }
+  static std::string name(const ModelTensor& t) { return t.gguf + "." + t.part; }
 
   Asked asked;
 
@@ -231,27 +253,27 @@ struct GgufExport {
     if (parts == 1) return;
     out.set_u16("split.no", static_cast<std::uint16_t>(part));
     out.set_u16("split.count", static_cast<std::uint16_t>(parts));
-    const std::size_t all = tensors.size() + (divisors.empty() ? 0 : 1);
+    const std::size_t all = tensors.size() + divisors.size();
     out.set_i32("split.tensors.count", static_cast<std::int32_t>(all));
   }
 
   void declare(io::GgufWriter& out, std::size_t first, std::size_t last) const {
-    if (first == 0 && !divisors.empty())
-      out.declare("rope_freqs.weight", {static_cast<std::int64_t>(divisors.size())}, DType::f32);
+    for (std::size_t i = 0; first == 0 && i < divisors.size(); ++i)
+      out.declare(divisors[i].name, {static_cast<std::int64_t>(divisors[i].values.size())},
+                  DType::f32);
     for (std::size_t i = first; i < last; ++i) {
       const ModelTensor& t = tensors[i];
       if (types[i].format)
-        out.declare(name(t), t.data->spec.shape, *types[i].format);
+        out.declare(name(t), t.shape(), *types[i].format);
       else
-        out.declare(name(t), t.data->spec.shape, types[i].dtype);
+        out.declare(name(t), t.shape(), types[i].dtype);
     }
   }
 
   void write(const std::string& path) {
     count();
     check_room(std::filesystem::path(path).parent_path().string(), summary.bytes);
-    const bool half_split = model.config.family == io::Family::qwen2;
-    TensorEncoder encoder(model, half_split ? io::QkLayout::half_split : io::QkLayout::interleaved);
+    TensorEncoder encoder(model, true);
     const std::vector<std::size_t> starts = cut();
     const std::string prefix = path.substr(0, path.size() - (path.ends_with(".gguf") ? 5 : 0));
     std::uint64_t done = 0;
@@ -265,8 +287,8 @@ struct GgufExport {
       io::GgufWriter out(summary.files.back());
       describe_part(out, part, starts.size());
       declare(out, first, last);
-      if (first == 0 && !divisors.empty())
-        out.append("rope_freqs.weight", std::as_bytes(std::span(divisors)));
+      for (std::size_t i = 0; first == 0 && i < divisors.size(); ++i)
+        out.append(divisors[i].name, std::as_bytes(std::span(divisors[i].values)));
       for (std::size_t i = first; i < last; ++i) {
         const bool copied =
             encoder.encode(tensors[i], types[i], [&](std::span<const std::byte> bytes) {
@@ -295,10 +317,9 @@ ExportSummary write_gguf_model(const Model& model, const std::string& path,
                  .asked = {}};
   if (model.from_gguf) {
     job.source = io::GgufFile::open(model.path);
-    if (const io::GgufTensor* t = job.source->find_tensor("rope_freqs.weight"))
-      job.divisors = io::to_floats(t->data, t->dtype);
+    job.divisors = stored_divisors(*job.source);
   } else {
-    job.divisors = frequency_divisors(model);
+    job.divisors = divisors_of(model);
   }
   job.choose_types();
   job.write(path);
@@ -313,16 +334,16 @@ std::vector<std::string> export_types(bool gguf) {
 }
 
 io::GgufAdapter to_gguf_adapter(const Model& model, io::LoraAdapter adapter) {
-  const bool qwen = model.config.family == io::Family::qwen2;
+  const io::Architecture& architecture = io::architecture_of(model.config);
   for (io::LoraModule& m : adapter.modules) {
     const std::int64_t heads = m.name.ends_with(".q_proj")   ? model.config.num_attention_heads
                                : m.name.ends_with(".k_proj") ? model.config.num_key_value_heads
                                                              : 0;
-    if (heads && !qwen)
+    if (heads && architecture.gguf_interleaved)
       io::to_qk_layout(m.b, heads, model.config.head_dim, io::QkLayout::interleaved);
-    m.name = gguf_name(m.name) + ".weight";
+    m.name = gguf_name(model.config, m.name) + ".weight";
   }
-  return {qwen ? "qwen2" : "llama", std::move(adapter)};
+  return {std::string(architecture.gguf), std::move(adapter)};
 }
 
 }  // namespace supersonic::models

@@ -17,6 +17,7 @@
 #include "io/output_file.h"
 #include "io/safetensors.h"
 #include "models/export_tensors.h"
+#include "models/parts.h"
 #include "text/model_text.h"
 #include "text/tokenizer.h"
 
@@ -75,6 +76,84 @@ io::RopeScaling scaling_of(const std::vector<float>& divisors, const io::ModelCo
       source);
 }
 
+// A folder has each expert's matrix for itself.
+std::vector<ModelTensor> one_by_one(std::vector<ModelTensor> tensors) {
+  std::vector<ModelTensor> out;
+  for (ModelTensor& t : tensors) {
+    const std::int64_t rows = t.experts ? t.rows / t.experts : t.rows;
+    for (std::int64_t e = 0; e < t.experts; ++e) {
+      ModelTensor one = t;
+      one.module = expert_name(t.module, e), one.rows = rows, one.first = e * rows, one.experts = 0;
+      out.push_back(std::move(one));
+    }
+    if (!t.experts) out.push_back(std::move(t));
+  }
+  return out;
+}
+
+// All experts' matrices or biases as gpt-oss's folders keep them: (experts, in, out), the columns
+// of gate and up alternating.
+struct FusedTensor {
+  std::string name;
+  std::vector<ModelTensor> parts;  // one, or gate and up
+
+  bool bias() const { return parts[0].experts == 0; }
+  std::int64_t experts() const { return bias() ? parts[0].rows : parts[0].experts; }
+  std::int64_t out() const { return bias() ? parts[0].cols : parts[0].rows / parts[0].experts; }
+  std::int64_t in() const { return bias() ? 1 : parts[0].cols; }
+  std::int64_t width() const { return out() * static_cast<std::int64_t>(parts.size()); }
+  Shape shape() const {
+    return bias() ? Shape{experts(), width()} : Shape{experts(), in(), width()};
+  }
+
+  // An expert at a time.
+  void encode(const TensorType& type, const TensorEncoder::Sink& sink) const {
+    const auto count = static_cast<std::size_t>(in() * width());
+    std::vector<float> rows(static_cast<std::size_t>(out() * in())), turned(count);
+    std::vector<std::byte> bytes(row_bytes(type, in() * width()));
+    for (std::int64_t e = 0; e < experts(); ++e) {
+      for (std::size_t p = 0; p < parts.size(); ++p) {
+        if (bias())
+          decode_row(parts[p], e, rows.data());
+        else
+          for (std::int64_t r = 0; r < out(); ++r)
+            decode_row(parts[p], e * out() + r, rows.data() + r * in());
+        for (std::int64_t r = 0; r < out(); ++r)
+          for (std::int64_t i = 0; i < in(); ++i)
+            turned[static_cast<std::size_t>(i * width() +
+                                            r * static_cast<std::int64_t>(parts.size())) +
+                   p] = rows[static_cast<std::size_t>(r * in() + i)];
+      }
+      ModelTensor whole = parts[0];
+      whole.cols = in() * width();
+      encode_row(whole, type, e, turned.data(), bytes.data());
+      sink(bytes);
+    }
+  }
+};
+
+std::vector<FusedTensor> take_fused_tensors(std::vector<ModelTensor>& tensors) {
+  std::vector<FusedTensor> fused;
+  std::vector<ModelTensor> others;
+  for (ModelTensor& t : tensors) {
+    const bool expert = t.role == io::Role::expert_gate || t.role == io::Role::expert_up ||
+                        t.role == io::Role::expert_down;
+    if (!expert) {
+      others.push_back(std::move(t));
+      continue;
+    }
+    const std::string name = t.module + (t.part == std::string_view("bias") ? "_bias" : "");
+    const auto same = std::find_if(fused.begin(), fused.end(),
+                                   [&](const FusedTensor& f) { return f.name == name; });
+    if (same == fused.end())
+      fused.push_back({name, {std::move(t)}});
+    else
+      same->parts.push_back(std::move(t));
+  }
+  tensors = std::move(others);
+  return fused;
+}
+
 struct FolderExport {
   const Model& model;
   const ExportOptions& options;
@@ -87,7 +166,7 @@ struct FolderExport {
 
   // In the source folder; the loader has it as fp32 where it is small.
   std::optional<DType> stored_type(const ModelTensor& t) const {
-    const io::SafeTensor* found = stored ? stored->find(t.module + "." + t.part) : nullptr;
+    const io::SafeTensor* found = stored ? stored->find(t.hf_name()) : nullptr;
     return found ? std::optional(found->dtype) : std::nullopt;
   }
   DType type_for(const ModelTensor& t) const {
@@ -96,7 +175,7 @@ struct FolderExport {
 
   void choose() {
     if (!model.from_gguf) stored = io::SafeTensors::open(model.path);
-    const Spec& weights = model.layers[0].q.weight->spec;
+    const Spec& weights = model.layers[0].o.weight->spec;
     if (automatic() && !weights.format) whole = weights.dtype;
     if (automatic()) return;
     const auto asked = find_type(options.type);
@@ -138,10 +217,6 @@ struct FolderExport {
       if (std::any_of(divisors.begin(), divisors.end(), [](float d) { return d != 1; }))
         c.rope_scaling = scaling_of(divisors, c, model.path);
     }
-    if (c.family == io::Family::llama &&
-        c.sliding_window >
-            0)  // transformers' Llama has no window; its Mistral is the same model with one
-      c.family = io::Family::mistral, c.architecture = "MistralForCausalLM";
     io::write_file((folder / "config.json").string(), io::to_config_json(c));
     nlohmann::ordered_json generation;
     if (!c.bos_token_ids.empty()) generation["bos_token_id"] = c.bos_token_ids[0];
@@ -166,29 +241,48 @@ struct FolderExport {
   }
 
   void weights() {
-    const auto tensors = model_tensors(model, options.lora);
+    std::vector<ModelTensor> tensors = model_tensors(model, options.lora);
+    const auto fused = io::architecture_of(model.config).fused_experts ? take_fused_tensors(tensors)
+                                                                       : std::vector<FusedTensor>();
+    tensors = one_by_one(std::move(tensors));
     io::SafeTensorsWriter out((folder / "model").string(),
                               options.shard_bytes.value_or(kShardBytes));
     for (const ModelTensor& t : tensors) {
       const TensorType type{type_for(t), nullptr};
-      out.declare(t.module + "." + t.part, t.data->spec.shape, type.dtype);
+      out.declare(t.hf_name(), t.shape(), type.dtype);
       summary.bytes += row_bytes(type, t.cols) * static_cast<std::size_t>(t.rows);
       ++summary.types[name_of(type)];
     }
-    summary.tensors = tensors.size();
+    for (const FusedTensor& t : fused) {
+      const TensorType type{fused_type(t), nullptr};
+      out.declare(t.name, t.shape(), type.dtype);
+      summary.bytes += row_bytes(type, t.shape().numel());
+      ++summary.types[name_of(type)];
+    }
+    summary.tensors = tensors.size() + fused.size();
     check_room(folder.string(), summary.bytes);
-    TensorEncoder encoder(model, io::QkLayout::half_split);
+    TensorEncoder encoder(model, false);
     std::uint64_t done = 0;
     for (const ModelTensor& t : tensors) {
       const TensorType type{type_for(t), nullptr};
       const bool copied = encoder.encode(t, type, [&](std::span<const std::byte> bytes) {
-        out.append(t.module + "." + t.part, bytes);
+        out.append(t.hf_name(), bytes);
         done += bytes.size();
         if (options.progress) options.progress(done, summary.bytes);
       });
       if (!copied && (t.slot || stored_type(t) != type.dtype)) ++summary.encoded[name_of(type)];
     }
+    for (const FusedTensor& t : fused) {
+      const TensorType type{fused_type(t), nullptr};
+      t.encode(type, [&](std::span<const std::byte> bytes) { out.append(t.name, bytes); });
+      if (!stored || stored->find(t.name)->dtype != type.dtype) ++summary.encoded[name_of(type)];
+    }
     out.finish();
+  }
+
+  DType fused_type(const FusedTensor& t) const {
+    const io::SafeTensor* found = automatic() && stored ? stored->find(t.name) : nullptr;
+    return found ? found->dtype : whole;
   }
 };
 

@@ -10,6 +10,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "core/interrupt.h"
 #include "core/machine.h"
+#include "models/parts.h"
 
 namespace supersonic::models {
 namespace {
@@ -22,9 +23,11 @@ void widen(const void* from, std::int64_t first, std::int64_t count, float* out)
   for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]);
 }
 
+}  // namespace
+
 void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
   const Storage& s = *t.data;
-  const std::int64_t first = row * t.cols;
+  const std::int64_t first = (t.first + row) * t.cols;
   switch (s.spec.dtype) {
     case DType::f32:
       std::memcpy(out, s.as<float>() + first, static_cast<std::size_t>(t.cols) * sizeof(float));
@@ -40,6 +43,8 @@ void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
            name_of(s.spec.dtype));
   }
 }
+
+namespace {
 
 // w += scale * B[row] A
 void merge_row(const ModelTensor& t, std::int64_t row, std::vector<float>& delta, float* w) {
@@ -63,6 +68,8 @@ void narrow(std::int64_t row, std::int64_t cols, const float* w, std::byte* out)
   }
 }
 
+}  // namespace
+
 void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, const float* w,
                 std::byte* out) {
   switch (type.dtype) {
@@ -80,30 +87,14 @@ void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, 
   type.format->encode(w, 1, t.cols, planes);
 }
 
+namespace {
+
 [[noreturn]] void rethrow_named(const std::exception_ptr& error, const ModelTensor& t) {
   try {
     std::rethrow_exception(error);
   } catch (const Error& e) {
     throw Error(fmt::format("{}.{}: {}", t.module, t.part, e.what()), e.kind());
   }
-}
-
-void add_linear(std::vector<ModelTensor>& out, const nn::Linear& l, const nn::LoraSet* lora,
-                std::int64_t heads) {
-  ModelTensor t{.module = l.name,
-                .data = l.weight.get(),
-                .rows = l.weight->spec.shape[0],
-                .cols = l.weight->spec.shape[1],
-                .heads = heads};
-  if (lora && l.lora >= 0)
-    t.slot = &lora->slots[static_cast<std::size_t>(l.lora)], t.lora = lora->values->as<float>();
-  out.push_back(t);
-  if (l.bias)
-    out.push_back({.module = l.name,
-                   .part = "bias",
-                   .data = l.bias.get(),
-                   .rows = l.bias->spec.shape[0],
-                   .heads = heads});
 }
 
 }  // namespace
@@ -131,34 +122,57 @@ std::size_t ExportSummary::copied() const {
   return n;
 }
 
-std::vector<ModelTensor> model_tensors(const Model& model, const nn::LoraSet* lora) {
-  std::vector<ModelTensor> out;
-  const auto matrix = [&](const char* module, const StorageRef& s) {
-    out.push_back(
-        {.module = module, .data = s.get(), .rows = s->spec.shape[0], .cols = s->spec.shape[1]});
-  };
-  const auto norm = [&](const std::string& module, const StorageRef& s) {
-    out.push_back({.module = module, .data = s.get(), .rows = s->spec.shape[0]});
-  };
-  matrix("model.embed_tokens", model.embedding);
-  for (std::size_t i = 0; i < model.layers.size(); ++i) {
-    const Layer& l = model.layers[i];
-    const std::string prefix = fmt::format("model.layers.{}.", i);
-    norm(prefix + "input_layernorm", l.attention_norm);
-    add_linear(out, l.q, lora, model.config.num_attention_heads);
-    add_linear(out, l.k, lora, model.config.num_key_value_heads);
-    for (const nn::Linear* x : {&l.v, &l.o}) add_linear(out, *x, lora, 0);
-    norm(prefix + "post_attention_layernorm", l.mlp_norm);
-    for (const nn::Linear* x : {&l.gate, &l.up, &l.down}) add_linear(out, *x, lora, 0);
+namespace {
+
+struct Lister {
+  const Model& model;
+  const nn::LoraSet* lora;
+  std::vector<ModelTensor> out = {};
+
+  ModelTensor& add(const PartInfo& info, const StorageRef& s, const char* part) {
+    const Shape& shape = s->spec.shape;
+    out.push_back({.module = info.hf,
+                   .gguf = info.gguf,
+                   .part = part,
+                   .data = s.get(),
+                   .rows = shape[0],
+                   .cols = shape.rank == 2 ? shape[1] : 1,
+                   .heads = info.heads});
+    out.back().role = info.role;
+    return out.back();
   }
-  norm("model.norm", model.final_norm);
-  if (!(model.head == model.embedding)) matrix("lm_head", model.head);
-  return out;
+  void operator()(const PartInfo& info, const StorageRef& s) {
+    if (info.hf == "lm_head" && model.head == model.embedding) return;
+    ModelTensor& t = add(info, s, "weight");
+    t.bare = info.kind == PartKind::vector;
+    t.unit_norm = info.kind == PartKind::norm && io::architecture_of(model.config).unit_norms;
+  }
+  void operator()(const PartInfo& info, const nn::Linear& l) {
+    ModelTensor& t = add(info, l.weight, "weight");
+    if (lora && l.lora >= 0)
+      t.slot = &lora->slots[static_cast<std::size_t>(l.lora)], t.lora = lora->values->as<float>();
+    if (l.bias) add(info, l.bias, "bias");
+  }
+  void operator()(const PartInfo& info, const nn::Experts& e) {
+    add(info, e.weight, "weight").experts = model.config.experts.count;
+    if (e.bias) add(info, e.bias, "bias");
+  }
+};
+
+}  // namespace
+
+std::vector<ModelTensor> model_tensors(const Model& model, const nn::LoraSet* lora) {
+  Lister list{model, lora};
+  for_each_part(model, list);
+  return std::move(list.out);
 }
 
-TensorEncoder::TensorEncoder(const Model& model, io::QkLayout layout)
-    : model_layout_(model.interleaved_rope ? io::QkLayout::interleaved : io::QkLayout::half_split),
-      layout_(layout),
+TensorEncoder::TensorEncoder(const Model& model, bool gguf)
+    : gguf_(gguf),
+      model_layout_(model.interleaved_rope ? io::QkLayout::interleaved : io::QkLayout::half_split),
+      layout_(gguf && io::architecture_of(model.config).gguf_interleaved
+                  ? io::QkLayout::interleaved
+                  : io::QkLayout::half_split),
       head_dim_(model.config.head_dim),
       pool_(cpu::default_threads()) {}
 
@@ -189,23 +203,29 @@ bool TensorEncoder::encode(const ModelTensor& t, const TensorType& type, const S
     if (error) rethrow_named(error, t);
     sink({buffer.data(), bytes * static_cast<std::size_t>(count)});
   }
-  return !t.slot && type == t.type();
+  return copies(t, type);
+}
+
+bool TensorEncoder::copies(const ModelTensor& t, const TensorType& type) const {
+  return !t.slot && type == t.type() && !(t.unit_norm && !gguf_);
 }
 
 void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, std::int64_t first,
                                 std::int64_t count, std::byte* out) {
   const std::size_t bytes = row_bytes(type, t.cols);
-  const bool copy = !t.slot && type == t.type();
+  const bool copy = copies(t, type);
   std::vector<float> row(copy ? 0 : static_cast<std::size_t>(t.cols)),
       delta(t.slot ? row.size() : 0);
   for (std::int64_t i = first; i < first + count; ++i, out += bytes) {
     const std::int64_t from = order_.empty() ? i : order_[static_cast<std::size_t>(i)];
     if (copy) {
-      std::memcpy(out, t.data->as<std::byte>() + static_cast<std::size_t>(from) * bytes, bytes);
+      std::memcpy(out, t.data->as<std::byte>() + static_cast<std::size_t>(t.first + from) * bytes,
+                  bytes);
       continue;
     }
     decode_row(t, from, row.data());
     if (t.slot) merge_row(t, from, delta, row.data());
+    if (t.unit_norm && !gguf_) row[0] -= 1.0f;  // cols is 1
     encode_row(t, type, from, row.data(), out);
   }
 }

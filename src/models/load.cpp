@@ -1,6 +1,6 @@
-// Loading: a GGUF file or a Hugging Face folder becomes storages. Matrices stay in the mapped file, in the format that they have
-// there; norms, biases and frequencies, which are small, become fp32. With a base format given, 16-bit matrices are quantized one
-// by one while they load.
+// Loading: a GGUF file or a Hugging Face folder becomes storages. Matrices stay in the mapped file,
+// in the format that they have there; norms, biases and frequencies, which are small, become fp32.
+// With a base format given, 16-bit matrices are quantized one by one while they load.
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
@@ -10,7 +10,8 @@
 #include "io/hf_config.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
-#include "models/model.h"
+#include "models/fused_experts.h"
+#include "models/parts.h"
 
 namespace supersonic::models {
 namespace {
@@ -26,24 +27,29 @@ struct Source {
     explicit operator bool() const { return !data.empty(); }
   };
 
-  // module: Hugging Face's name; part: "weight" or "bias".
-  Found find(const std::string& module, const char* part) const {
+  std::string name(const PartInfo& info, const char* part) const {
+    return (gguf ? info.gguf : info.hf) + part;
+  }
+
+  // part: ".weight", ".bias", or "" for a parameter without a module around it.
+  Found find(const std::string& name) const {
     if (gguf) {
-      const io::GgufTensor* t = gguf->find_tensor(gguf_name(module) + "." + part);
+      const io::GgufTensor* t = gguf->find_tensor(name);
       return t ? Found{{t->shape, t->dtype, t->format}, t->data} : Found{};
     }
-    const io::SafeTensor* t = folder->find(module + "." + part);
+    const io::SafeTensor* t = folder->find(name);
     if (!t) return {};
     const auto& readable = folder->get(t->name);
     return {{readable.shape, readable.dtype, nullptr}, readable.data};
   }
 
-  Found need(const std::string& module, const char* part, const Shape& shape) const {
-    const Found f = find(module, part);
-    const std::string name = gguf ? gguf_name(module) + "." + part : module + "." + part;
-    CHECK_FILE(f, "{}: the model lacks the tensor '{}': the file is incomplete or of another architecture", path, name);
-    CHECK_FILE(f.spec.shape == shape, "{}: tensor '{}' has shape {}, the configuration says {}", path, name,
-               to_string(f.spec.shape), to_string(shape));
+  Found need(const std::string& name, const Shape& shape) const {
+    const Found f = find(name);
+    CHECK_FILE(
+        f, "{}: the model lacks the tensor '{}': the file is incomplete or of another architecture",
+        path, name);
+    CHECK_FILE(f.spec.shape == shape, "{}: tensor '{}' has shape {}, the configuration says {}",
+               path, name, to_string(f.spec.shape), to_string(shape));
     return f;
   }
 
@@ -67,13 +73,16 @@ bool aligned(const Source::Found& f) {
   return reinterpret_cast<std::uintptr_t>(f.data.data()) % need == 0;
 }
 
-StorageRef quantized(const Source::Found& f, const Format& format, const std::string& name) {
+// mapped: the data lies in the file.
+StorageRef quantized(const Source::Found& f, const Format& format, const std::string& name,
+                     bool mapped = true) {
   StorageRef s = Storage::make({f.spec.shape, DType::quant, &format}, name);
   const auto values = io::to_floats(f.data, f.spec.dtype);
   void* planes[kMaxPlanes];
   for (int p = 0; p < kMaxPlanes; ++p) planes[p] = const_cast<void*>(s->planes.data[p]);
   format.encode(values.data(), f.spec.shape[0], f.spec.shape[1], planes);
-  io::drop_pages(f.data);  // or the whole 16-bit file stays resident beside the quantized copy
+  if (mapped)
+    io::drop_pages(f.data);  // or the whole 16-bit file stays resident beside the quantized copy
   return s;
 }
 
@@ -93,14 +102,17 @@ void check_scales(const io::GgufFile& file) {
 struct Loader {
   Source source;
   const Format* base = nullptr;
+  const io::Architecture* architecture = nullptr;
   Model model;
 
-  StorageRef matrix(const std::string& module, std::int64_t rows, std::int64_t cols, bool may_quantize) {
-    const auto f = source.need(module, "weight", Shape{rows, cols});
-    CHECK_FILE(f.spec.format || f.spec.dtype == DType::f32 || f.spec.dtype == DType::bf16 || f.spec.dtype == DType::f16,
-               "{}: tensor '{}.weight' is {}: weights must be f32, bf16, f16 or quantized", source.path, module, name_of(f.spec.dtype));
-    const std::string name = module + ".weight";
-    if (may_quantize && base && !f.spec.format && !(base->row_blocks && cols % base->block)) return quantized(f, *base, name);
+  StorageRef matrix(const std::string& name, const Source::Found& f, bool may_quantize) {
+    CHECK_FILE(f.spec.format || f.spec.dtype == DType::f32 || f.spec.dtype == DType::bf16 ||
+                   f.spec.dtype == DType::f16,
+               "{}: tensor '{}' is {}: weights must be f32, bf16, f16 or quantized", source.path,
+               name, name_of(f.spec.dtype));
+    if (may_quantize && base && !f.spec.format &&
+        !(base->row_blocks && f.spec.shape[1] % base->block))
+      return quantized(f, *base, name);
     Planes planes;
     if (aligned(f)) {
       planes.data[0] = f.data.data();
@@ -111,69 +123,129 @@ struct Loader {
     return s;
   }
 
-  nn::Linear linear(const std::string& module, std::int64_t out, std::int64_t in) {
-    nn::Linear l;
-    l.name = module;
-    l.weight = matrix(module, out, in, true);
-    if (const auto b = source.find(module, "bias")) {
-      CHECK_FILE(b.spec.shape == Shape{out}, "{}: '{}.bias' has shape {}, expected ({})", source.path, module, to_string(b.spec.shape), out);
-      l.bias = small_f32(b, module + ".bias");
-    }
-    return l;
+  // Folders of some architectures store what a norm's weight has beyond 1.
+  StorageRef norm(const PartInfo& info) {
+    StorageRef s =
+        small_f32(source.need(source.name(info, ".weight"), info.shape), info.hf + ".weight");
+    if (!source.gguf && architecture->unit_norms)
+      for (float& w : s->values<float>()) w += 1.0f;
+    return s;
   }
 
-  StorageRef norm(const std::string& module) {
-    return small_f32(source.need(module, "weight", Shape{model.config.hidden_size}), module + ".weight");
+  void operator()(const PartInfo& info, StorageRef& s) {
+    if (info.kind == PartKind::norm) {
+      s = norm(info);
+    } else if (info.kind == PartKind::vector) {
+      s = small_f32(source.need(source.name(info, source.gguf ? ".weight" : ""), info.shape),
+                    info.hf);
+    } else if (info.hf == "lm_head" && !source.find(source.name(info, ".weight"))) {
+      s = model.embedding;
+      CHECK_FILE(model.config.tie_word_embeddings || source.gguf,
+                 "{}: the model has no lm_head.weight, and its configuration does not tie it to "
+                 "the embedding",
+                 source.path);
+    } else {
+      s = matrix(info.hf + ".weight", source.need(source.name(info, ".weight"), info.shape), false);
+    }
   }
 
-  void layers() {
-    const auto& c = model.config;
-    const std::int64_t d = c.hidden_size, h = c.num_attention_heads * c.head_dim, g = c.num_key_value_heads * c.head_dim;
-    for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
-      const std::string p = "model.layers." + std::to_string(i) + ".";
-      Layer l;
-      l.attention_norm = norm(p + "input_layernorm");
-      l.mlp_norm = norm(p + "post_attention_layernorm");
-      l.q = linear(p + "self_attn.q_proj", h, d);
-      l.k = linear(p + "self_attn.k_proj", g, d);
-      l.v = linear(p + "self_attn.v_proj", g, d);
-      l.o = linear(p + "self_attn.o_proj", d, h);
-      l.gate = linear(p + "mlp.gate_proj", c.intermediate_size, d);
-      l.up = linear(p + "mlp.up_proj", c.intermediate_size, d);
-      l.down = linear(p + "mlp.down_proj", d, c.intermediate_size);
-      // Over a prompt in int8 these three cost most of the perplexity and little of the time: SwiGLU's result has values far
-      // beyond their neighbours, and every later token reads the keys and values.
-      l.down.sensitive = l.k.sensitive = l.v.sensitive = true;
-      model.layers.push_back(std::move(l));
+  void operator()(const PartInfo& info, nn::Linear& l) {
+    l.name = info.hf;
+    l.sensitive = info.sensitive;
+    l.weight = matrix(info.hf + ".weight", source.need(source.name(info, ".weight"), info.shape),
+                      info.adapted);
+    if (const auto b = source.find(source.name(info, ".bias"))) {
+      CHECK_FILE(b.spec.shape == Shape{info.shape[0]}, "{}: '{}.bias' has shape {}, expected ({})",
+                 source.path, info.hf, to_string(b.spec.shape), info.shape[0]);
+      l.bias = small_f32(b, info.hf + ".bias");
     }
+  }
+
+  // A GGUF file has all experts' matrices in one tensor; a folder has each for itself, and they are
+  // put together.
+  void operator()(const PartInfo& info, nn::Experts& e) {
+    const std::int64_t count = model.config.experts.count, rows = info.shape[0] / count,
+                       cols = info.shape[1];
+    e.name = info.hf;
+    if (!source.gguf && architecture->fused_experts) return fused(info, rows, cols, e);
+    if (source.gguf) {
+      Source::Found f = source.need(source.name(info, ".weight"), Shape{count, rows, cols});
+      f.spec.shape = info.shape;
+      e.weight = matrix(info.hf + ".weight", f, true);
+    } else {
+      e.weight = stacked(info, rows, cols);
+    }
+    const auto b = source.gguf ? source.find(source.name(info, ".bias")) : Source::Found{};
+    if (!b) return;
+    CHECK_FILE((b.spec.shape == Shape{count, rows}), "{}: '{}' has shape {}, expected {}",
+               source.path, source.name(info, ".bias"), to_string(b.spec.shape),
+               to_string(Shape{count, rows}));
+    e.bias = small_f32(b, info.hf + ".bias");
+  }
+
+  void fused(const PartInfo& info, std::int64_t rows, std::int64_t cols, nn::Experts& e) {
+    const std::int64_t count = model.config.experts.count;
+    const FusedColumns columns = fused_columns(info.role);
+    const auto take = [&](const Source::Found& f, const Shape& shape, std::int64_t in,
+                          const std::string& name) {
+      CHECK_FILE(is_float(f.spec.dtype), "{}: tensor '{}' is {}: weights must be f32, bf16 or f16",
+                 source.path, name, name_of(f.spec.dtype));
+      StorageRef s = Storage::make({shape, f.spec.dtype, nullptr}, name);
+      take_fused(f.data.data(), s->as<std::byte>(), size_of(f.spec.dtype), count, rows, in,
+                 columns);
+      return s;
+    };
+    const auto f = source.need(info.hf, Shape{count, cols, columns.step * rows});
+    e.weight = take(f, info.shape, cols, info.hf);
+    io::drop_pages(f.data);
+    if (base)
+      e.weight = quantized(
+          {e.weight->spec, std::as_bytes(std::span(e.weight->as<std::byte>(), e.weight->bytes))},
+          *base, info.hf, false);
+    const std::string bias = info.hf + "_bias";
+    const StorageRef b =
+        take(source.need(bias, Shape{count, columns.step * rows}), Shape{count, rows}, 1, bias);
+    e.bias = small_f32({b->spec, std::as_bytes(std::span(b->as<std::byte>(), b->bytes))}, bias);
+  }
+
+  StorageRef stacked(const PartInfo& info, std::int64_t rows, std::int64_t cols) {
+    if (base && base->planes > 1)
+      fail(ErrorKind::usage, "--base {}: experts can be quantized to q4_0 or q8_0", base->name);
+    StorageRef all;
+    for (std::int64_t i = 0; i < model.config.experts.count; ++i) {
+      const std::string name = expert_name(info.hf, i) + ".weight";
+      const StorageRef one = matrix(name, source.need(name, Shape{rows, cols}), true);
+      if (!all)
+        all = Storage::make({info.shape, one->spec.dtype, one->spec.format}, info.hf + ".weight");
+      CHECK_FILE(one->spec.dtype == all->spec.dtype, "{}: '{}' is {}, the experts before it are {}",
+                 source.path, name, name_of(one->spec.dtype), name_of(all->spec.dtype));
+      std::memcpy(all->as<std::byte>() + static_cast<std::size_t>(i) * one->bytes, one->as<void>(),
+                  one->bytes);
+      if (!one->spec.format) io::drop_pages(source.find(name).data);
+    }
+    return all;
   }
 
   void frequencies() {
-    auto f = rope_frequencies(model.config, model.rope_magnitude);
-    if (source.gguf) {
-      // Llama 3's scaling is written as one divisor per frequency.
-      if (const io::GgufTensor* t = source.gguf->find_tensor("rope_freqs.weight")) {
-        CHECK_FILE(t->shape == Shape{static_cast<std::int64_t>(f.size())} && t->dtype == DType::f32,
-                   "{}: rope_freqs.weight must be f32({})", source.path, f.size());
-        const auto divisors = io::to_floats(t->data, DType::f32);
-        for (std::size_t i = 0; i < f.size(); ++i) f[i] /= divisors[i];
-      }
-    }
-    model.inv_freq = Storage::make({Shape{static_cast<std::int64_t>(f.size())}, DType::f32, nullptr}, "inv_freq");
-    std::copy(f.begin(), f.end(), model.inv_freq->as<float>());
+    set_rotations(model);
+    if (!source.gguf) return;
+    // Llama 3's scaling is written as one divisor per frequency.
+    const io::GgufTensor* t = source.gguf->find_tensor("rope_freqs.weight");
+    if (!t) return;
+    const auto f = model.rope.inv_freq->values<float>();
+    CHECK_FILE(t->shape == Shape{static_cast<std::int64_t>(f.size())} && t->dtype == DType::f32,
+               "{}: rope_freqs.weight must be f32({})", source.path, f.size());
+    const auto divisors = io::to_floats(t->data, DType::f32);
+    for (std::size_t i = 0; i < f.size(); ++i) f[i] /= divisors[i];
   }
 
   Model load() {
-    auto& c = model.config;
     model.path = source.path;
     model.from_gguf = source.gguf != nullptr;
-    model.interleaved_rope = model.from_gguf && c.family != io::Family::qwen2;
-    model.embedding = matrix("model.embed_tokens", c.vocab_size, c.hidden_size, false);
-    model.head = source.find("lm_head", "weight") ? matrix("lm_head", c.vocab_size, c.hidden_size, false) : model.embedding;
-    CHECK_FILE(!(model.head == model.embedding) || c.tie_word_embeddings || source.gguf,
-               "{}: the model has no lm_head.weight, and its configuration does not tie it to the embedding", source.path);
-    model.final_norm = norm("model.norm");
-    layers();
+    architecture = &io::architecture_of(model.config);
+    model.interleaved_rope = model.from_gguf && architecture->gguf_interleaved;
+    model.layers.resize(static_cast<std::size_t>(model.config.num_hidden_layers));
+    for_each_part(model, *this);
     frequencies();
     return std::move(model);
   }
@@ -183,13 +255,16 @@ struct Loader {
 
 Model load_model(const std::string& path, const LoadOptions& options) {
   namespace fs = std::filesystem;
-  CHECK_FILE(fs::exists(path), "{}: no such file or folder: give a .gguf file or a Hugging Face model folder", path);
+  CHECK_FILE(fs::exists(path),
+             "{}: no such file or folder: give a .gguf file or a Hugging Face model folder", path);
   Loader loader;
   loader.source.path = path;
   if (!options.base.empty()) {
     loader.base = find_format(options.base);
     if (!loader.base || !loader.base->encode)
-      fail(ErrorKind::usage, "--base {}: not a format that weights can be quantized to: choose nf4, q4_0 or q8_0", options.base);
+      fail(ErrorKind::usage,
+           "--base {}: not a format that weights can be quantized to: choose nf4, q4_0 or q8_0",
+           options.base);
   }
   if (fs::is_directory(path)) {
     loader.model.config = io::read_model_config(path);
@@ -202,31 +277,44 @@ Model load_model(const std::string& path, const LoadOptions& options) {
   return loader.load();
 }
 
-std::vector<nn::Linear*> Model::linears() {
-  std::vector<nn::Linear*> all;
-  for (auto& l : layers)
-    for (nn::Linear* x : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) all.push_back(x);
-  return all;
-}
-std::vector<const nn::Linear*> Model::linears() const {
-  std::vector<const nn::Linear*> all;
-  for (const auto& l : layers)
-    for (const nn::Linear* x : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) all.push_back(x);
+namespace {
+
+template <class L, class M>
+std::vector<L*> adapted(M& model) {
+  std::vector<L*> all;
+  for_each_part(model, [&](const PartInfo& info, auto& part) {
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(part)>, nn::Linear>)
+      if (info.adapted) all.push_back(&part);
+  });
   return all;
 }
 
+// f(storage) of each, once.
+void for_each_storage(const Model& m, const std::function<void(const Storage&)>& f) {
+  for_each_part(m, [&](const PartInfo& info, const auto& part) {
+    if constexpr (requires { part.weight; }) {
+      f(*part.weight);
+      if (part.bias) f(*part.bias);
+    } else {
+      if (info.hf != "lm_head" || !(m.head == m.embedding)) f(*part);
+    }
+  });
+}
+
+}  // namespace
+
+std::vector<nn::Linear*> Model::linears() { return adapted<nn::Linear>(*this); }
+std::vector<const nn::Linear*> Model::linears() const { return adapted<const nn::Linear>(*this); }
+
 std::int64_t Model::parameters() const {
-  std::int64_t n = embedding->spec.numel() + final_norm->spec.numel();
-  if (!(head == embedding)) n += head->spec.numel();
-  for (const auto& l : layers) n += l.attention_norm->spec.numel() + l.mlp_norm->spec.numel();
-  for (const auto* l : linears()) n += l->weight->spec.numel() + (l->bias ? l->bias->spec.numel() : 0);
+  std::int64_t n = 0;
+  for_each_storage(*this, [&](const Storage& s) { n += s.spec.numel(); });
   return n;
 }
 
 std::size_t Model::weight_bytes() const {
-  std::size_t n = embedding->bytes + (head == embedding ? 0 : head->bytes) + final_norm->bytes;
-  for (const auto& l : layers) n += l.attention_norm->bytes + l.mlp_norm->bytes;
-  for (const auto* l : linears()) n += l->weight->bytes + (l->bias ? l->bias->bytes : 0);
+  std::size_t n = 0;
+  for_each_storage(*this, [&](const Storage& s) { n += s.bytes; });
   return n;
 }
 

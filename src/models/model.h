@@ -1,11 +1,13 @@
-// A loaded model: its sizes, its layers' weights as storages (mapped from the file where they can be), and the names by which
-// GGUF and Hugging Face know them. Architectures of the Llama family share one forward pass (llama.cpp).
+// A loaded model: its description, its layers' weights as storages (mapped from the file where they can be), and the names by which
+// GGUF and Hugging Face know them. What a layer has follows from the description (io/model_config.h); the rest stays empty. One
+// forward pass records all of them (decoder.cpp), and everything that goes over a model's tensors does so through parts.h.
 #pragma once
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "io/model_config.h"
+#include "nn/experts.h"
 #include "nn/linear.h"
 
 namespace supersonic {
@@ -15,8 +17,18 @@ struct Backend;
 namespace supersonic::models {
 
 struct Layer {
-  StorageRef attention_norm, mlp_norm;  // (d_model) f32
-  nn::Linear q, k, v, o, gate, up, down;
+  StorageRef attention_norm, attention_post_norm, mlp_norm, mlp_post_norm;  // (d_model) f32
+  StorageRef q_norm, k_norm;  // (head_dim), or (heads * head_dim), f32
+  StorageRef sinks;           // (heads) f32
+  nn::Linear q, k, v, qkv, o, gate, up, gate_up, down;
+  nn::Linear router;                                   // (experts, d_model)
+  nn::Experts expert_gate, expert_up, expert_down;
+};
+
+// How queries and keys turn.
+struct Rotation {
+  StorageRef inv_freq;  // (rotary / 2) f32, scaled for long contexts
+  float magnitude = 1;  // what turned values are multiplied by: YaRN's and longrope's attention factor
 };
 
 struct Model {
@@ -27,14 +39,17 @@ struct Model {
   StorageRef embedding;           // (vocab, d_model)
   StorageRef head;                // the same storage when tied
   StorageRef final_norm;          // (d_model) f32
-  StorageRef inv_freq;            // (head_dim / 2) f32, scaled for long contexts
-  float rope_magnitude = 1;       // YaRN's attention factor
+  Rotation rope;
+  Rotation local_rope;  // of sliding layers, where they turn differently; empty otherwise
+  Rotation long_rope;   // longrope: of contexts beyond the original one; empty otherwise
   std::vector<Layer> layers;
 
   std::int64_t parameters() const;
   std::size_t weight_bytes() const;
-  std::vector<nn::Linear*> linears();  // the seven of each layer, in order
+  std::vector<nn::Linear*> linears();  // that an adapter may change, in order: attention's and the MLP's of each layer
   std::vector<const nn::Linear*> linears() const;
+  // context: tokens that the run is made for.
+  const Rotation& rotation(std::int64_t layer, std::int64_t context) const;
 };
 
 struct LoadOptions {
@@ -52,11 +67,16 @@ void make_resident(Model& model, Backend& backend);
 // every token in another way once a text is longer than max_position_embeddings.
 void check_context(const Model& model, std::int64_t tokens);
 
-// The frequencies of rotary embedding, scaled as the config says (linear, llama3, yarn); magnitude: YaRN's attention factor.
-std::vector<float> rope_frequencies(const io::ModelConfig& config, float& magnitude);
+// The frequencies of rotary embedding, scaled as the config says; magnitude: YaRN's and longrope's attention factor. beyond: those
+// of a context longer than the original one, which longrope alone tells apart.
+std::vector<float> rope_frequencies(const io::ModelConfig& config, float& magnitude, bool beyond = false);
+// Of sliding layers with a theta of their own.
+std::vector<float> local_rope_frequencies(const io::ModelConfig& config);
+// All rotations of the model, as storages.
+void set_rotations(Model& model);
 
-// "model.layers.3.mlp.up_proj" <-> "blk.3.ffn_up"
-std::string gguf_name(const std::string& hf_module);
-std::string hf_name(const std::string& gguf_module);
+// Names of adapted modules: "model.layers.3.mlp.up_proj" <-> "blk.3.ffn_up". Throw Error(bad_file) for what the model has not.
+std::string gguf_name(const io::ModelConfig& config, const std::string& hf_module);
+std::string hf_name(const io::ModelConfig& config, const std::string& gguf_module);
 
 }  // namespace supersonic::models

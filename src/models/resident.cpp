@@ -2,7 +2,7 @@
 #include <unordered_map>
 
 #include "core/device.h"
-#include "models/model.h"
+#include "models/parts.h"
 
 namespace supersonic::models {
 
@@ -16,16 +16,15 @@ void make_resident(Model& model, Backend& backend) {
   };
   // Old storages stay until all are moved, so that no address is taken twice for a key.
   const Model kept = model;
-  for (StorageRef* s : {&model.embedding, &model.head, &model.final_norm, &model.inv_freq})
-    move(*s);
-  for (Layer& l : model.layers) {
-    move(l.attention_norm);
-    move(l.mlp_norm);
-  }
-  for (nn::Linear* l : model.linears()) {
-    move(l->weight);
-    move(l->bias);
-  }
+  for (Rotation* r : {&model.rope, &model.local_rope, &model.long_rope}) move(r->inv_freq);
+  for_each_part(model, [&](const PartInfo&, auto& part) {
+    if constexpr (requires { part.weight; }) {
+      move(part.weight);
+      move(part.bias);
+    } else {
+      move(part);
+    }
+  });
 }
 
 }  // namespace supersonic::models

@@ -14,11 +14,16 @@ void Rope::infer(Infer& i) {
   i.inputs(3);
   const Shape& x = i.shape(0);
   i.check(x.rank == 3 && x[2] % 2 == 0, "x must be (T, H, D) with an even D");
-  i.check(i.shape(1) == Shape{x[0]} && i.shape(2) == Shape{x[2] / 2}, "positions must be (T) and inv_freq (D/2)");
+  i.check(i.shape(1) == Shape{x[0]} && i.shape(2).rank == 1 && i.shape(2)[0] > 0 && 2 * i.shape(2)[0] <= x[2],
+          "positions must be (T) and inv_freq (R/2) with R at most D");
   i.output(x, i.spec(0).dtype);
 }
 
 Tensors Rope::define(const Rope& a, Args in) {
+  if (const std::int64_t turned = 2 * in[2].dim(0), d = in[0].dim(2); turned < d) {
+    const Tensor first = record(a, {slice(in[0], 2, 0, turned), in[1], in[2]}, Where::current())[0];
+    return {concat(first, slice(in[0], 2, turned, d), 2)};
+  }
   const Tensor& x = in[0];
   const DType wide = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
   const std::int64_t t = x.dim(0), h = x.dim(1), half = x.dim(2) / 2;
@@ -50,6 +55,11 @@ std::vector<Case> Rope::cases() {
                        Attrs::of(Rope{interleaved, inverse, 1.25f})});
   Case wide{{normal({17, 9, 64}), index_input({17}, 2000), {Shape{32}, CaseInput::positive, 0, 0, nullptr, CaseInput::f32}},
             Attrs::of(Rope{1, 0, 1.0f})};
+  Case partial{{normal({9, 3, 32}), index_input({9}, 40), {Shape{12}, CaseInput::positive, 0, 0, nullptr, CaseInput::f32}},
+               Attrs::of(Rope{0, 0, 1.25f}), "partial"};
+  cases.push_back(partial);
+  partial.attrs = Attrs::of(Rope{1, 0, 1.25f});
+  cases.push_back(partial);
   wide.differences = false;
   wide.tolerance = 40;  // an angle of 2,000 rad carries 1e-4 of fp32 rounding
   cases.push_back(wide);

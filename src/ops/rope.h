@@ -1,5 +1,6 @@
 // Rotary position embedding (Su et al. 2021) over heads: each pair (a, b) of a head's D values turns by position · inv_freq.
-// Pairs are (i, i + D/2) as Hugging Face stores q and k, or (2i, 2i + 1) as GGUF's llama architecture does.
+// Pairs are (i, i + R/2) as Hugging Face stores q and k, or (2i, 2i + 1) as GGUF's llama architecture does. Only the first R values
+// turn, R being twice the number of frequencies; the others stay as they are.
 #pragma once
 #include "ops/helpers.h"
 
@@ -9,7 +10,7 @@ struct Rope {
   std::int32_t interleaved;
   std::int32_t inverse;      // turns back: the backward
   float magnitude = 1;       // YaRN's attention factor
-  static void infer(Infer& i);  // x (T, H, D), positions (T) i32, inv_freq (D/2) f32 -> y (T, H, D)
+  static void infer(Infer& i);  // x (T, H, D), positions (T) i32, inv_freq (R/2) f32, R <= D -> y (T, H, D)
   static Tensors define(const Rope& a, Args in);
   static Grads backward(const Rope& a, const BackwardArgs& b);
   static std::vector<Case> cases();

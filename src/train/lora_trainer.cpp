@@ -11,7 +11,6 @@
 #include "core/rng.h"
 #include "ops/accumulate.h"
 #include "ops/adamw.h"
-#include "ops/linear_xent.h"
 #include "ops/view.h"
 #include "text/dataset_pack.h"
 
@@ -87,7 +86,7 @@ LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor
         const models::Inputs in{from_storage(ids_), from_storage(positions_), from_storage(lo_), from_storage(hi_),
                                 from_storage(window_lo_)};
         const Tensor h = models::hidden(r, model_, in);
-        const Tensor loss = linear_xent(h, from_storage(model_.head), from_storage(labels_), from_storage(scale_));
+        const Tensor loss = models::loss(model_, h, from_storage(labels_), from_storage(scale_));
         backward(loss, r.trainable, [&](int i, const Tensor& g) {
           const std::int64_t at = r.offsets[i];
           supersonic::accumulate(reshape(slice(from_storage(here_.gradients), 0, at, at + g.numel()), g.shape()), g);
@@ -156,7 +155,7 @@ double LoraTrainer::evaluate(const text::Batch& batch) {
           r.lora = &here_;
           const models::Inputs in{from_storage(ids_), from_storage(positions_), from_storage(lo_), from_storage(hi_),
                                   from_storage(window_lo_)};
-          return {linear_xent(models::hidden(r, model_, in), from_storage(model_.head), from_storage(labels_), from_storage(scale_))};
+          return {models::loss(model_, models::hidden(r, model_, in), from_storage(labels_), from_storage(scale_))};
         },
         executor_, policy);
   }

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "core/executor.h"
-#include "models/llama.h"
+#include "models/decoder.h"
 
 namespace supersonic::text {
 struct Batch;

@@ -46,10 +46,7 @@ inline models::Model random_model(std::int64_t window = 0) {
   m.embedding = random_storage("model.embed_tokens", Shape{c.vocab_size, d}, 1);
   m.head = random_storage("lm_head", Shape{c.vocab_size, d}, 0.25f);
   m.final_norm = random_storage("model.norm", Shape{d}, 0.125f, 1);
-  const auto f = models::rope_frequencies(c, m.rope_magnitude);
-  m.inv_freq =
-      Storage::make({Shape{static_cast<std::int64_t>(f.size())}, DType::f32, nullptr}, "inv_freq");
-  std::copy(f.begin(), f.end(), m.inv_freq->as<float>());
+  models::set_rotations(m);
   return m;
 }
 

@@ -24,12 +24,19 @@ void expect_same(const ModelConfig& c, const nlohmann::json& e) {
   EXPECT_EQ(c.sliding_window, e["window"]);
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
     EXPECT_EQ(c.slides(i), e["slides"][static_cast<std::size_t>(i)]);
+  EXPECT_EQ(c.local_rope_theta, e["local_theta"]);
+  for (std::size_t i = 0; i < e["rotates"].size(); ++i)
+    EXPECT_EQ(c.rotates(static_cast<std::int64_t>(i)), e["rotates"][i]);
+  EXPECT_EQ(c.attention_cap, e["caps"][0]);
+  EXPECT_EQ(c.logit_cap, e["caps"][1]);
+  EXPECT_EQ(c.experts.count, e["experts"][0]);
+  EXPECT_EQ(c.experts.used, e["experts"][1]);
   EXPECT_EQ(c.eos_token_ids, e["eos"].get<std::vector<std::int64_t>>());
 }
 
 TEST(HfConfigGolden, means_what_transformers_says) {
   const auto golden = read_json(SUPERSONIC_GOLDEN_DIR "/io/hf_configs.json");
-  ASSERT_GE(golden["cases"].size(), 14u);
+  ASSERT_GE(golden["cases"].size(), 33u);
   for (const auto& item : golden["cases"]) {
     SCOPED_TRACE(item["name"].get<std::string>());
     const ModelConfig c = model_config_from_json(item["config"].dump(), "config.json");

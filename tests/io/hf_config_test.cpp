@@ -56,8 +56,10 @@ TEST(HfConfig, old_and_new_rope_spellings_agree) {
     EXPECT_EQ(c->rope_scaling.original_max_position, 1024);
   }
   EXPECT_EQ(name_of(parse(llama(R"("rope_scaling":null)")).rope_scaling.kind), "default");
-  EXPECT_TRUE(mentions(error(llama(R"("rope_scaling":{"rope_type":"longrope","factor":2})")),
+  EXPECT_TRUE(mentions(error(llama(R"("rope_scaling":{"rope_type":"proportional","factor":2})")),
                        "rope_scaling.rope_type"));
+  EXPECT_TRUE(mentions(error(llama(R"("rope_scaling":{"rope_type":"longrope","factor":2})")),
+                       "rope_scaling.short_factor is missing, a list of 8 positive numbers"));
   EXPECT_TRUE(mentions(error(llama(R"("rope_scaling":{"rope_type":"linear"})")),
                        "rope_scaling.factor is missing"));
   EXPECT_TRUE(mentions(error(llama(R"("partial_rotary_factor":0.5)")), "partial_rotary_factor"));
@@ -89,8 +91,7 @@ TEST(HfConfig, sliding_windows_are_per_layer) {
 
 TEST(HfConfig, refuses_with_the_field_and_the_remedy) {
   EXPECT_TRUE(mentions(error(R"({"architectures":["GPT2LMHeadModel"]})"),
-                       "GPT2LMHeadModel; this program knows LlamaForCausalLM, MistralForCausalLM, "
-                       "Qwen2ForCausalLM"));
+                       "GPT2LMHeadModel; this program knows Gemma2ForCausalLM, Gemma3ForCausalLM, "));
   EXPECT_TRUE(mentions(error("{}"), "not named"));
   EXPECT_TRUE(mentions(error(llama("", "0")), "num_attention_heads is 0"));
   EXPECT_TRUE(mentions(error(llama("", "5")), "a multiple of num_attention_heads 5"));

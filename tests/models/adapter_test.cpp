@@ -103,7 +103,7 @@ TEST(Adapter, NamesAndRowsOfGgufMeanTheSame) {
   for (auto& m : other.modules) {
     const bool turned = m.name.ends_with("q_proj") || m.name.ends_with("k_proj");
     if (turned) io::to_qk_layout(m.b, m.out / 16, 16, io::QkLayout::interleaved);
-    m.name = models::gguf_name(m.name) + ".weight";
+    m.name = models::gguf_name(model.config, m.name) + ".weight";
   }
   for (const bool interleaved : {false, true}) {
     models::Model again = random_model();
@@ -168,7 +168,7 @@ TEST(Adapter, FoldersAreFoundAsTheyAreGiven) {
   EXPECT_THROW(models::read_adapter(root.string(), model), Error);
   EXPECT_THROW(models::read_adapter((root / "none").string(), model), Error);
   io::GgufAdapter gguf{"llama", adapter};
-  for (auto& m : gguf.adapter.modules) m.name = models::gguf_name(m.name) + ".weight";
+  for (auto& m : gguf.adapter.modules) m.name = models::gguf_name(model.config, m.name) + ".weight";
   io::write_gguf_adapter((root / "a.gguf").string(), gguf);
   EXPECT_EQ(models::read_adapter((root / "a.gguf").string(), model).modules.size(), 4u);
   gguf.architecture = "qwen2";

@@ -96,6 +96,7 @@ inline StorageRef make_input(const CaseInput& in, DType data, std::uint64_t seed
       case CaseInput::low: x = static_cast<double>(i / segment * segment); break;
       case CaseInput::high: x = i % 11 == 10 ? -1.0 : static_cast<double>(i); break;  // now and then a row that sees nothing
       case CaseInput::constant: x = in.a; break;
+      case CaseInput::line: x = in.a + in.b * static_cast<double>(i); break;
     }
     put(*s, i, x);
   }

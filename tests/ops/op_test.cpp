@@ -185,7 +185,7 @@ std::vector<OpRun> runs_where(bool (*keep)(const OpRun&)) {
 std::vector<OpRun> products_with_a_quantized_matrix() {
   std::vector<OpRun> runs = all_runs();
   std::erase_if(runs, [](const OpRun& r) {
-    const bool product = r.op->name == "Gemm" || r.op->name == "LinearXent";
+    const bool product = r.op->name == "Gemm" || r.op->name == "GroupedLinear" || r.op->name == "LinearXent";
     return !product || std::ranges::none_of(r.c.inputs, [](const CaseInput& i) { return i.format != nullptr; });
   });
   return runs;

@@ -12,8 +12,6 @@ import safetensors.numpy
 import recipe
 import tiny_models
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 
 def make(shapes: dict, rank: int, scale_a: float, scale_b: float) -> dict:
     """shapes: {module: (out, in)} of the adapted linears."""
@@ -26,8 +24,9 @@ def make(shapes: dict, rank: int, scale_a: float, scale_b: float) -> dict:
 
 
 def of_tiny(name: str, rank: int) -> dict:
-    """All seven linears of every layer of a model of tiny_models."""
-    shapes = {k.removesuffix(".weight"): v.shape for k, v in tiny_models.tensors(name).items() if k.split(".")[-2] in PROJECTIONS and k.endswith("weight")}
+    """All linears of every layer of a model of tiny_models."""
+    modules = tiny_models.lora_modules(name)
+    shapes = {k.removesuffix(".weight"): v.shape for k, v in tiny_models.tensors(name).items() if k.split(".")[-2] in modules and k.endswith("weight")}
     return make(shapes, rank, 2**-4, 2**-4)
 
 

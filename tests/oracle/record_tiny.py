@@ -17,14 +17,13 @@ import golden
 import recipe
 import tiny_models
 
-MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 transformers.utils.logging.disable_progress_bar()
 
 
 def load(name):
     with tempfile.TemporaryDirectory() as folder:
         tiny_models.write(name, folder, shards=2 if name == "mistral" else 1)
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().double()
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").eval().double()
 
 
 def record(name):
@@ -40,7 +39,7 @@ def record(name):
                 f"{k}/norm": ("f64", np.linalg.norm(wanted, axis=1)), f"{k}/projections": ("f32", recipe.projections(wanted)),
                 f"{k}/last_logits": ("f32", wanted[-1]), f"{k}/argmax": ("i32", wanted.argmax(1)),
             }
-    config = peft.LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=MODULES, task_type="CAUSAL_LM")
+    config = peft.LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=tiny_models.lora_modules(name), task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, config)
     parameters = {}
     for full, parameter in model.named_parameters():

@@ -2,7 +2,7 @@
     python tests/oracle/tiny_models.py NAME FOLDER        writes one (about 7 MB as fp32)
 Every row of a matrix has a multiple of 256 elements, so that GGUF's K-quants fit. Each differs from the others in what
 its family may do. The value of element i of tensor T of model NAME is uniform("NAME T", i) times the scale of its kind:
-1/8 a projection, embedding or lm_head, 1/4 a bias, and 1 + uniform/8 a norm's weight; rounded to bf16 where dtype says so.
+1/8 a projection, embedding or lm_head, 1/4 a bias, 1 a sink, and 1 + uniform/8 a norm's weight (uniform/8 where weights count from 1); rounded to bf16 where dtype says so.
 """
 
 import json
@@ -19,6 +19,16 @@ COMMON = {
     "vocab_size": 512, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
     "tie_word_embeddings": False, "torch_dtype": "float32", "bos_token_id": 0, "eos_token_id": 1, "initializer_range": 0.02,
 }
+GEMMA = {**COMMON, "hidden_activation": "gelu_pytorch_tanh", "head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 48,
+         "tie_word_embeddings": True, "rms_norm_eps": 1e-6, "attention_bias": False}
+GEMMA.pop("hidden_act")
+QWEN3_MOE = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 3, "head_dim": 64,
+             "moe_intermediate_size": 256, "decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": False, "use_sliding_window": False,
+             "rms_norm_eps": 1e-6}
+GPT_OSS = {"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "head_dim": 64, "num_local_experts": 4, "num_experts_per_tok": 2,
+           "intermediate_size": 256, "sliding_window": 48, "layer_types": ["sliding_attention", "full_attention"], "attention_bias": True,
+           "swiglu_limit": 7.0, "rope_theta": 150000.0, "rope_scaling": {"rope_type": "default"}, "output_router_logits": False}
+PHI3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 1, "original_max_position_embeddings": 1024}
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "mlp_bias": False}
 MODELS = {
     # As Llama 2 is: one key-value head per query head, an lm_head of its own, no RoPE scaling.
@@ -34,27 +44,119 @@ MODELS = {
     # A head dimension that is not hidden_size / heads.
     "mistral": {**COMMON, "architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_attention_heads": 8, "head_dim": 64,
                 "sliding_window": None, "rope_theta": 1000000.0},
+    # A window shorter than the test's longer sequence, in every layer.
+    "mistral_window": {**COMMON, "architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 48},
     # Biases on q, k and v.
     "qwen2": {**COMMON, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
               "use_sliding_window": False, "sliding_window": 1024, "max_window_layers": 2, "rope_theta": 1000000.0},
+    # Norms of q's and k's heads, whose size is not hidden_size / heads.
+    "qwen3": {**COMMON, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_attention_heads": 8, "head_dim": 64,
+              "attention_bias": False, "rope_theta": 1000000.0, "rms_norm_eps": 1e-6},
+    # A local and a global layer, which turn differently (the global one scaled, as from 4B on); norms before and after blocks.
+    "gemma3": {**GEMMA, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "rope_theta": 1000000.0,
+               "rope_local_base_freq": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+               "layer_types": ["sliding_attention", "full_attention"]},
+    # Capped scores and logits, a local and a global layer; a cap low enough to bend this model's scores.
+    "gemma2": {**GEMMA, "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "attn_logit_softcapping": 5.0,
+               "final_logit_softcapping": 3.0},
+    # The last of four layers does not turn.
+    "smollm3": {**COMMON, **LLAMA, "architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "num_hidden_layers": 4, "pad_token_id": 1,
+                "no_rope_layer_interval": 4, "use_sliding_window": False, "tie_word_embeddings": True, "rope_theta": 2000000.0},
+    # One matrix for q, k and v, one for gate and up; a window, as Phi-3 mini has. (llama.cpp wants certain tokens of models named phi3.)
+    "phi": {**COMMON, **PHI3, "sliding_window": 48},
+    # Three quarters of a head turn, by factors for contexts beyond the original one (which both sequences are).
+    "phi_long": {**COMMON, **PHI3, "sliding_window": None, "partial_rotary_factor": 0.75, "tie_word_embeddings": True,
+                  "original_max_position_embeddings": 32, "rope_scaling": {
+                      "type": "longrope", "short_factor": [1.0 + k / 64 for k in range(24)], "long_factor": [1.0 + k * k / 16 for k in range(24)]}},
+    # The same within it: the factors for short contexts.
+    "phi_short": {**COMMON, **PHI3, "sliding_window": None, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 512,
+                   "rope_scaling": {"type": "longrope", "short_factor": [1.0 + k / 64 for k in range(24)],
+                                    "long_factor": [1.0 + k * k / 16 for k in range(24)]}},
+    # Multipliers at every place that has one.
+    "granite": {**COMMON, **LLAMA, "architectures": ["GraniteForCausalLM"], "model_type": "granite", "embedding_multiplier": 12.0,
+                "residual_multiplier": 0.25, "attention_multiplier": 0.03125, "logits_scaling": 8.0, "tie_word_embeddings": True},
+    # Norms after blocks alone; q and k normalised over all heads.
+    "olmo2": {**COMMON, "architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2", "attention_bias": False, "rms_norm_eps": 1e-6},
+    # Two of four experts in each layer, weights normalised.
+    "mixtral": {**COMMON, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2,
+                "sliding_window": None, "output_router_logits": False},
+    # Three of eight narrow experts; q and k normalised.
+    "qwen3_moe": {**COMMON, **QWEN3_MOE, "norm_topk_prob": True},
+    # The same with an ordinary MLP in the first layer and weights that are not normalised, which GGUF files cannot say.
+    "qwen3_moe_mixed": {**COMMON, **QWEN3_MOE, "norm_topk_prob": False, "mlp_only_layers": [0]},
+    # A local and a global layer, sinks, biases everywhere, two of four experts.
+    "gpt_oss": {**COMMON, **GPT_OSS},
+    # With gpt-oss's YaRN, whose ramp begins and ends between frequencies.
+    "gpt_oss_yarn": {**COMMON, **GPT_OSS, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                                                           "original_max_position_embeddings": 64, "truncate": False}},
 }
+FOLDERS_ONLY = ("qwen3_moe_mixed",)
+
+
+def lora_modules(name: str) -> list:
+    """The last parts of the names of the linears that adapters change."""
+    if MODELS[name]["model_type"] == "phi3":
+        return ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    if "num_experts_per_tok" in MODELS[name]:
+        return ["q_proj", "k_proj", "v_proj", "o_proj"]
+    return ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def _layer(c: dict, layer: int) -> dict:
+    """{name within a layer: shape}"""
+    kind = c["model_type"]
+    head_dim = c.get("head_dim", c["hidden_size"] // c["num_attention_heads"])
+    q, kv, d, f = c["num_attention_heads"] * head_dim, c["num_key_value_heads"] * head_dim, c["hidden_size"], c["intermediate_size"]
+    shapes = {"self_attn.o_proj.weight": (d, q), "mlp.down_proj.weight": (d, f), "post_attention_layernorm.weight": (d,)}
+    if kind == "phi3":
+        shapes |= {"self_attn.qkv_proj.weight": (q + 2 * kv, d), "mlp.gate_up_proj.weight": (2 * f, d)}
+    else:
+        shapes |= {"self_attn.q_proj.weight": (q, d), "self_attn.k_proj.weight": (kv, d), "self_attn.v_proj.weight": (kv, d),
+                   "mlp.gate_proj.weight": (f, d), "mlp.up_proj.weight": (f, d)}
+    if kind in ("mixtral", "gpt_oss") or kind == "qwen3_moe" and layer not in c["mlp_only_layers"]:
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            del shapes[f"mlp.{name}.weight"]
+        shapes |= _experts(c)
+    if kind == "gpt_oss":
+        shapes |= {"self_attn.sinks": (c["num_attention_heads"],), "self_attn.o_proj.bias": (d,)}
+    if kind in ("qwen2", "gpt_oss"):
+        shapes |= {"self_attn.q_proj.bias": (q,), "self_attn.k_proj.bias": (kv,), "self_attn.v_proj.bias": (kv,)}
+    if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
+        shapes |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
+    if kind == "olmo2":
+        shapes |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
+    else:
+        shapes["input_layernorm.weight"] = (d,)
+    if kind.startswith("gemma"):
+        shapes["pre_feedforward_layernorm.weight"] = (d,)
+    if kind.startswith("gemma") or kind == "olmo2":
+        shapes["post_feedforward_layernorm.weight"] = (d,)
+    return shapes
+
+
+def _experts(c: dict) -> dict:
+    d = c["hidden_size"]
+    if c["model_type"] == "gpt_oss":  # transposed, gate and up alternating
+        n, f = c["num_local_experts"], c["intermediate_size"]
+        return {"mlp.router.weight": (n, d), "mlp.router.bias": (n,), "mlp.experts.gate_up_proj": (n, d, 2 * f),
+                "mlp.experts.gate_up_proj_bias": (n, 2 * f), "mlp.experts.down_proj": (n, f, d), "mlp.experts.down_proj_bias": (n, d)}
+    if c["model_type"] == "mixtral":
+        n, f, block, names = c["num_local_experts"], c["intermediate_size"], "block_sparse_moe", ("w1", "w3", "w2")
+    else:
+        n, f, block, names = c["num_experts"], c["moe_intermediate_size"], "mlp", ("gate_proj", "up_proj", "down_proj")
+    shapes = {f"{block}.gate.weight": (n, d)}
+    for expert in range(n):
+        shapes |= {f"{block}.experts.{expert}.{m}.weight": (d, f) if m == names[2] else (f, d) for m in names}
+    return shapes
 
 
 def tensors(name: str) -> dict:
     """{tensor name: fp32 array}, in the order of the file."""
     c = MODELS[name]
-    head_dim = c.get("head_dim", c["hidden_size"] // c["num_attention_heads"])
-    q, kv, d, f = c["num_attention_heads"] * head_dim, c["num_key_value_heads"] * head_dim, c["hidden_size"], c["intermediate_size"]
+    d = c["hidden_size"]
     shapes = {"model.embed_tokens.weight": (c["vocab_size"], d)}
     for layer in range(c["num_hidden_layers"]):
-        rows = {"self_attn.q_proj": (q, d), "self_attn.k_proj": (kv, d), "self_attn.v_proj": (kv, d), "self_attn.o_proj": (d, q),
-                "mlp.gate_proj": (f, d), "mlp.up_proj": (f, d), "mlp.down_proj": (d, f)}
-        for module, shape in rows.items():
-            shapes[f"model.layers.{layer}.{module}.weight"] = shape
-            if c["model_type"] == "qwen2" and module[-6:] in ("q_proj", "k_proj", "v_proj"):
-                shapes[f"model.layers.{layer}.{module}.bias"] = shape[:1]
-        shapes[f"model.layers.{layer}.input_layernorm.weight"] = (d,)
-        shapes[f"model.layers.{layer}.post_attention_layernorm.weight"] = (d,)
+        shapes |= {f"model.layers.{layer}.{key}": shape for key, shape in _layer(c, layer).items()}
     shapes["model.norm.weight"] = (d,)
     if not c["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (c["vocab_size"], d)
@@ -64,9 +166,9 @@ def tensors(name: str) -> dict:
 
 def _values(name, key, shape):
     stream = f"{name} {key}"
-    if "norm" in key:
-        return np.float32(1) + recipe.uniform(stream, shape, 1 / 8)
-    return recipe.uniform(stream, shape, 1 / 4 if key.endswith("bias") else 1 / 8)
+    if "norm" in key:  # Gemma's weights count from 1
+        return np.float32(0 if MODELS[name]["model_type"].startswith("gemma") else 1) + recipe.uniform(stream, shape, 1 / 8)
+    return recipe.uniform(stream, shape, 1 if key.endswith("sinks") else 1 / 4 if key.endswith("bias") else 1 / 8)
 
 
 def _to_bf16(values):

@@ -130,6 +130,36 @@ def test_round_trip_through_gguf_returns_every_bit(supersonic, tiny_model, tmp_p
     assert json.loads((tmp_path / "back" / "generation_config.json").read_text())["bos_token_id"] == 0
 
 
+@pytest.mark.parametrize("name", tiny_models.MODELS)
+def test_a_written_folder_has_every_tensor_and_field(supersonic, tiny_model, tmp_path, name):
+    """Through a GGUF file where one can say all of it; else from the folder itself, with another type asked for."""
+    source, config = tiny_model(name), tiny_models.MODELS[name]
+    if name in tiny_models.FOLDERS_ONLY:
+        done = run_program("supersonic", "convert", source, tmp_path / "m.gguf", check=False)
+        assert done.returncode == 1 and "save as a folder" in done.stderr
+        supersonic("convert", source, tmp_path / "back", "--type", "f32")
+    else:
+        supersonic("convert", source, tmp_path / "m.gguf", "--type", "f32")
+        supersonic("convert", tmp_path / "m.gguf", tmp_path / "back", "--type", "f32")
+    want, got = tiny_models.tensors(name), read_folder(tmp_path / "back")
+    assert want.keys() == got.keys()
+    # Gemma's norms come back through the sum with 1.
+    rounding = 2**-24 if config["model_type"].startswith("gemma") else 0
+    for key in want:
+        np.testing.assert_allclose(got[key], want[key], rtol=0, atol=rounding if "norm" in key else 0, err_msg=key)
+    written = json.loads((tmp_path / "back" / "config.json").read_text())
+    unsaid = {"torch_dtype", "initializer_range", "pad_token_id", "output_router_logits", "no_rope_layer_interval", "max_window_layers", "rope_scaling"}
+    if name == "mistral":  # without a window it is a Llama, and a GGUF file says just that
+        unsaid |= {"architectures", "model_type", "sliding_window"}
+    for key, value in config.items():
+        if key in unsaid or key == "sliding_window" and not config.get("use_sliding_window", True):
+            continue
+        close = pytest.approx(value, rel=1e-7) if isinstance(value, float) else value
+        assert written[key] == close, key
+    scaling = {"rope_type" if k == "type" else k: v for k, v in (config.get("rope_scaling") or {}).items()}
+    assert scaling.items() <= (written.get("rope_scaling") or {}).items()
+
+
 def test_a_gguf_file_converted_to_its_own_types_keeps_tensors_and_metadata(supersonic, tiny_model, tmp_path):
     first, second = tmp_path / "a.gguf", tmp_path / "b.gguf"
     supersonic("convert", tiny_model("llama3"), first, "--type", "q4_k")

@@ -76,7 +76,7 @@ def test_transformers_loads_the_merged_folder_with_the_logits_of_peft(smollm2, m
         assert rendered == row["rendered"]
 
 
-@pytest.mark.parametrize("name", tiny_models.MODELS)
+@pytest.mark.parametrize("name", [name for name in tiny_models.MODELS if name not in tiny_models.FOLDERS_ONLY])
 def test_peft_loads_our_adapter_with_equal_logits(supersonic, tiny_model, tmp_path, golden, name):
     """Theirs -> GGUF -> PEFT folder of ours, which peft then loads; and the merge of it, which transformers loads."""
     import peft
@@ -192,3 +192,30 @@ def test_llama_quantize_chooses_the_same_types_for_thirty_layers(supersonic, mod
         done = subprocess.run([tool, tmp_path / "f32.gguf", tmp_path / "theirs.gguf", kind, "2"], capture_output=True, text=True, errors="replace")
         assert done.returncode == 0, done.stderr[-2000:]
         assert types_of(tmp_path / "ours.gguf") == types_of(tmp_path / "theirs.gguf"), kind
+
+
+# What llama.cpp computes otherwise than transformers, whoever made the file.
+LLAMA_CPP_DIFFERS = {
+    "mistral_window": "its llama architecture has no window",
+    "phi": "it leaves Phi-3's window out",
+    "gpt_oss_yarn": "its YaRN begins and ends the ramp at whole frequencies",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in tiny_models.MODELS if name not in tiny_models.FOLDERS_ONLY])
+def test_llama_cpp_computes_what_transformers_does_from_our_file(supersonic, tiny_model, tmp_path, golden, name):
+    """f32 weights; its keys and values in f32 too. At positions before a window ends even the exceptions agree."""
+    import llama_cpp
+
+    import recipe
+
+    supersonic("convert", tiny_model(name), tmp_path / "m.gguf", "--type", "f32")
+    data, arrays = golden(f"tiny/{name}")
+    model = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=256, n_batch=256, logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False)
+    for k, row in enumerate(data["sequences"]):
+        model.reset()
+        model.eval(row["ids"])
+        ours = model.scores[: len(row["ids"])].astype(np.float64)
+        seen = slice(0, (1 if name == "gpt_oss_yarn" else 48) if name in LLAMA_CPP_DIFFERS else None)
+        difference = recipe.projections(ours[seen]) - arrays[f"{k}/projections"][seen]
+        assert np.sqrt((difference**2).mean(-1).sum()) <= 2e-3 * np.linalg.norm(arrays[f"{k}/norm"][seen])

@@ -12,8 +12,9 @@ import recipe
 import tiny_models
 
 LOGITS = 1e-5  # relative, norm-wise: sums of up to 512 fp32 products through two layers (2^-24 each) come to some 1e-6
+LOGITS_OF = {"phi_long": 2e-5}  # whose rotation makes q and k longer by 1.4 each, and so their scores' errors twice as large
 GRADIENTS = 1e-4
-CONTAINERS = ("folder", "gguf")
+WHERE = [(name, container) for name in tiny_models.MODELS for container in ("folder", "gguf") if (container, name in tiny_models.FOLDERS_ONLY) != ("gguf", True)]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,7 @@ def estimated_error(ours, projections, norm):
     return np.sqrt((difference**2).mean(-1).sum()) / np.linalg.norm(norm)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("name", tiny_models.MODELS)
+@pytest.mark.parametrize("name, container", WHERE)
 def test_logits_equal_transformers(tool, stored, golden, tmp_path, name, container):
     data, arrays = golden(f"tiny/{name}")
     vocabulary = tiny_models.MODELS[name]["vocab_size"]
@@ -49,18 +49,27 @@ def test_logits_equal_transformers(tool, stored, golden, tmp_path, name, contain
     done = tool("logits_probe", stored(name, container), "fp32", "--chunk", 64, "--out", tmp_path, input=requests)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(data["sequences"]) == 2
+    limit = LOGITS_OF.get(name, LOGITS)
     for k, answer in enumerate(answers):
         logits = np.fromfile(answer["all"], "<f4").reshape(-1, vocabulary).astype(np.float64)
         wanted = arrays[f"{k}/last_logits"]
         assert logits.shape[0] == len(data["sequences"][k]["ids"])
-        assert estimated_error(logits, arrays[f"{k}/projections"], arrays[f"{k}/norm"]) <= LOGITS
+        assert estimated_error(logits, arrays[f"{k}/projections"], arrays[f"{k}/norm"]) <= limit
         np.testing.assert_array_equal(logits.argmax(1), arrays[f"{k}/argmax"])
         for last in (logits[-1], np.fromfile(answer["last"], "<f4")):
-            assert np.linalg.norm(last - wanted) <= LOGITS * np.linalg.norm(wanted)
+            assert np.linalg.norm(last - wanted) <= limit * np.linalg.norm(wanted)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("name", tiny_models.MODELS)
+def test_tokens_one_by_one_give_the_logits_of_one_pass(tool, stored, golden, tmp_path, name):
+    """Decoding through the cache, beyond the window."""
+    data, arrays = golden(f"tiny/{name}")
+    done = tool("logits_probe", stored(name, "folder"), "fp32", "--chunk", 1, "--out", tmp_path, input=json.dumps(data["sequences"][0]["ids"]) + "\n")
+    last, wanted = np.fromfile(json.loads(done.stdout)["last"], "<f4"), arrays["0/last_logits"]
+    assert np.linalg.norm(last - wanted) <= LOGITS_OF.get(name, LOGITS) * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("name, container", WHERE)
 def test_loss_and_every_lora_gradient_equal_peft(tool, stored, golden, tmp_path, name, container):
     data, arrays = golden(f"tiny/{name}")
     adapters.write(tmp_path / "lora", adapters.of_tiny(name, data["rank"]), data["rank"], data["alpha"])
@@ -68,11 +77,11 @@ def test_loss_and_every_lora_gradient_equal_peft(tool, stored, golden, tmp_path,
     done = tool("gradient_probe", stored(name, container), tmp_path / "lora", tmp_path / "gradients", input=sequences)
     assert json.loads(done.stdout)["loss"] == pytest.approx(data["loss"], rel=1e-6)
     ours = safetensors.numpy.load_file(tmp_path / "gradients" / "adapter_model.safetensors")
-    assert len(ours) == len(data["names"]) == 28
+    assert len(ours) == len(data["names"]) == 2 * len(tiny_models.lora_modules(name)) * tiny_models.MODELS[name]["num_hidden_layers"]
     worst = {}
     for short, norm, projections in zip(data["names"], arrays["gradient_norm"], arrays["gradient_projections"]):
         layer, module, matrix = short.split(".")[1:]
-        block = "mlp" if module in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+        block = "mlp" if module in ("gate_proj", "up_proj", "gate_up_proj", "down_proj") else "self_attn"
         key = f"base_model.model.model.layers.{layer}.{block}.{module}.lora_{matrix}.weight"
         assert norm > 0
         worst[short] = float(estimated_error(ours[key].reshape(-1).astype(np.float64), projections, norm))
@@ -99,7 +108,7 @@ def test_dynamic_scaling_is_exact_up_to_the_trained_context(supersonic, tool, ti
         assert refused.returncode == 2 and "dynamic" in refused.stderr and "max_position_embeddings" in refused.stderr, refused.stderr
 
 
-@pytest.mark.parametrize("kind", ["longrope", "su", "proportional"])
+@pytest.mark.parametrize("kind", ["su", "proportional"])
 def test_unknown_scaling_is_refused(supersonic, tiny_model, tmp_path, kind):
     folder = tmp_path / "model"
     tiny_models.write("llama2", folder)

@@ -73,7 +73,7 @@ json show_safetensors(const std::string& path) {
 
 json show_config(const io::ModelConfig& c) {
   const auto& r = c.rope_scaling;
-  return {{"family", io::name_of(c.family)},
+  return {{"family", c.family},
           {"hidden_size", c.hidden_size},
           {"intermediate_size", c.intermediate_size},
           {"num_hidden_layers", c.num_hidden_layers},

@@ -104,13 +104,14 @@ int probe(const Arguments& a) {
   options.chunk = a.chunk;
   options.kv_dtype = options.compute == Compute::fp32 ? DType::f32 : DType::bf16;
   options.lora = lora;
-  infer::Session session(model, executor, options);
   std::vector<Ids> requests;
   std::size_t longest = 0;
   for (std::string line; std::getline(std::cin, line);) {
     requests.push_back(nlohmann::json::parse(line).get<Ids>());
     longest = std::max(longest, requests.back().size());
   }
+  options.context = static_cast<std::int64_t>(longest) + a.generate;
+  infer::Session session(model, executor, options);
   std::unique_ptr<infer::Scorer> scorer;
   if (!a.out.empty())
     scorer = std::make_unique<infer::Scorer>(model, executor, options.compute,

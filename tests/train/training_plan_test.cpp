@@ -132,7 +132,7 @@ TEST_F(TrainingPlan, ExplainNamesEveryStepOfTheModel) {
   EXPECT_EQ(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')),
             t.plan().steps().size() + 2);
   for (const char* word : {"cpu.gemm", "cpu.attention", "linear_xent",
-                           "llama.cpp:", "model.layers.29.mlp.down_proj.weight"})
+                           "decoder.cpp:", "model.layers.29.mlp.down_proj.weight"})
     EXPECT_NE(text.find(word), std::string::npos) << word;
 }
 

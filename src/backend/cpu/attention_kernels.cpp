@@ -9,7 +9,7 @@ namespace {
 
 using cpu::pool_of;
 
-cpu::AttentionShape shape_of(const Problem& p, const Pointers* ptr, float scale) {
+cpu::AttentionShape shape_of(const Problem& p, const Pointers* ptr, float scale, float cap = 0) {
   const Shape &q = p.in[0].spec.shape, &k = p.in[1].spec.shape;
   cpu::AttentionShape s;
   s.queries = q[0];
@@ -18,6 +18,7 @@ cpu::AttentionShape shape_of(const Problem& p, const Pointers* ptr, float scale)
   s.kv_heads = k[1];
   s.d = q[2];
   s.scale = scale;
+  s.cap = cap;
   if (ptr) {
     s.lo = static_cast<const std::int32_t*>(ptr->in[3]);
     s.hi = static_cast<const std::int32_t*>(ptr->in[4]);
@@ -38,13 +39,15 @@ KERNEL(attention) {
   return {.op = &op<Attention>(), .name = "cpu.attention",
           .reject = [](const Problem& p) -> const char* {
             const DType kv = p.in[1].spec.dtype;
+            if (p.in.size() > 5 && p.in[5].spec.dtype != DType::f32) return "sinks must be f32";
             if (kv != p.in[2].spec.dtype || (kv != DType::f32 && kv != DType::bf16 && kv != DType::f16)) return "k and v must be f32, bf16 or f16";
             return reject_shape(p);
           },
           .workspace = [](const Problem& p) { return cpu::attention_forward_workspace(shape_of(p, nullptr, 1), p.threads); },
           .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
             cpu::AttentionForward a;
-            a.shape = shape_of(p, &ptr, p.attr<Attention>().softmax_scale);
+            a.shape = shape_of(p, &ptr, p.attr<Attention>().softmax_scale, p.attr<Attention>().cap);
+            if (p.in.size() > 5) a.shape.sinks = static_cast<const float*>(ptr.in[5]);
             a.q = ptr.in[0];
             a.k = ptr.in[1];
             a.v = ptr.in[2];
@@ -70,7 +73,7 @@ KERNEL(attention_grad) {
           .workspace = [](const Problem& p) { return cpu::attention_backward_workspace(shape_of(p, nullptr, 1), p.threads); },
           .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
             cpu::AttentionBackward a;
-            a.shape = shape_of(p, &ptr, p.attr<AttentionGrad>().softmax_scale);
+            a.shape = shape_of(p, &ptr, p.attr<AttentionGrad>().softmax_scale, p.attr<AttentionGrad>().cap);  // sinks are in lse
             a.q = ptr.in[0];
             a.k = ptr.in[1];
             a.v = ptr.in[2];

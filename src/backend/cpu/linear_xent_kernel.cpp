@@ -141,6 +141,7 @@ void launch_xent(const Problem& p, const Pointers& ptr, Lane& lane) {
     s.logits = base + l.logits;
     s.labels = chunk_labels;
     s.scale = scale;
+    s.cap = p.attr<LinearXent>().cap;
     s.loss = loss;
     s.rows = m;
     s.vocab = s.stride = l.v;

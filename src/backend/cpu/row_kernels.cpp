@@ -99,7 +99,8 @@ KERNEL(rope) {
             a.inv_freq = static_cast<const float*>(ptr.in[2]);
             a.tokens = x.shape[0];
             a.heads = x.shape[1];
-            a.d = a.rotary = x.shape[2];
+            a.d = x.shape[2];
+            a.rotary = 2 * p.in[2].spec.shape[0];
             a.x_stride = a.y_stride = a.heads * a.d;
             a.factor = attr.magnitude;
             a.pairing = attr.interleaved ? cpu::RopePairing::interleaved : cpu::RopePairing::halves;

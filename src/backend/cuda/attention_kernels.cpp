@@ -75,6 +75,8 @@ KERNEL(attention) {
       .op = &op<Attention>(),
       .name = "cuda.attention",
       .reject = [](const Problem& p) -> const char* {
+        if (p.attr<Attention>().cap != 0) return "scores are capped";
+        if (p.in.size() > 5) return "heads have sinks";
         const DType kv = p.in[1].spec.dtype;
         if (kv != p.in[2].spec.dtype || (kv != DType::f32 && kv != DType::bf16 && kv != DType::f16))
           return "k and v must be f32, bf16 or f16";
@@ -94,6 +96,7 @@ KERNEL(attention_grad) {
       .op = &op<AttentionGrad>(),
       .name = "cuda.attention_grad",
       .reject = [](const Problem& p) -> const char* {
+        if (p.attr<AttentionGrad>().cap != 0) return "scores are capped";
         for (int i : {1, 2, 5, 7})
           if (p.in[i].spec.dtype != p.in[0].spec.dtype)
             return "q, k, v, o and do must have one dtype";

@@ -38,6 +38,7 @@ KERNEL(linear_xent) {
   return {.op = &op<LinearXent>(),
           .name = "cuda.linear_xent",
           .reject = [](const Problem& p) -> const char* {
+            if (p.attr<LinearXent>().cap != 0) return "logits are capped";
             const Spec &x = p.in[0].spec, &w = p.in[1].spec;
             if (x.dtype != DType::f32 && x.dtype != DType::bf16) return "x must be f32 or bf16";
             if (codec_of(w.dtype, w.format) == Codec::none)

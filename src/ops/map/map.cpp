@@ -46,9 +46,32 @@ Tensor sqrt(const Tensor& x, Where where) { return record1(Sqrt{}, {x}, where); 
 Tensor rsqrt(const Tensor& x, Where where) { return record1(Rsqrt{}, {x}, where); }
 Tensor sin(const Tensor& x, Where where) { return record1(Sin{}, {x}, where); }
 Tensor cos(const Tensor& x, Where where) { return record1(Cos{}, {x}, where); }
+Tensor tanh(const Tensor& x, Where where) { return record1(Tanh{}, {x}, where); }
 Tensor sigmoid(const Tensor& x, Where where) { return record1(Sigmoid{}, {x}, where); }
 Tensor silu(const Tensor& x, Where where) { return record1(Silu{}, {x}, where); }
 Tensor swiglu(const Tensor& gate, const Tensor& up, Where where) { return record1(Swiglu{}, {gate, up}, where); }
+
+Tensor gelu(const Tensor& x, Where where) { return record1(Gelu{}, {x}, where); }
+Tensor geglu(const Tensor& gate, const Tensor& up, Where where) { return record1(Geglu{}, {gate, up}, where); }
+Tensor clamped_swiglu(const Tensor& gate, const Tensor& up, float alpha, float limit, Where where) {
+  return record1(ClampedSwiglu{alpha, limit}, {gate, up}, where);
+}
+
+Grads Gelu::backward(const Gelu&, const BackwardArgs& b) {
+  return {record1(GeluGrad{}, {b.in[0], b.dy[0]}, Where::current())};
+}
+
+Grads Geglu::backward(const Geglu&, const BackwardArgs& b) {
+  const Tensor &gate = b.in[0], &up = b.in[1];
+  return {b.need[0] ? record1(GeluGrad{}, {gate, mul(b.dy[0], up)}, Where::current()) : Tensor(),
+          b.need[1] ? mul(b.dy[0], gelu(gate)) : Tensor()};
+}
+
+Grads ClampedSwiglu::backward(const ClampedSwiglu& a, const BackwardArgs& b) {
+  const Tensor &gate = b.in[0], &up = b.in[1];
+  return {b.need[0] ? record1(ClampedSwigluGateGrad{a.alpha, a.limit}, {gate, up, b.dy[0]}, Where::current()) : Tensor(),
+          b.need[1] ? record1(ClampedSwigluUpGrad{a.alpha, a.limit}, {gate, up, b.dy[0]}, Where::current()) : Tensor()};
+}
 
 Grads Silu::backward(const Silu&, const BackwardArgs& b) {
   return {record1(SiluGrad{}, {b.in[0], b.dy[0]}, Where::current())};

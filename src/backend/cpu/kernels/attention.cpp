@@ -13,6 +13,7 @@ void check(const AttentionShape& s) {
   CHECK(s.kv_heads > 0 && s.heads % s.kv_heads == 0,
         "attention: {} heads cannot share {} kv heads evenly", s.heads, s.kv_heads);
   CHECK(s.scale > 0, "attention: scale must be positive, got {}", s.scale);
+  CHECK(s.cap >= 0, "attention: the cap must not be negative, got {}", s.cap);
   for (std::int64_t i = 0; i < s.queries; ++i)
     CHECK(s.hi[i] < s.lo[i] || (s.lo[i] >= 0 && s.hi[i] < s.keys),
           "attention: query {} names keys {} to {}, outside 0 to {}", i, s.lo[i], s.hi[i],

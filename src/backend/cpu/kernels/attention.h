@@ -1,7 +1,7 @@
 // Attention with grouped queries, forward and backward, never holding the score matrix (arXiv
 // 2205.14135). Query row i sees the keys lo[i] ... hi[i], both included: causal order, packed
 // sequences, sliding windows and a KV cache are all this one mechanism. hi[i] < lo[i] means no key:
-// output 0, lse -inf. o = softmax(scale * q k^T) v, in fp32. q head h reads kv head h / (heads /
+// output 0, lse -inf, or the sink where a head has one. o = softmax(scale * q k^T) v, in fp32. q head h reads kv head h / (heads /
 // kv_heads). Rows are strided, so that q, k, v can be views into one buffer.
 //
 // Tiles hold keys in rows and queries in vector lanes, so that maxima and sums need no horizontal
@@ -27,6 +27,8 @@ struct AttentionShape {
   float scale = 1;
   const std::int32_t* lo = nullptr;  // (T), >= 0
   const std::int32_t* hi = nullptr;  // (T), < S
+  float cap = 0;                     // scaled scores become cap * tanh(score / cap); 0: they stay
+  const float* sinks = nullptr;      // (heads) scores without a key, or null
 };
 
 struct AttentionForward {

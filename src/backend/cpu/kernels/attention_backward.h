@@ -134,10 +134,13 @@ struct BackwardItem {
     const float scale = a.shape.scale * kLog2e;
     const Vec shift = Vec{} - load(lse + c), dl = load(delta + c);
     const VecI low = load(lo + c), high = load(hi + c);
+    const float cap = a.shape.cap;
     for (std::int64_t r = rows.begin; r < rows.end; r += 2) {
       Vec p[2], ds[2];
       for (int u = 0; u < 2; ++u) {
-        p[u] = exp2(fma(load(scores + (r + u) * ld + at), set(scale), shift));
+        const Vec raw = load(scores + (r + u) * ld + at);
+        const Vec t = cap > 0 ? tanh(raw * (a.shape.scale / cap)) : Vec{};
+        p[u] = exp2(cap > 0 ? fma(t, set(cap * kLog2e), shift) : fma(raw, set(scale), shift));
         if (masked) {
           const VecI key = set_int(static_cast<std::int32_t>(key0 + r + u));
           p[u] = select((key >= low) & (key <= high) & set_int(key0 + r + u < end ? -1 : 0), p[u],
@@ -145,6 +148,7 @@ struct BackwardItem {
         }
         ds[u] = p[u] * (load(dp + (r + u) * ld + at) - dl);
         store_left(p_left + (r + u) * kColumnWords + c / kStep, p[u]);
+        if (cap > 0) ds[u] = ds[u] * (1.0f - t * t);
         store_left(ds_left + (r + u) * kColumnWords + c / kStep, ds[u]);
       }
       if constexpr (pairs) {

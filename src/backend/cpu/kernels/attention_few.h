@@ -110,7 +110,8 @@ struct FewColumnsItem {
       const VecI key = iota() + static_cast<std::int32_t>(key0 + i);
       const VecI seen =
           (key >= lo[c]) & (key <= hi[c]) & (key < static_cast<std::int32_t>(key0 + n));
-      const Vec v = select(seen, load(s + i), set(-kInfinity));
+      const Vec raw = a.shape.cap > 0 ? capped(load(s + i), a.shape) : load(s + i);
+      const Vec v = select(seen, raw, set(-kInfinity));
       store(s + i, v);
       best = max(best, v);
     }
@@ -150,7 +151,8 @@ struct FewColumnsItem {
     }
   }
 
-  void begin_head(std::int64_t kv_head) {
+  // A head's sink counts as a key that was seen before the first piece.
+  void begin_head(std::int64_t kv_head, bool first_piece) {
     choose(kv_head);
     for (std::int64_t c = 0; c < layout.columns; ++c) {
       const std::int64_t token = c / layout.group, head = kv_head * layout.group + c % layout.group;
@@ -158,7 +160,8 @@ struct FewColumnsItem {
       std::memset(q + c * ld, 0, static_cast<std::size_t>(ld) * 4);
       for_each_vec(d, [&](auto e, auto n) { store(q + c * ld + e, load(row + e, n), n); });
       std::memset(out + c * ld, 0, static_cast<std::size_t>(ld) * 4);
-      top[c] = -kInfinity, sum[c] = 0;
+      const bool sink = first_piece && a.shape.sinks;
+      top[c] = sink ? a.shape.sinks[head] / a.shape.scale : -kInfinity, sum[c] = sink ? 1.0f : 0.0f;
     }
   }
 
@@ -170,7 +173,7 @@ struct FewColumnsItem {
       if (hi[c] >= lo[c])
         begin = begin < lo[c] ? begin : lo[c], end = end > hi[c] + 1 ? end : hi[c] + 1;
     }
-    for (std::int64_t h = 0; h < layout.kv_heads; ++h) begin_head(h);
+    for (std::int64_t h = 0; h < layout.kv_heads; ++h) begin_head(h, split == 0);
     const std::int64_t blocks = begin < end ? (end - begin + kKeyBlock - 1) / kKeyBlock : 0;
     for (std::int64_t b = blocks * split / layout.splits; b < blocks * (split + 1) / layout.splits;
          ++b) {

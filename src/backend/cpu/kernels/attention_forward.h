@@ -108,6 +108,8 @@ struct ForwardItem {
     for (std::int64_t r = rows.begin; r < rows.end; r += kTileRows)
       multiply_tile<pairs, vectors, false>(k + r * words, words, q + c0, kColumnBlock,
                                            scores + r * ld, ld, 0, words, nullptr);
+    if (a.shape.cap > 0)
+      for (float* s = scores + rows.begin * ld; s != scores + rows.end * ld; s += kLanes) store(s, capped(load(s), a.shape));
     // The block's last rows may be padding: also out of range for an unmasked group.
     const bool masked = rows.masked || rows.end > key_rows;
     Vec alpha[vectors];
@@ -189,6 +191,9 @@ struct ForwardItem {
     std::memset(out, 0, static_cast<std::size_t>(s.d * kColumnBlock) * 4);
     for (std::int64_t c = 0; c < padded; c += kLanes)
       store(max_score + c, set(-kInfinity)), store(sum + c, Vec{});
+    if (s.sinks && split == 0)  // as a key that was seen before the others
+      for (std::int64_t c = 0; c < count; ++c)
+        max_score[c] = s.sinks[kv_head * layout.group + (first + c) % layout.group] / s.scale, sum[c] = 1;
     if (begin < end) {
       const T* q_rows = static_cast<const T*>(a.q);
       copy_right<pairs>([&](std::int64_t c) { return q_rows + q_at[c]; }, count, s.d, q,

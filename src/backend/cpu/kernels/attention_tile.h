@@ -18,6 +18,11 @@ constexpr int kTileRows = 8;
 constexpr int kTileRows = 4;
 #endif
 
+// A dot product as the softmax takes it where scores are capped: its scale still to come.
+inline Vec capped(Vec raw, const AttentionShape& s) {
+  return tanh(raw * (s.scale / s.cap)) * (s.cap / s.scale);
+}
+
 template <bool pairs>
 inline Vec multiply_add(float word, Vec b, Vec sum) {
 #if defined(SIMD_AVX512)

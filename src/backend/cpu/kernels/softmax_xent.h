@@ -19,10 +19,11 @@ struct SoftmaxXent {
       nullptr;                       // (rows), kIgnoredLabel or [0, vocab); else an Error is thrown
   const float* row_scale = nullptr;  // (rows), or null for 1
   float scale = 1;
+  float cap = 0;          // logits become cap * tanh(logit / cap) first, in place; 0: they stay
   float* loss = nullptr;  // (rows), or null
   float* lse = nullptr;   // (rows), or null
   std::int64_t rows = 0, vocab = 0, stride = 0;
-  bool gradient = true;     // false: the logits are only read
+  bool gradient = true;     // false: the logits are only read, or capped
   DType type = DType::f32;  // f32 or bf16
 };
 

@@ -73,6 +73,22 @@ double row_log_sum_exp(const T* x, std::int64_t n, float* maxima, float* terms) 
 }
 
 template <class T>
+void cap_row(T* x, std::int64_t n, float cap) {
+  for_each_vec(n, [&](auto i, auto lanes) { store(x + i, tanh(load(x + i, lanes) * (1.0f / cap)) * cap, lanes); });
+}
+
+// Of capped logits l: (softmax - onehot) * scale * (1 - (l / cap)²), in place.
+template <class T>
+void capped_gradient(const SoftmaxXent& a, T* x, std::int32_t label, float target, double lse, float scale) {
+  const auto slope = [&](auto l) { return 1.0f - l * (1.0f / a.cap) * (l * (1.0f / a.cap)); };
+  for_each_vec(a.vocab, [&](auto i, auto n) {
+    const Vec l = load(x + i, n);
+    store(x + i, exp(l - static_cast<float>(lse)) * scale * slope(l), n);
+  });
+  store(x + label, set(static_cast<float>(__builtin_expm1(static_cast<double>(target) - lse)) * scale * slope(target)), 1);
+}
+
+template <class T>
 void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
   T* x = static_cast<T*>(a.logits) + row * a.stride;
   const std::int32_t label = a.labels[row];
@@ -83,9 +99,10 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
     return;
   }
   const bool ignored = label == kIgnoredLabel;
+  if (a.cap > 0) cap_row(x, a.vocab, a.cap);
   const float target = ignored ? 0.0f : load(x + label, 1)[0];
   float* terms = nullptr;
-  if constexpr (sizeof(T) == 4) terms = a.gradient ? x : nullptr;
+  if constexpr (sizeof(T) == 4) terms = a.gradient && a.cap == 0 ? x : nullptr;
   const double lse = row_log_sum_exp(x, a.vocab, maxima, terms);
   if (a.loss) a.loss[row] = ignored ? 0.0f : static_cast<float>(lse - target);
   if (a.lse) a.lse[row] = static_cast<float>(lse);
@@ -94,6 +111,7 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
     return void(
         std::memset(static_cast<void*>(x), 0, static_cast<std::size_t>(a.vocab) * sizeof(T)));
   const float scale = a.scale * (a.row_scale ? a.row_scale[row] : 1.0f);
+  if (a.cap > 0) return capped_gradient(a, x, label, target, lse, scale);
   const std::int64_t piece = piece_length(a.vocab);
   for (std::int64_t begin = 0, p = 0; begin < a.vocab; begin += piece, ++p) {
     const std::int64_t count = a.vocab - begin < piece ? a.vocab - begin : piece;

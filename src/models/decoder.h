@@ -1,4 +1,4 @@
-// The Llama family's forward pass (Llama 2/3, Mistral, Qwen2, SmolLM2): recorded, not run.
+// The forward pass of every architecture, from its description: recorded, not run.
 #pragma once
 #include "models/model.h"
 
@@ -19,12 +19,15 @@ struct KvCache {
 };
 KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype, Backend& backend);
 
-// The last layer's normalised output (T, d_model). With a cache, the new keys and values are written at rows at[0]…, and
+// The last layer's normalised output (T, d_model), times the scale of the logits where there is one. With a cache, the new keys and values are written at rows at[0]…, and
 // attention reads the first `context` rows.
 Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in);
 Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache, const Tensor& at,
               std::int64_t context);
-// x (n, d_model) -> logits (n, vocab) f32
+// x (n, d_model), of hidden() -> logits (n, vocab) f32
 Tensor logits(const Model& model, const Tensor& x);
+
+// The loss of the same logits, Σ over rows with a label (>= 0) of their negative log-likelihood, times scale: (1).
+Tensor loss(const Model& model, const Tensor& x, const Tensor& labels, const Tensor& scale);
 
 }  // namespace supersonic::models

@@ -1,0 +1,189 @@
+// One forward pass for every architecture: what a layer does follows from the description
+// (io/model_config.h), so that a new architecture is a file in models/architectures, and a change
+// here is needed for a new idea alone.
+#include "models/decoder.h"
+
+#include <cmath>
+
+#include "core/backend.h"
+#include "core/tape.h"
+#include "ops/attention.h"
+#include "ops/embedding.h"
+#include "ops/gemm.h"
+#include "ops/kv_append.h"
+#include "ops/linear_xent.h"
+#include "ops/map/transcendental.h"
+#include "ops/mixture.h"
+#include "ops/reduce.h"
+#include "ops/rms_norm.h"
+#include "ops/rope.h"
+
+namespace supersonic::models {
+namespace {
+
+struct CacheArgs {
+  const KvCache* cache = nullptr;
+  Tensor at;
+  std::int64_t context = 0;
+};
+
+// Appends to the layer's cache and reads back its first rows.
+Tensor cached(const StorageRef& storage, const Tensor& fresh, const CacheArgs& c) {
+  kv_append(from_storage(storage), fresh, c.at);
+  return slice(from_storage(storage), 0, 0, c.context);
+}
+
+struct Pass {
+  nn::Recorder& r;
+  const Model& m;
+  const Inputs& in;
+  const CacheArgs& cache;
+  const io::ModelConfig& c = m.config;
+  float eps = static_cast<float>(c.rms_norm_eps);
+};
+
+Tensor norm(const Pass& p, const StorageRef& w, const Tensor& x) {
+  return w ? rms_norm(x, from_storage(w), p.eps) : x;
+}
+
+// (T, heads, head_dim) of a projection's rows, normalised by head or as a whole where the model
+// does.
+Tensor heads_of(const Pass& p, const Tensor& y, std::int64_t heads, const StorageRef& weight = {}) {
+  const std::int64_t t = y.dim(0), d = p.c.head_dim;
+  if (p.c.qk_norm == io::QkNorm::head && weight)
+    return reshape(norm(p, weight, reshape(y, {t * heads, d})), {t, heads, d});
+  return reshape(norm(p, weight, y), {t, heads, d});
+}
+
+struct Projected {
+  Tensor q, k, v;  // (T, heads, head_dim)
+};
+Projected project(const Pass& p, const Layer& l, const Tensor& x) {
+  const std::int64_t heads = p.c.num_attention_heads, groups = p.c.num_key_value_heads;
+  if (!p.c.fused)
+    return {heads_of(p, nn::linear(p.r, l.q, x), heads, l.q_norm),
+            heads_of(p, nn::linear(p.r, l.k, x), groups, l.k_norm),
+            heads_of(p, nn::linear(p.r, l.v, x), groups)};
+  const Tensor y = nn::linear(p.r, l.qkv, x);
+  const std::int64_t q = heads * p.c.head_dim, kv = groups * p.c.head_dim;
+  return {heads_of(p, slice(y, 1, 0, q), heads, l.q_norm),
+          heads_of(p, slice(y, 1, q, q + kv), groups, l.k_norm),
+          heads_of(p, slice(y, 1, q + kv, q + 2 * kv), groups)};
+}
+
+Tensor attend(const Pass& p, int i, const Tensor& x) {
+  const Layer& l = p.m.layers[i];
+  Projected y = project(p, l, x);
+  if (p.c.rotates(i)) {
+    const Rotation& r = p.m.rotation(i, p.cache.cache ? p.cache.cache->capacity : x.dim(0));
+    const Tensor inv_freq = from_storage(r.inv_freq);
+    y.q = rope(y.q, p.in.positions, inv_freq, p.m.interleaved_rope, r.magnitude);
+    y.k = rope(y.k, p.in.positions, inv_freq, p.m.interleaved_rope, r.magnitude);
+  }
+  if (p.cache.cache) {
+    y.k = cached(p.cache.cache->k[i], y.k, p.cache);
+    y.v = cached(p.cache.cache->v[i], y.v, p.cache);
+  }
+  const double scale = p.c.attention_scale > 0 ? p.c.attention_scale
+                                               : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
+  const Tensor o = attention(y.q, y.k, y.v, p.c.slides(i) ? p.in.window_lo : p.in.lo, p.in.hi,
+                             static_cast<float>(scale), static_cast<float>(p.c.attention_cap),
+                             l.sinks ? from_storage(l.sinks) : Tensor());
+  return nn::linear(p.r, l.o, reshape(o, {x.dim(0), p.c.num_attention_heads * p.c.head_dim}));
+}
+
+Tensor gated(const Pass& p, const Tensor& gate, const Tensor& up) {
+  switch (p.c.gate) {
+    case io::Gate::gelu_tanh:
+      return geglu(gate, up);
+    case io::Gate::clamped_silu:
+      return clamped_swiglu(gate, up, 1.702f, 7.0f);
+    default:
+      return swiglu(gate, up);
+  }
+}
+
+Tensor mlp(const Pass& p, const Layer& l, const Tensor& x) {
+  if (!p.c.fused)
+    return nn::linear(p.r, l.down, gated(p, nn::linear(p.r, l.gate, x), nn::linear(p.r, l.up, x)));
+  const std::int64_t f = p.c.intermediate_size;
+  const Tensor y = nn::linear(p.r, l.gate_up, x);
+  return nn::linear(p.r, l.down, gated(p, slice(y, 1, 0, f), slice(y, 1, f, 2 * f)));
+}
+
+Tensor softmax(const Tensor& x) {  // over the last dimension of (T, n)
+  const Tensor e = exp(sub(x, max(x, 1)));
+  return div(e, sum(e, 1));
+}
+
+Tensor expert_linear(const nn::Experts& l, const Tensor& x, const Groups& g,
+                     bool sensitive = false) {
+  const Tensor y = grouped_linear(x, from_storage(l.weight), g, sensitive);
+  return l.bias ? add(y, embedding(from_storage(l.bias), g.ids, y.dtype())) : y;
+}
+
+// Each token through the experts that its router scores highest (Shazeer et al. 2017).
+Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
+  const io::Experts& e = p.c.experts;
+  const Tensor scores = cast(nn::linear(p.r, l.router, x), DType::f32);
+  const Chosen chosen = top_k(e.renormalise ? scores : softmax(scores), e.used);
+  const Tensor weights = e.renormalise ? softmax(chosen.values) : chosen.values;
+  const Groups g = group_rows(chosen.indices, e.count);
+  const Tensor rows = dispatch(x, g);
+  const Tensor y =
+      gated(p, expert_linear(l.expert_gate, rows, g), expert_linear(l.expert_up, rows, g));
+  return combine(expert_linear(l.expert_down, y, g, true), weights, g);
+}
+
+Tensor times(const Tensor& x, double factor) { return factor == 1 ? x : scale(x, factor); }
+
+Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArgs& cache) {
+  const Pass p{r, m, in, cache};
+  Tensor x = times(embedding(from_storage(m.embedding), in.ids, r.activation), p.c.embedding_scale);
+  for (int i = 0; i < static_cast<int>(m.layers.size()); ++i) {
+    Region region;
+    const Layer& l = m.layers[i];
+    const Tensor a = norm(p, l.attention_post_norm, attend(p, i, norm(p, l.attention_norm, x)));
+    x = add(x, times(a, p.c.residual_scale));
+    const Tensor y = norm(p, l.mlp_norm, x);
+    const Tensor b = norm(p, l.mlp_post_norm, p.c.has_experts(i) ? mixture(p, l, y) : mlp(p, l, y));
+    x = add(x, times(b, p.c.residual_scale));
+  }
+  return times(norm(p, m.final_norm, x), p.c.logit_scale);
+}
+
+}  // namespace
+
+KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype, Backend& backend) {
+  const Spec spec{
+      {capacity, model.config.num_key_value_heads, model.config.head_dim}, dtype, nullptr};
+  KvCache cache;
+  cache.capacity = capacity;
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    cache.k.push_back(backend.storage(spec, "k cache"));
+    cache.v.push_back(backend.storage(spec, "v cache"));
+  }
+  return cache;
+}
+
+Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in) {
+  return forward(r, model, in, {});
+}
+
+Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache,
+              const Tensor& at, std::int64_t context) {
+  return forward(r, model, in, {&cache, at, context});
+}
+
+Tensor logits(const Model& model, const Tensor& x) {
+  const Tensor y = linear(x, from_storage(model.head), DType::f32);
+  const double cap = model.config.logit_cap;
+  return cap > 0 ? scale(tanh(scale(y, 1 / cap)), cap) : y;
+}
+
+Tensor loss(const Model& model, const Tensor& x, const Tensor& labels, const Tensor& factor) {
+  return linear_xent(x, from_storage(model.head), labels, factor,
+                     static_cast<float>(model.config.logit_cap));
+}
+
+}  // namespace supersonic::models
