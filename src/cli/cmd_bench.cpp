@@ -99,7 +99,7 @@ struct Bench : ModelOptions {
   }
 
   int run(Context&) {
-    const std::uint64_t program = resident_bytes();
+    const std::uint64_t program = peak_resident_bytes();
     LoadedModel loaded = load();
     train ? measure_training(loaded, program) : measure_inference(loaded);
     return 0;

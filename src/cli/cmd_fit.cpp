@@ -79,7 +79,7 @@ struct Fit : ModelOptions {
 
   int run(Context&) {
     const text::Tokenizer tokenizer = text::ModelText(model).tokenizer();
-    const std::uint64_t program = resident_bytes(),
+    const std::uint64_t program = peak_resident_bytes(),
                         room = memory ? memory->count : inspect_machine().available;
     LoadedModel loaded = load();
     Executor executor = make_executor();

@@ -253,7 +253,7 @@ struct Train : ComputeOptions {
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
     train::TrainingData t = read_data(source, tokenizer);
-    const std::uint64_t program = resident_bytes();
+    const std::uint64_t program = peak_resident_bytes();
     models::Model m = load_and_warn(model, {base});
     models::check_context(m, t.seq_len);
     nn::LoraSet lora = adapt(m);

@@ -52,8 +52,8 @@ struct ModelOptions : ComputeOptions {
 };
 
 // What weights, adapter and working memory of a training run may take: --memory, or else a share of
-// what the backend has free. program: resident bytes of the process before the model is opened,
-// which on a CPU are part of --memory; a GPU's bare context is nobody's choice and is not.
+// what the backend has free. program: the most that the process had resident before the model is
+// opened, which on a CPU are part of --memory; a GPU's bare context is nobody's choice and is not.
 std::size_t training_budget(const std::optional<Bytes>& memory, std::uint64_t program,
                             const models::Model& model, Backend& backend);
 

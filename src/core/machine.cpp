@@ -140,7 +140,6 @@ int usable_threads() {
 }
 
 std::uint64_t peak_resident_bytes() { return kilobytes("/proc/self/status", "VmHWM"); }
-std::uint64_t resident_bytes() { return kilobytes("/proc/self/status", "VmRSS"); }
 
 std::uint64_t free_disk_bytes(const std::string& path) {
   struct statvfs disk {};

@@ -21,7 +21,6 @@ Machine inspect_machine();
 
 int usable_threads();                 // the default of --threads: affinity and quota, at least 1
 std::uint64_t peak_resident_bytes();  // VmHWM of this process
-std::uint64_t resident_bytes();       // VmRSS
 std::uint64_t free_disk_bytes(
     const std::string& path);  // for this user; 0 when the path does not exist
 
