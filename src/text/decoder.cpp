@@ -109,11 +109,11 @@ std::string from_metaspace(std::string_view token, std::string_view replacement,
 
 int byte_of_token(std::string_view token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return -1;
-  int value = -1;
+  unsigned value = 0;  // unsigned: a minus sign is no digit
   const char* digits =
       token.data() + (token[3] == '+' ? 4 : 3);  // Rust's integer parser takes a sign
   const auto [end, error] = std::from_chars(digits, token.data() + 5, value, 16);
-  return error == std::errc() && end == token.data() + 5 ? value : -1;
+  return error == std::errc() && end == token.data() + 5 ? static_cast<int>(value) : -1;
 }
 
 Decoder::Decoder(const std::vector<DecodeStep>& steps) {

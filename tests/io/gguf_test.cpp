@@ -247,6 +247,36 @@ TEST(GgufWriter, refuses_what_other_loaders_would) {
   EXPECT_EQ(dir.entries(), 0u) << "nothing is created before data arrives";
 }
 
+// Sizes that others index fixed tables with, or divide by, before they look at them.
+TEST(GgufConfig, sizes_that_no_model_has_are_refused_by_name) {
+  const auto file = [](std::string_view key, std::uint32_t value) {
+    Bytes b;
+    std::vector<std::pair<std::string, std::uint32_t>> keys = {
+        {"llama.context_length", 64},      {"llama.embedding_length", 64},
+        {"llama.block_count", 2},          {"llama.feed_forward_length", 128},
+        {"llama.attention.head_count", 4}, {"llama.attention.head_count_kv", 2},
+        {"llama.vocab_size", 100}};
+    for (auto& [name, n] : keys)
+      if (name == key) n = value;
+    b.header(0, keys.size() + 2).text("general.architecture").put<std::uint32_t>(8).text("llama");
+    b.text("llama.attention.layer_norm_rms_epsilon").put<std::uint32_t>(6).put(1e-5f);
+    for (const auto& [name, n] : keys) b.u32_value(name, n);
+    return b;
+  };
+  const auto refusal = [&](std::string_view key, std::uint32_t value) {
+    return error_of([&] { (void)model_config_from_gguf(file(key, value).parse()); });
+  };
+  EXPECT_NO_THROW((void)model_config_from_gguf(file("", 0).parse()));
+  for (const std::uint32_t value : {0u, 4'000'000'000u})
+    for (const char* key :
+         {"llama.block_count", "llama.embedding_length", "llama.feed_forward_length",
+          "llama.attention.head_count", "llama.vocab_size"})
+      EXPECT_NE(refusal(key, value), "") << key << " " << value;
+  EXPECT_TRUE(mentions(refusal("llama.block_count", 4'000'000'000u), "block_count"));
+  EXPECT_NE(refusal("llama.attention.head_count", 3), "") << "64 is not 3 heads";
+  EXPECT_NE(refusal("llama.attention.head_count_kv", 3), "") << "4 heads do not share 3";
+}
+
 TEST(GgufConfig, writes_and_reads_the_same_model) {
   const TempDir dir;
   ModelConfig c;

@@ -332,6 +332,7 @@ def test_chat_goes_on_from_a_saved_conversation_and_reuses_its_cache(supersonic,
 def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(model):
     import os
     import pty
+    import select
 
     from places import BIN
 
@@ -340,10 +341,15 @@ def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(mode
     if child == 0:
         os.execv(program, [program, "chat", str(model), "--temp", "0", "--compute", "fp32"])
 
+    def read():
+        ready, _, _ = select.select([terminal], [], [], 120)
+        assert ready, "nothing comes any more"
+        return os.read(terminal, 4096)
+
     def read_until(words):
         got = b""
         while words not in got:
-            got += os.read(terminal, 4096)
+            got += read()
         return got
 
     read_until(b">>> ")
@@ -352,13 +358,12 @@ def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(mode
     read_until(b"sea\r\n")
     answer = b""
     while not re.search(rb"[A-Za-z]", re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", answer)):  # until the answer has begun
-        answer += os.read(terminal, 4096)
+        answer += read()
     os.write(terminal, b"\x03")
     answer += read_until(b">>> ")
     assert len(answer) < 3000
     os.write(terminal, b"/stats\n")
     assert b"in the context" in read_until(b"in the context")
-    read_until(b">>> ")
     for _ in range(60):  # what is typed while the line editor takes the terminal may be lost
         os.write(terminal, b"\x03")
         time.sleep(0.5)

@@ -100,6 +100,17 @@ TEST(Tokenizer, EndsAreThoseOfTheGivenText) {
   EXPECT_THROW(t.encode_spans("abc", gap, out), Error);
 }
 
+// What the package tokenizers decodes; a vocabulary that names byte -1 or -15 made others index
+// before their table.
+TEST(Tokenizer, ByteTokensAreTwoHexDigitsAndNothingElse) {
+  const auto t = Tokenizer::from_json(
+      R"({"decoder":{"type":"Sequence","decoders":[{"type":"ByteFallback"},{"type":"Fuse"}]},
+          "model":{"type":"BPE","byte_fallback":true,"merges":[],
+          "vocab":{"<0x-1>":0,"<0x-F>":1,"<0xGG>":2,"<0x 1>":3,"<0x41>":4,"<0x041>":5,"<0x+1>":6}}})");
+  const char* wanted[] = {"<0x-1>", "<0x-F>", "<0xGG>", "<0x 1>", "A", "<0x041>", "\x01"};
+  for (std::int32_t id = 0; id < 7; ++id) EXPECT_EQ(t.decode(std::vector{id}), wanted[id]);
+}
+
 TEST(Tokenizer, OneHugeWordTakesLinearithmicTime) {
   const auto t = Tokenizer::from_json(kSmall);
   std::string text;
