@@ -364,14 +364,17 @@ def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(mode
     assert len(answer) < 3000
     os.write(terminal, b"/stats\n")
     assert b"in the context" in read_until(b"in the context")
-    for _ in range(60):  # what is typed while the line editor takes the terminal may be lost
+    for presses in range(1, 61):
         os.write(terminal, b"\x03")
         time.sleep(0.5)
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
-    # 0: the line editor saw the signal while it took or gave back the terminal, and took it for the end of input
-    assert ended and os.waitstatus_to_exitcode(status) in (0, 130, -signal.SIGINT)
+    assert ended
+    code = os.waitstatus_to_exitcode(status)
+    if presses > 1 or code == 0:
+        pytest.xfail(f"a known fault: Ctrl-C at the prompt is sometimes ignored, or ends with 0 ({presses} times pressed, exit {code})")
+    assert code in (130, -signal.SIGINT)
 
 
 def test_bench_measures_prefill_and_decode(supersonic, model):
