@@ -29,11 +29,16 @@ struct Row {
   std::string level = {};  // what the plan keeps and recomputes
 };
 
-// Runs `work` once to warm it, then `repeats` times; units: tokens of one run; shortest: seconds
+struct Runs {
+  int warm, counted;
+};
+
+// Runs `work` to warm it, then as often as counted; units: tokens of one run; shortest: seconds
 // that the limits allow, 0 where they are unknown.
 template <class Work>
-Row measure(std::string test, std::int64_t units, int repeats, double shortest, Work work) {
-  work();
+Row measure(std::string test, std::int64_t units, Runs runs, double shortest, Work work) {
+  for (int i = 0; i < runs.warm; ++i) work();
+  const int repeats = runs.counted;
   double sum = 0, squares = 0;
   for (int i = 0; i < repeats; ++i) {
     check_interrupt();
@@ -77,7 +82,7 @@ struct Bench : ModelOptions {
     o.add("generate", generate, "Tokens to generate; 0: no such test")
         .letter('n')
         .range(0, 1 << 20);
-    o.add("repeats", repeats, "Runs of each test, after one that warms up")
+    o.add("repeats", repeats, "Runs of each test that count, after some that warm up")
         .letter('r')
         .range(1, 1000);
     declare_adapter(o);
@@ -125,13 +130,13 @@ struct Bench : ModelOptions {
       const double shortest =
           known * infer::shortest_time(infer::forward_work(loaded.model, prompt, 1), limits,
                                        options.compute);
-      rows.push_back(measure(fmt::format("pp{}", prompt), prompt, repeats, shortest, [&] {
+      rows.push_back(measure(fmt::format("pp{}", prompt), prompt, runs(), shortest, [&] {
         session.rewind(0);
         session.feed(ids);
       }));
     }
     if (generate)
-      rows.push_back(measure(fmt::format("tg{}", generate), generate, repeats,
+      rows.push_back(measure(fmt::format("tg{}", generate), generate, runs(),
                              known * static_cast<double>(generate) * bytes / read, [&] {
                                session.rewind(0);
                                for (std::int64_t i = 0; i < generate; ++i)
@@ -162,7 +167,7 @@ struct Bench : ModelOptions {
         infer::shortest_time(infer::lora_step_work(loaded.model, lora, batch, seq_len), limits,
                              arithmetic);
     std::int64_t step = 0;
-    Row row = measure(fmt::format("lora{}x{}", batch, seq_len), tokens, repeats, shortest, [&] {
+    Row row = measure(fmt::format("lora{}x{}", batch, seq_len), tokens, runs(), shortest, [&] {
       trainer.accumulate(data, 1.0f / static_cast<float>(tokens));
       trainer.step(++step, 1e-4f);
     });
@@ -195,6 +200,9 @@ struct Bench : ModelOptions {
     b.tokens = b.trained = tokens;
     return b;
   }
+
+  // A GPU's plans are recorded for replay in their second run, which is slower than all others.
+  Runs runs() const { return {limits_known() ? 1 : 3, repeats}; }
 
   // Only the CPU's are probed.
   bool limits_known() const { return backend().compute_place() == Place{}; }
