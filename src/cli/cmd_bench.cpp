@@ -1,6 +1,6 @@
 // supersonic bench MODEL: tokens per second of prefill and decode on warmed programs, and how near
 // that is to what this machine can do.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>

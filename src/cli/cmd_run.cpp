@@ -1,5 +1,5 @@
 // supersonic run MODEL [PROMPT]: one answer to one prompt, or one to each line of a file.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include "cli/console.h"

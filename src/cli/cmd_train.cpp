@@ -13,6 +13,7 @@
 #include "cli/model_reference.h"
 #include "cli/progress.h"
 #include "core/device.h"
+#include "core/format_into.h"
 #include "core/interrupt.h"
 #include "core/machine.h"
 #include "io/folder_lock.h"
@@ -298,8 +299,8 @@ struct Train : ComputeOptions {
     train::Observer observer;
     observer.start = [&] { io::write_file(out + "/config.yaml", given.resolved_yaml()); };
     observer.step = [&](const train::StepRecord& s, double rate) {
-      const auto end = fmt::format_to_n(note, sizeof note, "loss {:.3f}  {:.0f} tok/s", s.loss, rate);
-      progress.update(static_cast<std::uint64_t>(s.step), std::string_view(note, std::min(end.size, sizeof note)));
+      const std::size_t end = format_into(note, sizeof note, "loss {:.3f}  {:.0f} tok/s", s.loss, rate);
+      progress.update(static_cast<std::uint64_t>(s.step), std::string_view(note, std::min(end, sizeof note)));
     };
     observer.eval = [&](const train::EvalRecord& e) {
       progress.clear();

@@ -4,7 +4,7 @@
 //   for_each_part(model, [&](const PartInfo& info, auto& part) { … });   // part: StorageRef,
 //   nn::Linear or nn::Experts
 #pragma once
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "io/architecture.h"
 #include "models/model.h"

@@ -1,8 +1,6 @@
 // TokenizerSpec -> the files of a Hugging Face folder: tokenizer.json, tokenizer_config.json,
 // special_tokens_map.json.
-#include <fmt/format.h>
-
-#include <iterator>
+#include <fmt/core.h>
 
 #include "io/json_tree.h"
 #include "text/charsmap.h"
@@ -171,8 +169,7 @@ std::string vocab_json(const ModelSpec& m) {
   bool first = true;
   for (size_t id = 0; id < m.tokens.size(); ++id) {
     if (m.tokens[id].empty()) continue;
-    fmt::format_to(std::back_inserter(out), "{}{}:{}", first ? "" : ",",
-                   io::json_quoted(m.tokens[id]), id);
+    out += fmt::format("{}{}:{}", first ? "" : ",", io::json_quoted(m.tokens[id]), id);
     first = false;
   }
   return out + "}";
@@ -190,9 +187,9 @@ std::string bpe_json(const ModelSpec& m) {
                   m.fuse_unk, m.byte_fallback, m.ignore_merges, vocab_json(m));
   for (size_t i = 0; i < m.merges.size(); ++i) {
     const MergeRule& r = m.merges[i];
-    fmt::format_to(std::back_inserter(out), "{}[{},{}]", i ? "," : "",
-                   io::json_quoted(m.tokens[static_cast<size_t>(r.left)]),
-                   io::json_quoted(m.tokens[static_cast<size_t>(r.right)]));
+    out += fmt::format("{}[{},{}]", i ? "," : "",
+                       io::json_quoted(m.tokens[static_cast<size_t>(r.left)]),
+                       io::json_quoted(m.tokens[static_cast<size_t>(r.right)]));
   }
   return out + "]}";
 }
@@ -201,8 +198,8 @@ std::string unigram_json(const ModelSpec& m) {
   std::string out = fmt::format(R"({{"type":"Unigram","unk_id":{},"byte_fallback":{},"vocab":[)",
                                 m.unk_id < 0 ? "null" : std::to_string(m.unk_id), m.byte_fallback);
   for (size_t id = 0; id < m.tokens.size(); ++id)
-    fmt::format_to(std::back_inserter(out), "{}[{},{}]", id ? "," : "",
-                   io::json_quoted(m.tokens[id]), Json(m.scores[id]).dump());
+    out += fmt::format("{}[{},{}]", id ? "," : "", io::json_quoted(m.tokens[id]),
+                       Json(m.scores[id]).dump());
   return out + "]}";
 }
 

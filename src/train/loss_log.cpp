@@ -3,7 +3,6 @@
 #include "train/loss_log.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,6 +12,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/format_into.h"
 #include "io/json.h"
 #include "io/output_file.h"
 
@@ -25,8 +25,7 @@ struct Line {
   std::size_t size = 0;
   template <class... Args>
   void add(fmt::format_string<Args...> format, Args&&... args) {
-    size +=
-        fmt::format_to_n(data + size, sizeof data - size, format, std::forward<Args>(args)...).size;
+    size += format_into(data + size, sizeof data - size, format, std::forward<Args>(args)...);
   }
   void field(const char* name, double value, int digits) {
     if (std::isfinite(value)) {
