@@ -1,4 +1,4 @@
-"""PyTorch's attention, causal, bf16, one sequence: cuDNN's kernels or FlashAttention 2, as scaled_dot_product_attention chooses them on
+"""PyTorch's attention, causal, bf16, rows of one length: cuDNN's kernels or FlashAttention 2, as scaled_dot_product_attention chooses them on
 request, forward and forward with backward, each replayed from a CUDA graph, so that no launch is waited for. Both layouts are tried
 (heads outside of tokens, and tokens outside of heads as models have them) and the better one counts.
 """
@@ -6,7 +6,7 @@ request, forward and forward with backward, each replayed from a CUDA graph, so 
 import statistics
 
 
-def measure(backend, length, heads, kv_heads, dim, repeats=5):
+def measure(backend, rows, length, heads, kv_heads, dim, repeats=5):
     """{"forward_seconds", "both_seconds", "grouped"}: grouped is false where the kernels need as many heads of keys as of queries."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,7 +17,7 @@ def measure(backend, length, heads, kv_heads, dim, repeats=5):
         for grouped in (True, False) if heads != kv_heads else (False,):
             for tokens_outside in (False, True):
                 try:
-                    results.append(times(torch, length, heads, kv_heads if grouped else heads, dim, tokens_outside, repeats))
+                    results.append(times(torch, rows, length, heads, kv_heads if grouped else heads, dim, tokens_outside, repeats))
                 except RuntimeError as e:
                     reason = str(e)
             if results:
@@ -27,9 +27,9 @@ def measure(backend, length, heads, kv_heads, dim, repeats=5):
     return {"forward_seconds": min(r[0] for r in results), "both_seconds": min(r[1] for r in results), "grouped": grouped}
 
 
-def times(torch, length, heads, kv_heads, dim, tokens_outside, repeats):
+def times(torch, rows, length, heads, kv_heads, dim, tokens_outside, repeats):
     def operand(n):
-        shape = (1, length, n, dim) if tokens_outside else (1, n, length, dim)
+        shape = (rows, length, n, dim) if tokens_outside else (rows, n, length, dim)
         x = torch.randn(shape, dtype=torch.bfloat16, device="cuda")
         return (x.transpose(1, 2) if tokens_outside else x).requires_grad_()
 
