@@ -89,7 +89,14 @@ class Table:
         self.document = {**head, "date": time.strftime("%Y-%m-%d %H:%M"), "rows": []}
         self.style, self.output = style, pathlib.Path(output) if output else None
 
+    def keep(self):
+        if self.output:
+            part = self.output.with_name(self.output.name + ".part")
+            part.write_text(json.dumps(self.document, indent=1) + "\n")
+            part.replace(self.output)
+
     def begin(self):
+        self.keep()
         d = self.document
         limits = d["limits"]
         known = f", limits: {limits['bf16'] / 1e12:.0f} TF/s bf16, {limits['copy'] / 1e12:.2f} TB/s copy" if limits else ""
@@ -107,10 +114,7 @@ class Table:
 
     def add(self, row):
         self.document["rows"].append(row)
-        if self.output:
-            part = self.output.with_name(self.output.name + ".part")
-            part.write_text(json.dumps(self.document, indent=1) + "\n")
-            part.replace(self.output)
+        self.keep()
         if self.style == "markdown":
             print("| " + " | ".join(cells(row)) + " |", flush=True)
         elif self.style == "text":
