@@ -128,7 +128,7 @@ class Session:
         """Rounds of ours and of each setting of each peer. ours: () -> sample; peers: {name: {setting: () -> the server's answer}}."""
         turns = Turns(work, peers)
         for number in self.rounds():
-            print(f"bench: {work}: round {number + 1}", file=sys.stderr, flush=True)
+            print(f"bench: [{time.monotonic() - self.start:3.0f} s] {work}: round {number + 1}", file=sys.stderr, flush=True)
             turns.ours(ours)
             for name, settings in peers.items():
                 for setting, ask in settings.items():
