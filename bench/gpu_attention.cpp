@@ -2,7 +2,7 @@
 // one JSON line a shape, for scripts/bench gpu attention.
 //   gpu_attention [--device cuda] ROWSxLENGTHxHEADSxKVHEADSxDIM …     e.g. 4x2048x32x8x128
 //   {"shape": "4x2048x32x8x128", "forward_seconds": s, "backward_seconds": s}
-// Seconds are medians over batches of launches back to back; the backward pass has the forward
+// Seconds are those of the shortest of five batches of launches; the backward pass has the forward
 // pass's own results for input.
 #include <algorithm>
 #include <charconv>
@@ -34,7 +34,7 @@ AttentionShape parse(std::string_view text) {
   return s;
 }
 
-double median_seconds(const Bench& b, const std::function<void()>& launch) {
+double shortest_seconds(const Bench& b, const std::function<void()>& launch) {
   constexpr double kBatch = 0.03;  // seconds, about
   constexpr int kBatches = 5;
   const auto batch = [&](int n) {
@@ -45,10 +45,9 @@ double median_seconds(const Bench& b, const std::function<void()>& launch) {
   };
   batch(2);
   const int launches = std::clamp(static_cast<int>(kBatch / batch(2)), 1, 1000);
-  std::array<double, kBatches> seconds;
-  for (double& s : seconds) s = batch(launches);
-  std::sort(seconds.begin(), seconds.end());
-  return seconds[kBatches / 2];
+  double shortest = batch(launches);
+  for (int i = 1; i < kBatches; ++i) shortest = std::min(shortest, batch(launches));
+  return shortest;
 }
 
 void measure(const Bench& b, const AttentionShape& s) {
@@ -63,14 +62,14 @@ void measure(const Bench& b, const AttentionShape& s) {
                                 b.random(row, own_key)};
   const Bench::Launch forward =
       b.prepare(op<Attention>(), Attrs::of(Attention{scale}), in, Compute::bf16);
-  const double forward_seconds = median_seconds(b, forward.run);
+  const double forward_seconds = shortest_seconds(b, forward.run);
   in.insert(in.end(), {forward.results[0], forward.results[1], b.random(q)});
   const Bench::Launch backward =
       b.prepare(op<AttentionGrad>(), Attrs::of(AttentionGrad{scale}), in, Compute::bf16);
   fmt::print(
       "{{\"shape\": \"{}x{}x{}x{}x{}\", \"forward_seconds\": {}, \"backward_seconds\": {}}}\n",
       s.rows, s.length, s.heads, s.kv_heads, s.dim, forward_seconds,
-      median_seconds(b, backward.run));
+      shortest_seconds(b, backward.run));
   std::fflush(stdout);
 }
 

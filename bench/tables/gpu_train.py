@@ -107,6 +107,7 @@ def train_on_text(session, work, folder):
     if not data.exists():
         write_text(data)
     shutil.rmtree(out, ignore_errors=True)
+    read_through(session.model(work.shape, KIND))
     command = [OURS, "train", "-m", session.model(work.shape, KIND), "-d", data, "-o", out, "--device", "cuda", "--seq-len", work.length, "--batch", work.rows,
                "--accum", 1, "--max-steps", STEPS, "--optim", "adamw-8bit", "--memory", work.memory, "--eval-split", 0, "--resume", "none", "--json"]
     start = time.monotonic()
@@ -152,7 +153,6 @@ def measure_text(session, work, folder, before):
     wanted = [name for name in (work.name, START) if session.wanted(name)]
     if not wanted:
         return
-    read_through(session.model(work.shape, KIND))
     turns = session.take_turns(work.name, lambda: train_on_text(session, work, folder), {})
     if START in wanted:
         start = copy.copy(turns)
@@ -162,10 +162,11 @@ def measure_text(session, work, folder, before):
         turns.asked, turns.theirs = before.asked, before.theirs
         turns.failed.update(before.failed)
     if work.name in wanted:
-        session.add(work.name, "tok/s", turns)
+        session.add(work.name, "tok/s", turns, limit_of(session, before, work) if before else None)
 
 
 def read_through(path):
+    """Brings the file into the page cache."""
     with open(path, "rb", buffering=0) as file:
         block = bytearray(1 << 24)
         while file.readinto(block):

@@ -3,8 +3,6 @@ request, forward and forward with backward, each replayed from a CUDA graph, so 
 (heads outside of tokens, and tokens outside of heads as models have them) and the better one counts.
 """
 
-import statistics
-
 
 def measure(backend, rows, length, heads, kv_heads, dim, repeats=5):
     """{"forward_seconds", "both_seconds", "grouped"}: grouped is false where the kernels need as many heads of keys as of queries."""
@@ -46,7 +44,7 @@ def times(torch, rows, length, heads, kv_heads, dim, tokens_outside, repeats):
 
 
 def seconds(torch, work, repeats):
-    """Median seconds of one run among `repeats` batches of replays."""
+    """Seconds of one run in the shortest of `repeats` batches of replays."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -60,7 +58,7 @@ def seconds(torch, work, repeats):
 
 
 def timed(torch, launch, repeats, least_seconds=0.03):
-    """Median seconds of one launch; each batch of launches takes about `least_seconds`."""
+    """Seconds of one launch in the shortest batch; each takes about `least_seconds`."""
     def batch(n):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
@@ -72,4 +70,4 @@ def timed(torch, launch, repeats, least_seconds=0.03):
 
     batch(2)
     n = max(1, int(least_seconds / batch(2)))
-    return statistics.median(batch(n) for _ in range(repeats))
+    return min(batch(n) for _ in range(repeats))
