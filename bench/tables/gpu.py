@@ -27,7 +27,8 @@ def add_options(parser):
     parser.add_argument("--output", help="also keep the table as JSON in this file, rewritten after each row")
     parser.add_argument("--python", default=os.environ.get("SUPERSONIC_PEERS_PYTHON") or (PYTHON if PYTHON.exists() else sys.executable),
                         help=f"the interpreter that has torch, transformers, peft and bitsandbytes (SUPERSONIC_PEERS_PYTHON; {PYTHON}; this one)")
-    parser.add_argument("--models", type=pathlib.Path, default=CACHE / "peers" / "models", help="where models with random weights are written: up to 30 GB")
+    parser.add_argument("--models", type=pathlib.Path, default=CACHE / "peers" / "models",
+                        help="where models with random weights are written: up to 30 GB")
     parser.add_argument("--tokenizer", type=pathlib.Path, default=SMALL_MODEL, help="the GGUF file whose tokenizer these models get")
     parser.add_argument("--minutes", type=float, default=8, help="works that would begin later than this are left out (8)")
 

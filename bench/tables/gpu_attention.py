@@ -31,8 +31,8 @@ def measure(session):
         name = f"d{dim} {rows}x{length}"
         if not any(session.wanted(f"{name} {part}") for part in ("forward", "both")):
             continue
-        turns = session.take_turns(name, lambda: ours(rows, length, dim),
-                                   {who: {"": lambda backend=backend: peer(session, backend, rows, length, dim)} for who, backend in BACKENDS.items()})
+        peers = {who: {"": lambda backend=backend: peer(session, backend, rows, length, dim)} for who, backend in BACKENDS.items()}
+        turns = session.take_turns(name, lambda: ours(rows, length, dim), peers)
         for part in ("forward", "both"):
             session.add(f"{name} {part}", "TF/s", turns.part(part, operations(rows, length, dim, part == "both") / 1e12),
                         session.limits["bf16"] / 1e12 if session.limits else None)

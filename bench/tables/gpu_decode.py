@@ -36,7 +36,8 @@ def ours(session, shape, kind, test, depth):
 
     def measure():
         row = bench_rows(session.model(shape, kind), *size, "--depth", depth, "-r", 3)[test]
-        return {"value": tokens / statistics.median(row["seconds"]), "memory": row["peak_bytes"], "bytes": row.get("bytes"), "operations": row.get("operations")}
+        return {"value": tokens / statistics.median(row["seconds"]), "memory": row["peak_bytes"], "bytes": row.get("bytes"),
+                "operations": row.get("operations")}
 
     return measure
 
@@ -65,7 +66,8 @@ def transformers(session, shape, kind, test):
 
 def llama_bench():
     """llama-bench with CUDA in it, or None."""
-    for program in (CACHE / "peers" / "build-cuda" / "bin" / "llama-bench", shutil.which("llama-bench"), CACHE / "peers" / "build" / "bin" / "llama-bench"):
+    peers = CACHE / "peers"
+    for program in (peers / "build-cuda" / "bin" / "llama-bench", shutil.which("llama-bench"), peers / "build" / "bin" / "llama-bench"):
         if program and shutil.which(str(program)):
             try:
                 if "CUDA" in measured(program, "--list-devices", timeout=30)[0]:
@@ -81,7 +83,8 @@ def llama(session, program, shape, kind, test, depth):
 
     def ask():
         try:
-            out, _, _ = measured(program, "-m", session.model(shape, kind), *size, "-d", depth, "-r", 3, "-ngl", 99, "-fa", 1, "-o", "json", timeout=120)
+            out, _, _ = measured(program, "-m", session.model(shape, kind), *size, "-d", depth, "-r", 3, "-ngl", 99, "-fa", 1, "-o", "json",
+                                 timeout=120)
         except Failed as e:
             return {"ok": False, "error": str(e).strip().splitlines()[-1], "remedy": ""}
         return {"ok": True, "value": statistics.median(json.loads(out)[0]["samples_ts"])}

@@ -36,7 +36,8 @@ def peer_of(name, samples, recorded, unit):
     values = [s["value"] for s in samples]
     peer = statistics.median(values)
     quality = 1 if not recorded else recorded[0] / peer if unit == "s" else peer / recorded[0]
-    return {"peer_name": name, "peer": peer, "peer_spread": [min(values), max(values)], "peer_memory": max(s["memory"] for s in samples) if "memory" in samples[0] else None,
+    known = [s["memory"] for s in samples if s.get("memory") is not None]
+    return {"peer_name": name, "peer": peer, "peer_spread": [min(values), max(values)], "peer_memory": max(known) if known else None,
             "peer_source": "measured", "void": quality < LEAST_OF_RECORDED}
 
 

@@ -61,10 +61,10 @@ def ours(session, work):
     repeats = 1 if work.tokens > 16384 else 3
 
     def measure():
-        [row] = bench_rows(session.model(work.shape, KIND), "--train", "--batch", work.rows, "--seq-len", work.length, "--rank", 16, "--optim", "adamw-8bit",
-                           "-r", repeats, *(("--memory", work.memory) if work.memory else ())).values()
-        return {"value": work.tokens / statistics.median(row["seconds"]), "memory": row["peak_bytes"], "planned": row["planned_bytes"], "level": row["level"],
-                "operations": row["operations"]}
+        [row] = bench_rows(session.model(work.shape, KIND), "--train", "--batch", work.rows, "--seq-len", work.length, "--rank", 16,
+                           "--optim", "adamw-8bit", "-r", repeats, *(("--memory", work.memory) if work.memory else ())).values()
+        return {"value": work.tokens / statistics.median(row["seconds"]), "memory": row["peak_bytes"], "planned": row["planned_bytes"],
+                "level": row["level"], "operations": row["operations"]}
 
     return measure
 
@@ -72,8 +72,9 @@ def ours(session, work):
 def hf(session, work):
     """{setting: () -> answer} of the peers' process."""
     def ask(sdpa):
-        answer = session.peers.ask(do="train", shape=work.shape, base="nf4", rows=work.rows, length=work.length, steps=1 if work.tokens > 16384 else 3,
-                                   checkpoint=work.checkpoint, adapters="bf16", optimizer="adamw8bit", sdpa=sdpa)
+        answer = session.peers.ask(do="train", shape=work.shape, base="nf4", rows=work.rows, length=work.length,
+                                   steps=1 if work.tokens > 16384 else 3, checkpoint=work.checkpoint, adapters="bf16", optimizer="adamw8bit",
+                                   sdpa=sdpa)
         return {**answer, "value": answer["tokens_per_second"], "memory": answer["peak_bytes"]} if answer["ok"] else answer
 
     return {setting: lambda sdpa=sdpa: ask(sdpa) for setting, sdpa in (("PyTorch's choice of attention", "auto"), ("cuDNN's attention", "cudnn"))}
@@ -108,8 +109,8 @@ def train_on_text(session, work, folder):
         write_text(data)
     shutil.rmtree(out, ignore_errors=True)
     read_through(session.model(work.shape, KIND))
-    command = [OURS, "train", "-m", session.model(work.shape, KIND), "-d", data, "-o", out, "--device", "cuda", "--seq-len", work.length, "--batch", work.rows,
-               "--accum", 1, "--max-steps", STEPS, "--optim", "adamw-8bit", "--memory", work.memory, "--eval-split", 0, "--resume", "none", "--json"]
+    command = [OURS, "train", "-m", session.model(work.shape, KIND), "-d", data, "-o", out, "--device", "cuda", "--seq-len", work.length,
+               "--batch", work.rows, "--accum", 1, "--max-steps", STEPS, "--optim", "adamw-8bit", "--memory", work.memory, "--eval-split", 0, "--resume", "none", "--json"]
     start = time.monotonic()
     with open(log, "wb") as errors:
         child = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=errors)

@@ -49,7 +49,8 @@ class Generator:
         more = {"cache_implementation": "static", "max_cache_len": capacity} if cache == "static" else {}
         torch.cuda.synchronize()
         start = time.perf_counter()
-        self.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0, **more)
+        self.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
+                            pad_token_id=0, **more)
         torch.cuda.synchronize()
         return time.perf_counter() - start
 

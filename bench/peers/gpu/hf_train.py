@@ -80,4 +80,5 @@ class Trainer:
         del stepper
         torch.cuda.empty_cache()
         rates = [rows * length / s for s in seconds[1:]]  # the first step builds kernels
-        return {"tokens_per_second": statistics.median(rates), "spread": [min(rates), max(rates)], "peak_bytes": peak, "first_step_seconds": seconds[0]}
+        return {"tokens_per_second": statistics.median(rates), "spread": [min(rates), max(rates)], "peak_bytes": peak,
+                "first_step_seconds": seconds[0]}
