@@ -15,7 +15,7 @@ from gpu import bench_rows
 from recorded import LLAMA
 
 PROMPT, DECODE, DEPTH = 2048, 128, 8192
-HF_PROMPT, HF_DECODE = 16, 64
+HF_PROMPT, HF_DECODE = 16, 48
 NAMES = {"q4_k_m": "Q4_K_M", "bf16": "bf16"}
 MODELS = (("8b", "q4_k_m"), ("1b", "q4_k_m"), ("8b", "bf16"), ("1b", "bf16"))
 
@@ -61,7 +61,7 @@ def transformers(session, shape, kind, test):
 
     if test.startswith("pp"):
         return {base: lambda: ask(do="prefill", length=PROMPT, repeats=3)}
-    return {base: lambda: ask(do="decode", prompt=HF_PROMPT, tokens=HF_DECODE, repeats=1, cache="dynamic")}
+    return {base: lambda: ask(do="decode", prompt=HF_PROMPT, tokens=HF_DECODE, repeats=1)}
 
 
 def llama_bench():

@@ -1,5 +1,6 @@
 """Prefill and greedy decoding of one sequence with transformers' generate, timed on the GPU: the forward pass over the prompt, and new
-tokens a second after it. cache "dynamic" is generate's own default; "static" has transformers compile the decoding step for a replay.
+tokens a second after it, with generate's own defaults. (A static cache, for which transformers compiles the decoding step, takes longer to
+compile than a table may take.)
 """
 
 import statistics
@@ -30,7 +31,7 @@ class Generator:
                 rates.append(length / (time.perf_counter() - start))
         return self.result(rates[1:])
 
-    def decode(self, prompt, tokens, repeats, cache):
+    def decode(self, prompt, tokens, repeats):
         """Tokens a second after the first one: a run of many tokens less a run of one."""
         import torch
 
@@ -38,19 +39,18 @@ class Generator:
         torch.cuda.reset_peak_memory_stats()
         rates = []
         with torch.inference_mode():
-            for i in range(repeats + 1):
-                short, long = (self.seconds(ids, n, cache, prompt + tokens) for n in (1, tokens))
+            for _ in range(repeats + 1):
+                short, long = (self.seconds(ids, n) for n in (1, tokens))
                 rates.append((tokens - 1) / (long - short))
         return self.result(rates[1:])
 
-    def seconds(self, ids, tokens, cache, capacity):
+    def seconds(self, ids, tokens):
         import torch
 
-        more = {"cache_implementation": "static", "max_cache_len": capacity} if cache == "static" else {}
         torch.cuda.synchronize()
         start = time.perf_counter()
         self.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
-                            pad_token_id=0, **more)
+                            pad_token_id=0)
         torch.cuda.synchronize()
         return time.perf_counter() - start
 
