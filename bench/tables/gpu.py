@@ -16,6 +16,7 @@ import recorded
 from common import CACHE, OURS, ROOT, SMALL_MODEL, Failed, measured, need_build
 from gpu_rows import Table, best_setting, make_row, ours_of, peer_of
 
+SAID = ("value", "first_step", "forward", "both")
 PYTHON = CACHE / "peers" / "gpu" / "bin" / "python"
 TINY_TOKENIZER = ROOT / "tests" / "fuzz" / "corpus" / "gguf" / "model.gguf"
 
@@ -128,13 +129,17 @@ class Session:
     def take_turns(self, work, ours, peers):
         """Rounds of ours and of each setting of each peer. ours: () -> sample; peers: {name: {setting: () -> the server's answer}}."""
         turns = Turns(work, peers)
-        for number in self.rounds():
-            print(f"bench: [{time.monotonic() - self.start:3.0f} s] {work}: round {number + 1}", file=sys.stderr, flush=True)
-            turns.ours(ours)
+        for _ in self.rounds():
+            self.say(work, "ours", turns.ours(ours))
             for name, settings in peers.items():
                 for setting, ask in settings.items():
-                    turns.peer(name, setting, ask)
+                    self.say(work, f"{name} {setting}".strip(), turns.peer(name, setting, ask))
         return turns
+
+    def say(self, work, who, sample):
+        """A line on stderr for each sample: what a stopped run had measured of the row in hand."""
+        known = ", ".join(f"{key} {value:,.6g}" for key, value in sample.items() if key in SAID) if sample else "nothing"
+        print(f"bench: [{time.monotonic() - self.start:3.0f} s] {work}: {who}: {known}", file=sys.stderr, flush=True)
 
     def add(self, work, unit, turns, limit=None):
         """The rows of a work: against each peer that was asked, and against each other one whose figure is recorded."""
@@ -157,19 +162,24 @@ class Turns:
         self.theirs = {name: {setting: [] for setting in settings} for name, settings in peers.items()}
 
     def ours(self, measure):
-        if "ours" not in self.failed:
-            try:
-                self.mine.append(measure())
-            except Failed as e:
-                self.failed["ours"] = str(e).strip().splitlines()[-1]
+        """Takes a sample, unless an earlier one failed; returns it, or None."""
+        if "ours" in self.failed:
+            return None
+        try:
+            self.mine.append(measure())
+        except Failed as e:
+            self.failed["ours"] = str(e).strip().splitlines()[-1]
+            return None
+        return self.mine[-1]
 
     def peer(self, name, setting, ask):
-        if (name, setting) not in self.failed:
-            answer = ask()
-            if answer["ok"]:
-                self.theirs[name][setting].append(answer)
-            else:
-                self.failed[name, setting] = reason_of(answer)
+        """The same for a setting of a peer."""
+        answer = ask() if (name, setting) not in self.failed else {"ok": False, "error": self.failed[name, setting], "remedy": ""}
+        if not answer["ok"]:
+            self.failed[name, setting] = reason_of(answer)
+            return None
+        self.theirs[name][setting].append(answer)
+        return answer
 
     def part(self, key, amount):
         """The same turns with amount / sample[key] as each sample's value."""
