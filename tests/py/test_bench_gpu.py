@@ -90,7 +90,7 @@ def test_text_for_training_is_real_and_bounded(tmp_path):
 # --- the program ---
 
 SUPERSONIC = '''
-import json, os, sys
+import json, os, sys, time
 words = sys.argv[1:]
 def option(name): return words[words.index(name) + 1] if name in words else None
 if words[0] == "doctor":
@@ -102,6 +102,8 @@ elif words[0] == "train":
         for i in range(1, int(option("--max-steps")) + 1):
             log.write(json.dumps({"step": i, "tokens": 4096 * i, "seconds": 0.5 * i}) + "\\n")
     print(json.dumps({"planned_bytes": 6 << 30}))
+elif option("--memory") == "24GiB" and os.environ.get("HANG"):
+    time.sleep(60)
 elif option("--memory") == "2.25GiB":
     sys.exit("error: it does not fit into 2.25 GiB")
 elif "--train" in words:
@@ -142,13 +144,20 @@ def bench(tmp_path):
         path.write_text(f"#!{sys.executable}\n{source}")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def call(*words):
-        output = tmp_path / "table.json"
-        done = subprocess.run([sys.executable, ROOT / "scripts" / "bench", "gpu", *words, "--python", tmp_path / "python", "--models", tmp_path / "models", "--output", output],
-                              capture_output=True, text=True, timeout=120, env={**os.environ, "SUPERSONIC_BUILD": str(tmp_path)})
-        assert done.returncode == 0, done.stderr
-        return done.stdout, done.stderr, json.loads(output.read_text())
+    output = tmp_path / "table.json"
 
+    def start(*words, **environment):
+        command = [sys.executable, ROOT / "scripts" / "bench", "gpu", *words, "--python", tmp_path / "python", "--models", tmp_path / "models"]
+        return subprocess.Popen([*command, "--output", output], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                env={**os.environ, "SUPERSONIC_BUILD": str(tmp_path), **environment})
+
+    def call(*words):
+        child = start(*words)
+        out, err = child.communicate(timeout=120)
+        assert child.returncode == 0, err
+        return out, err, json.loads(output.read_text())
+
+    call.start, call.output = start, output
     return call
 
 
@@ -200,6 +209,18 @@ def test_the_attention_table(bench):
     assert forward["ours"] == pytest.approx(549.76, rel=1e-3) and forward["ratio"] == pytest.approx(1.1) and forward["limit"] == 800
     assert rows["d128 1x8192 both", recorded.CUDNN]["ours"] == pytest.approx(549.76, rel=1e-3)
     assert rows["d128 1x8192 both", recorded.FA2]["peer_source"] == "recorded" and "no kernel" in rows["d128 1x8192 both", recorded.FA2]["note"]
+
+
+def test_a_run_that_is_killed_leaves_the_rows_it_had(bench):
+    child = bench.start("train", "--rounds", "1", HANG="1")
+    for line in child.stderr:
+        if "8B 2x2048, 6 GiB: HF" in line and "cuDNN" in line:
+            break
+    printed = [child.stdout.readline() for _ in range(6)]  # two lines of heading, an empty one, the columns, two rows
+    child.kill()
+    child.communicate(timeout=60)
+    assert printed[4].startswith("8B 2x2048, 6 GiB") and recorded.HF in printed[4] and recorded.UNSLOTH in printed[5]
+    assert [row["peer_name"] for row in json.loads(bench.output.read_text())["rows"]] == [recorded.HF, recorded.UNSLOTH]
 
 
 def test_works_that_would_begin_too_late_are_left_out(bench):
