@@ -70,6 +70,12 @@ def memory(value):
     return "" if value is None else f"{value / GIB:.2f} GiB"
 
 
+def ours_memory(row):
+    """What was taken, or else what was planned."""
+    planned = row["ours_planned"] if row["ours_memory"] is None else None
+    return memory(row["ours_memory"]) if planned is None else memory(planned) + " planned"
+
+
 def cells(row):
     spread = row["ours_spread"]
     width = "" if not spread or spread[0] == spread[1] or not row["ours"] else f" ±{50 * (spread[1] - spread[0]) / row['ours']:.0f} %"
@@ -77,14 +83,14 @@ def cells(row):
     against = row["peer_name"] + ("" if row["peer_source"] == "measured" else f" ({row['peer_source']})") + (", VOID" if row["void"] else "")
     fraction = "" if row["limit_fraction"] is None else f"{row['limit_fraction']:.2f}"
     return (row["work"], number(row["ours"], row["unit"]) + width, number(row["peer"], row["unit"]), ratio,
-            "" if row["limit"] is None else number(row["limit"], row["unit"]), fraction, memory(row["ours_memory"]), memory(row["peer_memory"]),
+            "" if row["limit"] is None else number(row["limit"], row["unit"]), fraction, ours_memory(row), memory(row["peer_memory"]),
             against + (f": {row['note']}" if row["note"] else ""))
 
 
 class Table:
     """Prints each row as it comes, as text or Markdown; keeps all in a JSON file, so that a run that is killed leaves what it had."""
 
-    WIDTHS = (34, 20, 15, 6, 15, 9, 13, 10, 0)
+    WIDTHS = (34, 18, 12, 6, 12, 8, 16, 9, 0)
 
     def __init__(self, head, style, output):
         self.document = {**head, "date": time.strftime("%Y-%m-%d %H:%M"), "rows": []}

@@ -64,6 +64,11 @@ def test_the_best_setting_of_a_peer_counts():
     assert gpu_rows.best_setting({"c": []}, "s") == (None, [])
 
 
+def test_memory_that_was_only_planned_says_so():
+    row = gpu_rows.make_row("work", "tok/s", gpu_rows.ours_of(samples(10, planned=6 << 30)), gpu_rows.peer_of("peer", [], None, "tok/s"))
+    assert gpu_rows.cells(row)[6] == "6.00 GiB planned"
+
+
 def test_void_rows_say_so():
     row = gpu_rows.make_row("work", "tok/s", gpu_rows.ours_of(samples(10)), gpu_rows.peer_of("peer", samples(5), (100, None), "tok/s"))
     assert "VOID" in gpu_rows.cells(row)[-1]
