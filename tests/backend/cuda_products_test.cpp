@@ -193,14 +193,17 @@ struct ThinCase {
   DType w, y;
 };
 void expect_thin(const ThinCase& c, float alpha) {
-  SCOPED_TRACE(fmt::format("{} x {} x {}{}{}, {} to {}", c.m, c.n, c.k, c.tx ? ", X transposed" : "",
-                           c.tw ? ", W transposed" : "", name_of(c.w), name_of(c.y)));
+  SCOPED_TRACE(fmt::format("{} x {} x {}{}{}, {} to {}", c.m, c.n, c.k,
+                           c.tx ? ", X transposed" : "", c.tw ? ", W transposed" : "", name_of(c.w),
+                           name_of(c.y)));
   const Gemm a{static_cast<std::int32_t>(c.y), c.tx, c.tw, 0, alpha};
-  expect_definition(
-      a,
-      {numbers(c.tx ? Shape{c.k, c.m} : Shape{c.m, c.k}, DType::bf16, 1),
-       numbers(c.tw ? Shape{c.k, c.n} : Shape{c.n, c.k}, c.w, 2, 0.2)},
-      Compute::bf16, {c.y == DType::bf16 ? 4e-3 : c.y == DType::f16 ? 4e-4 : 5e-6});
+  expect_definition(a,
+                    {numbers(c.tx ? Shape{c.k, c.m} : Shape{c.m, c.k}, DType::bf16, 1),
+                     numbers(c.tw ? Shape{c.k, c.n} : Shape{c.n, c.k}, c.w, 2, 0.2)},
+                    Compute::bf16,
+                    {c.y == DType::bf16  ? 4e-3
+                     : c.y == DType::f16 ? 4e-4
+                                         : 5e-6});
 }
 
 TEST_F(CudaProducts, OfARowAndAFewColumns) {

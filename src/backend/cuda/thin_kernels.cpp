@@ -27,12 +27,12 @@ struct Thin {
     const bool tall_x = a.trans_x & 1, tall_w = a.trans_w & 1;
     const std::int64_t m = y().shape[0], n = y().shape[1];
     if (x().dtype != DType::bf16 || w().format) return Side::none;
-    if (!tall_x && n <= kThin && (w().dtype == DType::f32 || w().dtype == DType::bf16)) {
+    if (!tall_x && n <= kThinRows && (w().dtype == DType::f32 || w().dtype == DType::bf16)) {
       // Few rows meet their weights in fp32, as they do where Y is not thin.
       return m <= kVectorRows && !tall_w && a.alpha == 1 ? Side::none : Side::rows;
     }
-    return tall_x && tall_w && w().dtype == DType::bf16 && std::min(m, n) <= kThin ? Side::sums
-                                                                                   : Side::none;
+    return tall_x && tall_w && w().dtype == DType::bf16 && std::min(m, n) <= kThinSums ? Side::sums
+                                                                                       : Side::none;
   }
 
   const char* reject() const {

@@ -34,8 +34,7 @@ __device__ inline float2 load_pair_of(int rank, std::uint32_t address) {
 // Launches blocks in clusters of `cluster` neighbours along x; the grid is a multiple of it.
 template <class Problem>
 void launch_clusters(void (*kernel)(Problem), const Problem& problem, dim3 grid, int cluster,
-                     int threads, std::size_t shared_bytes, cudaStream_t stream,
-                     const char* name) {
+                     int threads, std::size_t shared_bytes, cudaStream_t stream, const char* name) {
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = static_cast<unsigned>(cluster);

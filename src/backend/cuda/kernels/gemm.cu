@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t kPanelBytes = 64 << 20;    // decoded weights of one pass over the columns
 constexpr std::size_t kPartialBytes = 64 << 20;  // partial sums
+constexpr std::int64_t kAdapterRank = 256;       // an adapter's, at most
 constexpr std::int64_t kColumnStep = 256;        // columns of a pass are a multiple of this
 constexpr int kStepsPerSplit = 4;                // a part of a sum is at least so long
 
@@ -39,12 +40,13 @@ bool copied(const MatrixRef& m, bool tensor_cores) {
 
 std::int64_t inner(const GemmTerm& t) { return t.trans_x ? t.x.rows : t.x.cols; }
 
-// Columns of one pass: all, unless the decoded weights would be larger than a panel. A part of an
-// NF4 matrix begins at a whole byte only where rows are whole bytes.
+// Columns of one pass: all, unless the decoded weights would be larger than a panel, for which an
+// adapter's matrices do not count. A part of an NF4 matrix begins at a whole byte only where rows
+// are whole bytes.
 std::int64_t columns_of_pass(const GemmProblem& p, bool tensor_cores) {
   std::int64_t per_column = 0;
   for (const GemmTerm& t : p.terms) {
-    if (!copied(t.w, tensor_cores)) continue;
+    if (!copied(t.w, tensor_cores) || (!quantized(t.w.codec) && inner(t) <= kAdapterRank)) continue;
     if (quantized(t.w.codec) && t.w.cols % 8) return p.n;
     per_column += inner(t) * (tensor_cores ? 2 : 4);
   }

@@ -133,8 +133,8 @@ struct Extras {
 template <class T>
 __device__ void convert(const Floats& f, unsigned block, unsigned blocks) {
   for (unsigned i = block * kThreads + threadIdx.x; i < f.total; i += blocks * kThreads)
-    static_cast<T*>(f.out)[i] = from_float<T>(
-        load_float(f.data, f.type, f.first + i / f.width * f.stride + i % f.width));
+    static_cast<T*>(f.out)[i] =
+        from_float<T>(load_float(f.data, f.type, f.first + i / f.width * f.stride + i % f.width));
 }
 
 // Blocks at once on a multiprocessor: where it holds 2,048 threads, the decoders to bf16 shall fill
@@ -209,7 +209,8 @@ void launch_any(const PanelCall& c, const Extras& extras, cudaStream_t stream) {
     return launch(Nf4Source<true>{nf4_planes(c.planes, true)}, c, extras, stream);
   if (c.codec == Codec::nf4_plain)
     return launch(Nf4Source<false>{nf4_planes(c.planes, false)}, c, extras, stream);
-  if (!with_block_codec(c.codec, [&](auto codec) { launch_blocks<codec.value>(c, extras, stream); }))
+  if (!with_block_codec(c.codec,
+                        [&](auto codec) { launch_blocks<codec.value>(c, extras, stream); }))
     check(cudaErrorInvalidValue, "decode_panel: this format has no decoder");
 }
 

@@ -1,8 +1,10 @@
 // Products one side of which is thin, at the rate at which the memory brings the other: LoRA's, and
 // those of a router of experts.
 //
-//   thin_rows   Y (M, N) = X (M, K) * W^T           N at most kThin; X bf16, read once
-//   thin_sums   Y (R, C) or (C, R) = T^T * Z        R at most kThin; Z (K, C) bf16, read once
+//   thin_rows   Y (M, N) = X (M, K) * W^T       N at most kThinRows; X bf16, read once
+//   thin_sums   Y (R, C) or (C, R) = T^T * Z    R at most kThinSums; Z (K, C) bf16, read once
+//
+// Beyond these the general kernels are as fast or faster.
 //
 // K is shared out to the blocks of a cluster, which add their sums through shared memory in a fixed
 // order: no workspace, no atomics. From sm_90 on, whose clusters they need.
@@ -15,7 +17,7 @@
 
 namespace supersonic::cuda {
 
-constexpr std::int64_t kThin = 64;
+constexpr std::int64_t kThinRows = 32, kThinSums = 64;
 
 // What becomes of a sum.
 struct ThinResult {

@@ -1,4 +1,4 @@
-// Y (M, N) = X (M, K) * W^T with N at most 64, such as a token's way into a LoRA adapter and back.
+// Y (M, N) = X (M, K) * W^T with N at most 32, such as a token's way into a LoRA adapter and back.
 // A block takes 128 rows of X, a warp 16, and all columns of Y. X goes from memory into registers
 // that are mma.sync's right operand as they are: since the order of K does not matter as long as
 // both operands agree on it, a lane's eight neighbours of K stand for the eight places of K that it
@@ -94,9 +94,7 @@ struct Lines {
       to[1] = load_pieces(lower + piece * 32, lower_left - piece * 32);
     }
   }
-  __device__ void advance(int k) {
-    upper += k, lower += k, upper_left -= k, lower_left -= k;
-  }
+  __device__ void advance(int k) { upper += k, lower += k, upper_left -= k, lower_left -= k; }
 };
 
 template <int tiles>
@@ -147,7 +145,8 @@ __global__ void __launch_bounds__(kThreads, Sizes<tiles>::blocks)
             end = static_cast<int>(static_cast<std::int64_t>(chunks) * (rank + 1) / p.splits);
   Weights<tiles, W, tall> ahead;
   ahead.fetch(p, begin * S::span);
-  Lines<fast> lines(p, first_row + row + lane / 4, begin * S::span + lane % 4 * 8, min(p.k, end * S::span));
+  Lines<fast> lines(p, first_row + row + lane / 4, begin * S::span + lane % 4 * 8,
+                    min(p.k, end * S::span));
   uint4 x[S::depth][2];
 #pragma unroll
   for (int i = 0; i < S::depth; ++i) lines.load(x[i], i);
@@ -192,8 +191,7 @@ template <class W, bool tall>
 void launch_width(const ThinRows& p, cudaStream_t stream) {
   if (!aligned_rows(p.x, p.ldx, p.k)) return launch<4, W, tall, false>(p, stream);
   if (p.n <= 16) return launch<1, W, tall>(p, stream);
-  if (p.n <= 32) return launch<2, W, tall>(p, stream);
-  launch<4, W, tall>(p, stream);
+  launch<2, W, tall>(p, stream);
 }
 
 template <class W>

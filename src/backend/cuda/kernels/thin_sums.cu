@@ -22,8 +22,9 @@ struct Sizes {
   static_assert(kTokens / kRowsPart % depth == 0);
   static constexpr int pitch = ranks * 2 + 16;  // bytes from row to row of T: no bank conflicts
   static constexpr int buffer_bytes = kTokens * pitch, sum_bytes = ranks * kSumPitch * 4;
-  static constexpr int shared_bytes =
-      2 * buffer_bytes > (kWarps + 1) * sum_bytes ? 2 * buffer_bytes : (kWarps + 1) * sum_bytes;
+  static constexpr int shared_bytes = 2 * buffer_bytes > (kWarps + 1) * sum_bytes
+                                          ? 2 * buffer_bytes
+                                          : (kWarps + 1) * sum_bytes;
 };
 
 #if __CUDA_ARCH__ >= 900
@@ -80,8 +81,8 @@ __device__ void multiply(float (&sums)[tiles][8][4], const uint4 (&z)[4], std::u
   std::uint32_t t[tiles][4];
 #pragma unroll
   for (int i = 0; i < tiles; ++i)
-    load_matrices_transposed(t[i], ranks + (lane % 8 + lane / 16 * 8) * S::pitch +
-                                       (i * 2 + lane / 8 % 2) * 16);
+    load_matrices_transposed(
+        t[i], ranks + (lane % 8 + lane / 16 * 8) * S::pitch + (i * 2 + lane / 8 % 2) * 16);
   const std::uint32_t words[4][4] = {{z[0].x, z[0].y, z[0].z, z[0].w},
                                      {z[1].x, z[1].y, z[1].z, z[1].w},
                                      {z[2].x, z[2].y, z[2].z, z[2].w},
@@ -110,8 +111,8 @@ __device__ float* join_warps(const float (&sums)[tiles][8][4], float* shared) {
                   (lane % 4 * 2 + h % 2) * 8;
 #pragma unroll
       for (int j = 0; j < 8; j += 4)
-        *reinterpret_cast<float4*>(to + j) = make_float4(
-            sums[i][j][h], sums[i][j + 1][h], sums[i][j + 2][h], sums[i][j + 3][h]);
+        *reinterpret_cast<float4*>(to + j) =
+            make_float4(sums[i][j][h], sums[i][j + 1][h], sums[i][j + 2][h], sums[i][j + 3][h]);
     }
   __syncthreads();
   float* total = shared + kWarps * floats;
@@ -168,8 +169,7 @@ __global__ void __launch_bounds__(kThreads, Sizes<tiles>::blocks)
       static_cast<int>(static_cast<std::int64_t>(parts) * rank / p.splits) * kRowsPart;
   const int end = min(
       p.k, static_cast<int>(static_cast<std::int64_t>(parts) * (rank + 1) / p.splits) * kRowsPart);
-  const bool vectors =
-      reinterpret_cast<std::uintptr_t>(p.t) % 16 == 0 && p.ldt % 8 == 0;
+  const bool vectors = reinterpret_cast<std::uintptr_t>(p.t) % 16 == 0 && p.ldt % 8 == 0;
   const int column = first_column + lane / 4 * 8;
   const int first = begin + warp * 16 + lane % 4 * 2;  // the lane's first row
   Lines<fast> lines{static_cast<const __nv_bfloat16*>(p.z) + first * p.ldz + column, p.ldz,
@@ -206,8 +206,8 @@ void launch(ThinSums p, cudaStream_t stream) {
   using S = Sizes<tiles>;
   const std::int64_t blocks = ceil_div(p.c, kColumns);
   p.splits = splits_for(blocks, ceil_div(p.k, kRowsPart), S::blocks);
-  const auto kernel =
-      aligned_rows(p.z, p.ldz, p.c) ? thin_sums_kernel<tiles, true> : thin_sums_kernel<tiles, false>;
+  const auto kernel = aligned_rows(p.z, p.ldz, p.c) ? thin_sums_kernel<tiles, true>
+                                                    : thin_sums_kernel<tiles, false>;
   static const bool allowed = (allow_shared(thin_sums_kernel<tiles, true>, S::shared_bytes),
                                allow_shared(thin_sums_kernel<tiles, false>, S::shared_bytes), true);
   static_cast<void>(allowed);
