@@ -49,6 +49,10 @@ struct Backend {
   virtual void wait(Lane&, int event) = 0;          // the lane's later work waits for the event's last signal
   virtual void sync() = 0;                          // the host waits for everything
   virtual int threads() const { return 1; }
+  // Estimates for the policy loop, in seconds: how long a step takes by its arithmetic and its bytes, and how long bytes are on their
+  // way between host memory and the compute place. 0: unknown. Nothing is timed.
+  virtual double seconds(const Problem&) const { return 0; }
+  virtual double copy_seconds(std::size_t /*bytes*/) const { return 0; }
   // A recording of what `enqueue` puts on the lanes, the plan's steps in order; its run() also waits for the end. Called when a plan
   // runs for the second time. Null: this plan is better run by looping.
   virtual std::unique_ptr<Replay> capture(const Plan&, const std::function<void()>& /*enqueue*/) { return nullptr; }

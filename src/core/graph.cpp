@@ -110,7 +110,7 @@ struct Importer {
             "{}: input {} is written, so it must be a storage or a view of one [recorded at {}:{}]", n->op->name, i,
             n->where.file_name(), n->where.line());
     }
-    index[n] = static_cast<int>(graph.nodes.size());
+    index[n] = g.id = static_cast<int>(graph.nodes.size());
     graph.nodes.push_back(std::move(g));
   }
 };
