@@ -41,6 +41,13 @@ struct Backend {
   virtual std::unique_ptr<Arena> arena(Place) = 0;
   // Zero-filled memory that outlives plans, where kernels read and write it in place.
   virtual StorageRef storage(const Spec& spec, std::string name) { return Storage::make(spec, std::move(name)); }
+  // Page-locked host memory with the contents of `host`, which copies read at the link's full speed: in Place::pinned, and a second
+  // storage over the same bytes, in the compute place, through which kernels read it where it lies. The storage itself where kernels
+  // work in host memory.
+  struct Locked {
+    StorageRef copied, read;
+  };
+  virtual Locked lock(const StorageRef& host) { return {host, host}; }
   virtual Lane& lane(LaneKind) = 0;
   virtual int events() const = 0;                   // how many events exist; a plan uses the first ones
   virtual void reserve_events(int count) = 0;

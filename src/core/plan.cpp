@@ -56,6 +56,15 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
     if (!fits(*plan)) refuse(*plan, backend, policy);
     return plan;
   }
+  if (policy.least) {
+    const auto levels = levels_of(recorded, backend, policy);
+    auto least = planned(levels.back());
+    if (levels.size() > 1) {
+      auto before = planned(levels[levels.size() - 2]);
+      if (before->peak(backend.compute_place()) < least->peak(backend.compute_place())) least = before;
+    }
+    return least;
+  }
   auto best = planned(policy.remat_cheap ? recomputed_level(recorded, 0) : Level{RematChoice{false}, {}, {}, true, "everything kept"});
   if (fits(*best)) return best;
   const auto levels = levels_of(recorded, backend, policy);

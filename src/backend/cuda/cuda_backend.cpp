@@ -53,6 +53,12 @@ class CudaBackend : public Backend {
     return device_storage(pool_, spec, std::move(name));
   }
 
+  Locked lock(const StorageRef& host) override {
+    use();
+    const StorageRef copied = locked_storage(host);
+    return {copied, seen_from_device(device_, copied)};
+  }
+
   Lane& lane(LaneKind kind) override {
     use();
     return lanes_[static_cast<int>(kind)];

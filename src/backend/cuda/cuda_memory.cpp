@@ -163,6 +163,7 @@ class LockedHostArena : public Arena {
            "cannot grow the host arena to {} bytes: free memory or choose a smaller batch or "
            "context",
            wanted);
+    madvise(at, more, MADV_HUGEPAGE);  // fewer pages to lock
     check(cudaHostRegister(at, more, cudaHostRegisterPortable), "page-locking host memory");
     locked_.push_back({at, more});
     bytes_ = wanted;
@@ -261,6 +262,37 @@ StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name)
                                          [&pool, data, bytes] { pool.give(data, bytes); });
   storage->place = {Place::device, static_cast<std::uint8_t>(pool.device())};
   return storage;
+}
+
+StorageRef locked_storage(const StorageRef& from) {
+  StorageRef s = Storage::make(from->spec, from->name);
+  for (int p = 0; p < (s->spec.format ? s->spec.format->planes : 1); ++p)
+    std::memcpy(const_cast<void*>(s->planes.data[p]), from->planes.data[p],
+                s->spec.format ? s->spec.format->plane_bytes(*s->spec.format, p, s->spec.shape[0],
+                                                             s->spec.shape[1])
+                               : s->bytes);
+  void* const at = s->as<void>();
+  check(cudaHostRegister(at, s->bytes, cudaHostRegisterPortable | cudaHostRegisterMapped),
+        "page-locking host memory");
+  s->release = [at, release = std::move(s->release)] {
+    cudaHostUnregister(at);
+    release();
+  };
+  s->place = {Place::pinned, 0};
+  return s;
+}
+
+StorageRef seen_from_device(int device, const StorageRef& locked) {
+  Planes planes;
+  for (int p = 0; p < (locked->spec.format ? locked->spec.format->planes : 1); ++p) {
+    void* there = nullptr;
+    check(cudaHostGetDevicePointer(&there, const_cast<void*>(locked->planes.data[p]), 0),
+          "cudaHostGetDevicePointer");
+    planes.data[p] = there;
+  }
+  StorageRef s = Storage::external(locked->spec, planes, locked->name, [locked] {});
+  s->place = {Place::device, static_cast<std::uint8_t>(device)};
+  return s;
 }
 
 }  // namespace supersonic::cuda

@@ -32,4 +32,8 @@ class StoragePool {
 // Zero-filled device memory with every plane at a multiple of 256 bytes. The pool outlives it.
 StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name);
 
+// A copy of the storage in page-locked memory, and that copy as kernels of the device read it.
+StorageRef locked_storage(const StorageRef& from);
+StorageRef seen_from_device(int device, const StorageRef& locked);
+
 }  // namespace supersonic::cuda
