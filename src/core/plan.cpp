@@ -58,12 +58,7 @@ std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::s
   }
   if (policy.least) {
     const auto levels = levels_of(recorded, backend, policy);
-    auto least = planned(levels.back());
-    if (levels.size() > 1) {
-      auto before = planned(levels[levels.size() - 2]);
-      if (before->peak(backend.compute_place()) < least->peak(backend.compute_place())) least = before;
-    }
-    return least;
+    return planned(levels[levels.size() - (levels.back().copies.ahead == 0 ? 2 : 1)]);
   }
   auto best = planned(policy.remat_cheap ? recomputed_level(recorded, 0) : Level{RematChoice{false}, {}, {}, true, "everything kept"});
   if (fits(*best)) return best;

@@ -18,7 +18,7 @@ namespace supersonic::train {
 namespace {
 
 constexpr std::int64_t kBlock = 256;  // of 8-bit moments
-constexpr double kSpare = 0.6;  // of the tightest plan's working memory: beside it, for copies that start early and for what need not be recomputed
+constexpr double kSpare = 0.5;  // of the tightest plan's working memory, beside it for what need not be recomputed then
 
 StorageRef make(DType t, std::int64_t n, const char* name) { return Storage::make({Shape{n}, t, nullptr}, name); }
 
@@ -30,6 +30,30 @@ bool targeted(const std::string& module, const std::vector<std::string>& targets
 }
 
 std::int64_t blocks_of(std::int64_t n) { return (n + kBlock - 1) / kBlock; }
+
+// One AdamW step over all adapter matrices, with the gathered gradients, which are cleared.
+Tensors record_update(const nn::LoraSet& lora, std::span<const StorageRef> moments, const StorageRef& hyper, const OptimizerOptions& o) {
+  const Tensor g = from_storage(lora.gradients), squares = sum_squares(g), p = from_storage(lora.values), h = from_storage(hyper);
+  auto moment = [&](int i) { return from_storage(moments[static_cast<std::size_t>(i)]); };
+  if (o.eight_bit) {
+    record(AdamW8bit{o.beta1, o.beta2, o.eps, o.weight_decay}, {p, moment(0), moment(1), moment(2), moment(3), g, h, squares},
+           Where::current());
+  } else {
+    record(AdamW{o.beta1, o.beta2, o.eps, o.weight_decay}, {p, moment(0), moment(1), g, h, squares}, Where::current());
+  }
+  assign(g, fill(g.shape(), g.dtype(), 0.0));
+  return {squares};
+}
+
+struct MomentSpec {
+  const char* name;
+  Spec spec;
+};
+std::vector<MomentSpec> moments_of(std::int64_t n, const OptimizerOptions& o) {
+  if (!o.eight_bit) return {{"m", {Shape{n}, DType::f32, nullptr}}, {"v", {Shape{n}, DType::f32, nullptr}}};
+  const Spec codes{Shape{n}, DType::u8, nullptr}, scales{Shape{blocks_of(n)}, DType::f32, nullptr};
+  return {{"m", codes}, {"v", codes}, {"m_max", scales}, {"v_max", scales}};
+}
 
 // One micro-batch: forward, backward, gradients added up.
 Tensors record_micro_batch(const models::Model& model, const nn::LoraSet& lora, const Feeds& feeds, Compute compute) {
@@ -44,12 +68,6 @@ Tensors record_micro_batch(const models::Model& model, const nn::LoraSet& lora, 
     supersonic::accumulate(reshape(slice(from_storage(lora.gradients), 0, at, at + g.numel()), g.shape()), g);
   });
   return {loss};
-}
-
-StorageRef without_memory(const StorageRef& s, Place place) {
-  StorageRef there = Storage::external(s->spec, {}, s->name, [s] {});
-  there->place = place;
-  return there;
 }
 
 }  // namespace
@@ -69,33 +87,69 @@ std::size_t Feeds::bytes() const {
   return n;
 }
 
+namespace {
+
+// A run that is planned and not made: its storages have places and no memory.
+struct Unmade {
+  const models::Model& model;
+  Backend& backend;
+  OptimizerOptions optimizer;
+  nn::LoraSet lora;
+  Feeds feeds;
+  std::vector<StorageRef> moments;
+
+  Unmade(const models::Model& m, const nn::LoraSet& set, Backend& b, std::int64_t tokens, const OptimizerOptions& o)
+      : model(m), backend(b), optimizer(o), lora(set), feeds(tokens) {
+    for (StorageRef* s : {&lora.values, &lora.gradients}) *s = without_memory((*s)->spec);
+    for (const MomentSpec& moment : moments_of(set.size, o)) moments.push_back(without_memory(moment.spec));
+  }
+
+  StorageRef without_memory(const Spec& spec) const {
+    StorageRef there = Storage::external(spec, {}, "planned");
+    there->place = backend.compute_place();
+    return there;
+  }
+
+  TrainMemory memory(const models::Residence& residence, const Policy& policy, bool with_update = false) const {
+    const models::Model placed = models::planned_residence(model, backend, residence);
+    const Place place = backend.compute_place();
+    TrainMemory m;
+    m.weights = placed.weight_bytes() - placed.outside;
+    m.adapter = lora.values->bytes;
+    m.gradients = lora.gradients->bytes;
+    for (const StorageRef& s : moments) m.moments += s->bytes;
+    m.feeds = feeds.bytes();
+    if (place == Place{}) m.saving = m.adapter;
+    Policy rest = policy;
+    rest.taken = m.total();
+    const auto plan = plan_only([&] { return record_micro_batch(placed, lora, feeds, rest.compute); }, backend, rest);
+    m.arena = plan->peak(place);
+    m.level = plan->level();
+    if (!(place == Place{})) m.outside = placed.outside + plan->peak(Place{});
+    if (!with_update) return m;
+    const StorageRef hyper = make(DType::f32, 4, "hyper");
+    m.arena = std::max(m.arena, plan_only([&] { return record_update(lora, moments, hyper, optimizer); }, backend, {})->peak(place));
+    return m;
+  }
+};
+
+}  // namespace
+
 models::Residence choose_residence(const models::Model& model, const nn::LoraSet& lora, Backend& backend, std::int64_t tokens, Compute compute,
                                    const OptimizerOptions& optimizer, Policy policy) {
   if (backend.compute_place() == Place{} || policy.budget == SIZE_MAX) return {};
-  nn::LoraSet there = lora;
-  for (StorageRef* s : {&there.values, &there.gradients}) *s = without_memory(*s, backend.compute_place());
-  const Feeds feeds(tokens);
-  const std::int64_t n = lora.size;
-  const std::size_t state = lora.values->bytes + lora.gradients->bytes + feeds.bytes() +
-                            static_cast<std::size_t>(optimizer.eight_bit ? 2 * n + 8 * blocks_of(n) : 8 * n);
+  const Unmade run(model, lora, backend, tokens, optimizer);
   policy.compute = compute;
-  auto planned = [&](const models::Residence& r, const Policy& p) {
-    const models::Model m = models::planned_residence(model, backend, r);
-    const auto plan = plan_only([&] { return record_micro_batch(m, there, feeds, compute); }, backend, p);
-    return std::pair{m.weight_bytes() - m.outside + state, plan};
-  };
   Policy kept = policy, least = policy;
   kept.checkpoint_regions = 0;
   kept.budget = SIZE_MAX;
   least.least = true;
-  const auto [all, whole] = planned({}, kept);
-  if (all + whole->peak(backend.compute_place()) <= policy.budget) return {};
+  if (run.memory({}, kept).total() <= policy.budget) return {};
   models::Residence r{!(model.head == model.embedding), 0};
   const auto layers = static_cast<std::int64_t>(model.layers.size());
   auto fits = [&](std::int64_t streamed) {
-    const auto [taken, plan] = planned({r.table_outside, streamed}, least);
-    return static_cast<double>(taken) + (1 + kSpare) * static_cast<double>(plan->peak(backend.compute_place())) <=
-           static_cast<double>(policy.budget);
+    const TrainMemory m = run.memory({r.table_outside, streamed}, least);
+    return static_cast<double>(m.total()) + kSpare * static_cast<double>(m.arena) <= static_cast<double>(policy.budget);
   };
   if (fits(0)) return r;
   std::int64_t low = 0;  // does not fit; all of them, if anything, do
@@ -105,6 +159,13 @@ models::Residence choose_residence(const models::Model& model, const nn::LoraSet
     (fits(middle) ? r.streamed : low) = middle;
   }
   return r;
+}
+
+TrainMemory planned_memory(const models::Model& model, const nn::LoraSet& lora, Backend& backend, std::int64_t tokens, Compute compute,
+                           const OptimizerOptions& optimizer, Policy policy) {
+  policy.compute = compute;
+  return Unmade(model, lora, backend, tokens, optimizer)
+      .memory(choose_residence(model, lora, backend, tokens, compute, optimizer, policy), policy, true);
 }
 
 nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool train) {
@@ -133,39 +194,18 @@ LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor
     : model_(model), lora_(lora), here_(lora.resident(executor.backend())), executor_(executor), tokens_(tokens), optimizer_(optimizer),
       feeds_(tokens), compute_(compute) {
   hyper_ = make(DType::f32, 4, "hyper");
-  const std::int64_t n = lora.size, blocks = blocks_of(n);
   state_ = {{"lora", lora.values, here_.values}};
-  auto add = [&](DType t, std::int64_t count, const char* name) { state_.push_back({name, make(t, count, name), {}}); };
-  if (optimizer.eight_bit) {
-    add(DType::u8, n, "m"), add(DType::u8, n, "v"), add(DType::f32, blocks, "m_max"), add(DType::f32, blocks, "v_max");
-    std::memset(state_[1].host->as<void>(), 127, n);  // the signed map's code of 0
-  } else {
-    add(DType::f32, n, "m"), add(DType::f32, n, "v");
-  }
+  for (const MomentSpec& m : moments_of(lora.size, optimizer)) state_.push_back({m.name, Storage::make(m.spec, m.name), {}});
+  if (optimizer.eight_bit) std::memset(state_[1].host->as<void>(), 127, state_[1].host->bytes);  // the signed map's code of 0
   for (Mirror& m : state_)
     if (!m.here) m.here = resident(m.host, executor.backend());
 
   policy.compute = compute;
   policy.taken = fixed_memory().total();
   train_ = Program::capture([&] { return record_micro_batch(model_, here_, feeds_, compute); }, executor, policy);
-  update_ = Program::capture(
-      [&]() -> Tensors {
-        const Tensor g = from_storage(here_.gradients), squares = sum_squares(g);
-        const Tensor p = from_storage(here_.values), hyper = from_storage(hyper_);
-        const auto& o = optimizer_;
-        if (o.eight_bit) {
-          record(AdamW8bit{o.beta1, o.beta2, o.eps, o.weight_decay},
-                 {p, from_storage(moment(0)), from_storage(moment(1)), from_storage(moment(2)),
-                  from_storage(moment(3)), g, hyper, squares},
-                 Where::current());
-        } else {
-          record(AdamW{o.beta1, o.beta2, o.eps, o.weight_decay},
-                 {p, from_storage(moment(0)), from_storage(moment(1)), g, hyper, squares}, Where::current());
-        }
-        assign(g, fill(g.shape(), g.dtype(), 0.0));
-        return {squares};
-      },
-      executor, {});
+  std::vector<StorageRef> moments;
+  for (std::size_t i = 1; i < state_.size(); ++i) moments.push_back(state_[i].here);
+  update_ = Program::capture([&] { return record_update(here_, moments, hyper_, optimizer_); }, executor, {});
   malloc_trim(0);  // what planning took goes back before the run fills its memory
 }
 

@@ -55,6 +55,10 @@ struct Feeds {
 models::Residence choose_residence(const models::Model& model, const nn::LoraSet& lora, Backend& backend, std::int64_t tokens, Compute compute,
                                    const OptimizerOptions& optimizer, Policy policy);
 
+// What such a run would take, from its plans; nothing is moved or allocated. Throws Error(memory) as the trainer would.
+TrainMemory planned_memory(const models::Model& model, const nn::LoraSet& lora, Backend& backend, std::int64_t tokens, Compute compute,
+                           const OptimizerOptions& optimizer, Policy policy);
+
 class LoraTrainer {
  public:
   // tokens: of a micro-batch. policy: of the micro-batch's plan; its arithmetic is `compute`, and its budget here is that of
