@@ -223,7 +223,8 @@ void ExportJob::options(Options& o) {
         "Largest file; auto: 5 GiB in a folder, and a GGUF model is one file");
   o.add("force", force, "Replace what is there");
   o.add("threads", threads, "Threads; auto: as many CPUs as this process may use").range(1, 1024);
-  o.add("device", device, "Where to compare logits: auto (a GPU where one is), cpu, cuda, cuda:1, …")
+  o.add("device", device,
+        "Where to compare logits: auto (a GPU where one is), cpu, cuda, cuda:1, …")
       .value("DEVICE");
   o.add("verify", verify, "Compare logits with the source before the output takes its name");
 }

@@ -26,7 +26,7 @@ struct Survey {
   std::vector<bool> dear;              // by id
   std::size_t boundaries = 0;          // bytes that are left when every region is recomputed
   double forward = 0;                  // seconds
-  std::size_t streamed = 0;  // bytes of storages that are copied in for each pass
+  std::size_t streamed = 0;            // bytes of storages that are copied in for each pass
 
   Survey(const Graph& recorded, Backend& backend, const Policy& policy)
       : regions(count_regions(recorded)),
@@ -37,7 +37,8 @@ struct Survey {
     std::vector<double> cost(recorded.nodes.size());
     for (int i = 0; i < static_cast<int>(recorded.nodes.size()); ++i) {
       const GNode& n = recorded.nodes[i];
-      if (recorded.is_leaf(i) && !(n.storage->place == backend.compute_place())) streamed += n.storage->bytes;
+      if (recorded.is_leaf(i) && !(n.storage->place == backend.compute_place()))
+        streamed += n.storage->bytes;
       if (recorded.is_leaf(i) || recorded.is_view(i) || n.backward || n.op->traits.effect) continue;
       cost[i] = backend.seconds(problem_of(recorded, i, backend, policy));
       forward += cost[i];
@@ -156,14 +157,16 @@ struct Ladder {
   }
 };
 
-// How many of the regions' worth of bytes the link carries, and host memory holds, when `taken` bytes go the same way: out during the
-// forward pass, and back during the backward pass, which is twice as long and shares the link with streamed weights.
+// How many of the regions' worth of bytes the link carries, and host memory holds, when `taken`
+// bytes go the same way: out during the forward pass, and back during the backward pass, which is
+// twice as long and shares the link with streamed weights.
 int carried(const Survey& s, Backend& backend, std::size_t taken, std::size_t of_all) {
   const double mean = static_cast<double>(of_all) / s.regions,
                per_byte = backend.copy_seconds(1 << 20) / (1 << 20);
   if (per_byte <= 0 || s.forward <= 0 || mean <= 0) return 0;
   const double host = kHostShare * static_cast<double>(inspect_machine().available);
-  const double out = kShare * s.forward / per_byte, back = 2 * out - static_cast<double>(s.streamed);
+  const double out = kShare * s.forward / per_byte,
+               back = 2 * out - static_cast<double>(s.streamed);
   const double room = std::min({out, back, host}) - static_cast<double>(taken);
   return static_cast<int>(std::clamp(room / mean, 0.0, static_cast<double>(s.regions) - 1));
 }

@@ -442,8 +442,8 @@ TEST_F(Cuda, WeightsThatStayInHostMemoryTrainToTheSameBits) {
   const auto layers = static_cast<std::int64_t>(random_model().layers.size());
   Policy recomputed;
   recomputed.checkpoint_regions = 100;
-  for (const models::Residence& r : {models::Residence{true, 0}, models::Residence{true, 1},
-                                     models::Residence{true, layers}}) {
+  for (const models::Residence& r :
+       {models::Residence{true, 0}, models::Residence{true, 1}, models::Residence{true, layers}}) {
     for (const Policy& p : {Policy{}, recomputed}) {
       const Trained got = train_adapter(gpu(), false, r, p);
       EXPECT_EQ(got.losses, want.losses) << r.streamed << " streamed";
