@@ -41,6 +41,8 @@ struct Backend {
   virtual std::unique_ptr<Arena> arena(Place) = 0;
   // Zero-filled memory that outlives plans, where kernels read and write it in place.
   virtual StorageRef storage(const Spec& spec, std::string name) { return Storage::make(spec, std::move(name)); }
+  // Zero-filled host memory for a program's results, where copies from the compute place arrive fastest.
+  virtual StorageRef result_storage(const Spec& spec, std::string name) { return Storage::make(spec, std::move(name)); }
   virtual Lane& lane(LaneKind) = 0;
   virtual int events() const = 0;                   // how many events exist; a plan uses the first ones
   virtual void reserve_events(int count) = 0;

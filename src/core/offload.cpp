@@ -1,8 +1,8 @@
 // Copies between places. Kernels work in the backend's compute place; a storage that lies elsewhere (weights in host memory beside
 // a GPU) is copied in before its use and the copy dies with its last reader. Time is divided into epochs: the stretch of nodes of one
 // checkpoint region in one direction. Every epoch that reads a storage has its own copy, started up to `ahead` epochs early, so
-// that the transfer of one region overlaps the work of another. An effect on such a storage runs on the copy, which is sent
-// back at once. Where the policy asks for it, activations that backward reads again wait in host memory in between.
+// that the transfer of one region overlaps the work of another. What is small and read in many epochs (positions, key ranges) is
+// copied once for all of them. An effect on a storage runs on the copy, which is sent back at once. Where the policy asks for it, activations that backward reads again wait in host memory in between.
 #include <algorithm>
 #include <map>
 
@@ -12,6 +12,10 @@ namespace supersonic {
 namespace {
 
 constexpr std::size_t kLeastBoundary = 4096;  // bytes: what is smaller stays
+// A leaf of at most so many bytes that is read in at least so many epochs is copied once. Weights, which forward and backward
+// of one region read, are not.
+constexpr std::size_t kMostLasting = std::size_t{64} << 10;
+constexpr int kLastingEpochs = 3;
 
 struct Copier {
   const Graph& g;
@@ -27,6 +31,7 @@ struct Copier {
   std::unordered_map<Value, int, ValueHash> away;                // activation sent to host -> its last forward reader
   std::unordered_map<Value, Value, ValueHash> host_copy;
   std::map<std::pair<int, int>, std::vector<int>> uses;          // (source value's handle, epoch) -> readers, ascending
+  std::unordered_map<int, int> lasting;                          // source whose copy stays -> the epoch of its first reader
   std::vector<std::vector<std::pair<Value, int>>> fetch_before;  // node -> (source, epoch)
   std::map<std::pair<int, int>, Value> here, views;              // (handle, epoch) -> value in the compute place
   std::vector<std::vector<int>> roots_after;                     // node -> results that are sent home as soon as they exist
@@ -104,6 +109,28 @@ struct Copier {
     if (list.empty() || list.back() != reader) list.push_back(reader);
   }
 
+  int epoch_of(Value source, int reader) const {
+    const auto it = lasting.find(handle(source));
+    return it == lasting.end() ? epoch[reader] : it->second;
+  }
+
+  // Joins the uses of what is copied once.
+  void find_lasting(const std::unordered_map<int, std::vector<int>>& written) {
+    for (auto at = uses.begin(); at != uses.end();) {
+      const int source = at->first.first;
+      const Value leaf{source / kMaxOutputs, source % kMaxOutputs};
+      auto end = at;
+      int epochs = 0;
+      for (; end != uses.end() && end->first.first == source; ++end) ++epochs;
+      if (foreign_leaf(leaf) && !written.contains(source) && epochs >= kLastingEpochs && bytes_of(g.spec(leaf)) <= kMostLasting) {
+        lasting[source] = at->first.second;
+        for (auto other = std::next(at); other != end; other = uses.erase(other))
+          at->second.insert(at->second.end(), other->second.begin(), other->second.end());
+      }
+      at = end;
+    }
+  }
+
   // A copy starts at the first node of an earlier epoch, but not before its bytes are final.
   void schedule() {
     std::unordered_map<int, std::vector<int>> written;  // leaf -> effects on it
@@ -112,6 +139,7 @@ struct Copier {
       for (std::size_t k = 0; k < g.nodes[i].in.size(); ++k)
         if (writes(i) >> k & 1) written[handle(base(g.nodes[i].in[k]))].push_back(i);
     }
+    find_lasting(written);
     fetch_before.resize(n + 1);
     for (const auto& [key, readers] : uses) {
       const Value source{key.first / kMaxOutputs, key.first % kMaxOutputs};
@@ -160,7 +188,7 @@ struct Copier {
   Value resolve(Value v, int reader) {
     const Value b = base(v);
     if (!moved(b, reader)) return rewriter.map(v);
-    const int e = epoch[reader];
+    const int e = epoch_of(b, reader);
     if (b == v) return here.at({handle(v), e});
     if (auto it = views.find({handle(v), e}); it != views.end()) return it->second;
     GNode view = g.nodes[v.node];

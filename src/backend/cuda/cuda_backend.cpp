@@ -50,6 +50,10 @@ class CudaBackend : public Backend {
     use();
     return device_storage(device_, spec, std::move(name));
   }
+  StorageRef result_storage(const Spec& spec, std::string name) override {
+    use();
+    return locked_storage(spec, std::move(name));
+  }
 
   Lane& lane(LaneKind kind) override {
     use();

@@ -196,4 +196,17 @@ StorageRef device_storage(int device, const Spec& spec, std::string name) {
   return storage;
 }
 
+StorageRef locked_storage(const Spec& spec, std::string name) {
+  void* data = nullptr;
+  const std::size_t bytes = std::max<std::size_t>(bytes_of(spec), kStorageAlign);
+  check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable), "page-locking host memory");
+  std::memset(data, 0, bytes);
+  Planes planes;
+  planes.data[0] = data;
+  StorageRef storage =
+      Storage::external(spec, planes, std::move(name), [data] { cudaFreeHost(data); });
+  storage->place = {Place::pinned, 0};
+  return storage;
+}
+
 }  // namespace supersonic::cuda

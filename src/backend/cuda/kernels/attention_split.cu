@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "backend/cuda/kernels/attention_common.cuh"
+#include "backend/cuda/kernels/overlap.cuh"
 
 namespace supersonic::cuda {
 namespace {
@@ -109,6 +110,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
             share = s.heads / s.kv_heads;
   const int splits = gridDim.x, split = blockIdx.x, group = blockIdx.y;
   const bool active = c < s.d;
+  let_next_start();
+  after_previous();
   float q[rows][8];
   KeyRange seen[rows], all{kNoKey, -1};
 #pragma unroll
@@ -220,6 +223,8 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ float weights[kMostSplits], shared[2 * kWarps];
   const std::int64_t row = blockIdx.x;
   const int d = a.shape.d, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  let_next_start();
+  after_previous();
   float top = -INFINITY, total = 0;
   for (int z = threadIdx.x; z < splits; z += kThreads)
     top = fmaxf(top, weights[z] = part_at(parts, a.shape, z, row)[d]);
@@ -258,13 +263,12 @@ void launch(const AttentionForward& a, float* parts, int splits, cudaStream_t st
                   static_cast<unsigned>(row_blocks(a.shape)));
   const auto kernel =
       a.kv_type == DType::f32 ? split_kernel<lanes, rows, true> : split_kernel<lanes, rows, false>;
-  kernel<<<grid, kThreads, 0, stream>>>(a, parts, fast(a.q, a.q_stride),
-                                        fast(a.k, a.k_stride) && fast(a.v, a.v_stride));
-  check_launch("attention_split");
+  launch_overlapped("attention_split", kernel, grid, kThreads, 0, stream, a, parts,
+                    fast(a.q, a.q_stride), fast(a.k, a.k_stride) && fast(a.v, a.v_stride));
   if (splits == 1) return;
-  merge_kernel<<<static_cast<unsigned>(a.shape.queries * a.shape.heads), kThreads, 0, stream>>>(
-      a, parts, splits);
-  check_launch("attention_merge");
+  launch_overlapped("attention_merge", merge_kernel,
+                    static_cast<unsigned>(a.shape.queries * a.shape.heads), kThreads, 0, stream, a,
+                    parts, splits);
 }
 
 template <int lanes>

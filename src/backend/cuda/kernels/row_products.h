@@ -1,0 +1,39 @@
+// Products of one to eight rows of bf16 with packed matrices that share them: y_i (M, N_i) = x (M,
+// K) * W_i (N_i, K)^T in one launch, with fp32 sums rounded once. x may be normalised first (RMS),
+// two matrices may be an MLP's gate and what it lets through.
+#pragma once
+#include "backend/cuda/kernels/gemv.h"
+
+namespace supersonic::cuda {
+
+constexpr int kMostRowMatrices = 3;
+
+enum class RowGate : int { none, silu, gelu_tanh };
+
+struct RowMatrix {
+  const std::uint8_t* codes;  // 16-byte aligned
+  void* y;
+  std::int64_t ldy;
+  int n;
+};
+struct RowProblem {
+  int m, k, count;
+  const void* x;  // bf16, 16-byte aligned rows
+  std::int64_t ldx;
+  DType y_type;
+  RowMatrix matrix[kMostRowMatrices];
+  RowGate gate;      // of matrices 0 and 1, into matrix 0's y
+  const void* norm;  // (K) f32 or bf16; null: x as it is
+  DType norm_type;
+  float eps;
+  // Of matrix 0 alone: its y starts from this (M, N) of y's type and rows; null: from zero.
+  const void* addend;
+  int dense_count;  // further terms of matrix 0, of few columns
+  VectorTerm dense[kMaxGemmTerms - 1];
+};
+
+// Whether there are kernels for such a format, and for x of this size where it is to be normalised.
+bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool normed);
+void row_products(const RowProblem& p, Codec codec, cudaStream_t stream);
+
+}  // namespace supersonic::cuda
