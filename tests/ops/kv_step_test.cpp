@@ -56,7 +56,7 @@ std::vector<std::vector<double>> step(const Shapes& s, bool whole) {
 TEST(KvStep, EqualsRopeAndTwoAppends) {
   for (const Shapes& s : {Shapes{1, 6, 2, 64, 32, DType::bf16, DType::bf16, false}, Shapes{3, 4, 4, 128, 64, DType::bf16, DType::f16, true},
                           Shapes{5, 2, 1, 32, 12, DType::f32, DType::f32, false}, Shapes{20, 2, 1, 32, 16, DType::bf16, DType::bf16, true}}) {
-    // Twelve of 32 values turning is left to the definition's partial rotation on some devices; one rounding apart at most.
+
     const auto got = step(s, true), want = step(s, false);
     ASSERT_EQ(got.size(), want.size());
     for (std::size_t o = 0; o < got.size(); ++o) EXPECT_LE(relative_error(got[o], want[o]), s.type == DType::f32 ? 1e-6 : 4e-3) << "output " << o;

@@ -26,6 +26,8 @@ const char* reject_projection(const Problem& p) {
                                         x.shape[1], a.normed))
       return "up to eight rows and weights of a format with fragments";
     if (w.shape[0] >= INT32_MAX) return "a dimension exceeds 2^31";
+    if (p.compute == Compute::fp32 && w.format->name.starts_with("nf4"))
+      return "the table's values would be rounded to bf16";
   }
   if (a.gate != Projection::none &&
       codec_of_input(p, a.first_matrix()) != codec_of_input(p, a.first_matrix() + 1))
@@ -60,8 +62,7 @@ void run_projection(const Problem& p, const Pointers& ptr, Lane& lane) {
       const int n = static_cast<int>(p.in[first + j].spec.shape[0]);
       void* y = ptr.out[a.gate == Projection::none ? j : 0];
       if (!y) continue;
-      r.matrix[r.count++] = {static_cast<const std::uint8_t*>(ptr.planes[first + j]->data[0]), y, n,
-                             n};
+      r.matrix[r.count++] = row_matrix(*ptr.planes[first + j], codec, y, n, n);
     }
     if (r.count) row_products(r, codec, stream_of(lane));
   }

@@ -135,7 +135,8 @@ void vector_product(const GemmProblem& p, cudaStream_t stream) {
     if (quantized(p.terms[i].w.codec)) codec = p.terms[i].w.codec;
   }
   static const bool old_rows = getenv("OLD_ROWS");
-  if (!old_rows && vector_rows(v, codec, stream)) return;
+  const bool rounds = codec == Codec::nf4 || codec == Codec::nf4_plain;  // in fragments
+  if (!old_rows && !(rounds && p.compute == Compute::fp32) && vector_rows(v, codec, stream)) return;
   if (v.m == 1 && vector_row(v, codec, stream)) return;
   if (with_block_codec(codec, [&](auto c) { launch<c.value>(v, stream); })) return;
   switch (codec) {

@@ -55,8 +55,16 @@ struct RowSums {
   }
 };
 
+// What NF4 looks up in shared memory.
+struct Nf4Tables {
+  const std::uint32_t* pairs;  // by byte of codes, two bf16; 32 words apart: each lane has its own
+  const float* map;            // nested: of the scales' codes
+  float offset;                // nested: of the scales
+};
+
 struct RowPair {
   const std::uint8_t* row[2];  // rows g and g + 8 in shared memory
+  Nf4Tables nf4;
 };
 
 __device__ inline void first_sums(float (&d)[4], float factor, const float (&s)[2]) {
@@ -333,5 +341,54 @@ struct Fragment<Codec::q8_0> : PlainFragment {
     });
   }
 };
+
+// A byte's two codes become two values of the table at once. The scales of a row's chunk (four) lie
+// behind its codes: as they are or, nested, four codes and the scale that these share.
+template <bool nested>
+struct Nf4Fragment {
+  static constexpr bool kShifted = false;
+  static constexpr int kGroup = 32, kPad = 16, kBytes = 128, kPieces = 8, kStride = 160;
+  template <bool single>
+  static __device__ void multiply(const RowPair& w, const RowX<single>& x, int k0, int t,
+                                  RowSums<single>& sum) {
+    uint4 scales[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) scales[r] = *reinterpret_cast<const uint4*>(w.row[r] + kBytes);
+    unrolled<4>([&](auto block) {
+      constexpr int j = block.value;
+      uint2 q[2];
+      float scale[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        q[r] = *reinterpret_cast<const uint2*>(w.row[r] + 32 * j + 8 * t);
+        const std::uint32_t words[4] = {scales[r].x, scales[r].y, scales[r].z, scales[r].w};
+        scale[r] = nested ? __fadd_rn(__fmul_rn(w.nf4.map[words[0] >> (8 * j) & 255],
+                                                __uint_as_float(words[1])),
+                                      w.nf4.offset)
+                          : __uint_as_float(words[j]);
+      }
+      const int k = k0 + 64 * j + 16 * t;
+      const uint4 low = x.template at<uint4>(k), high = x.template at<uint4>(k + 8);
+      float sums[4] = {};
+      auto pair = [&](std::uint32_t word, int byte) {
+        return w.nf4.pairs[(word >> (8 * byte) & 255) * 32];
+      };
+      auto four = [&](std::uint32_t word0, std::uint32_t word1, int byte, std::uint32_t b0,
+                      std::uint32_t b1) {
+        fragment_product(sums, pair(word0, byte), pair(word1, byte), pair(word0, byte + 1),
+                         pair(word1, byte + 1), b0, b1);
+      };
+      four(q[0].x, q[1].x, 0, low.x, low.y);
+      four(q[0].x, q[1].x, 2, low.z, low.w);
+      four(q[0].y, q[1].y, 0, high.x, high.y);
+      four(q[0].y, q[1].y, 2, high.z, high.w);
+      sum.add(scale[0], scale[1], sums);
+    });
+  }
+};
+template <>
+struct Fragment<Codec::nf4> : Nf4Fragment<true> {};
+template <>
+struct Fragment<Codec::nf4_plain> : Nf4Fragment<false> {};
 
 }  // namespace supersonic::cuda

@@ -29,6 +29,11 @@ constexpr int kStages = std::clamp(65536 / (kWarps * kTileRows * Fragment<C>::kS
 template <Codec C>
 constexpr std::size_t kRingBytes =
     std::size_t{kWarps} * kStages<C>* kTileRows* Fragment<C>::kStride;
+constexpr bool nf4(Codec c) { return c == Codec::nf4 || c == Codec::nf4_plain; }
+constexpr int kPairWords = 256 * 32, kMapWords = 256;  // of Nf4Tables, in shared memory
+template <Codec C>
+constexpr std::size_t kTableBytes = nf4(C) ? (kPairWords + kMapWords) * 4 : 0;
+
 template <bool single>
 constexpr int kPartial = kTileRows*(single ? 1 : kRows);  // sums of a tile
 
@@ -37,7 +42,7 @@ std::size_t shared_bytes(const RowProblem& p, bool staged) {
   const std::size_t sums =
       static_cast<std::size_t>(p.k / Fragment<C>::kGroup) * (single ? 1 : kRows);
   const std::size_t x = staged ? static_cast<std::size_t>(p.m) * (2 * p.k + Fragment<C>::kPad) : 0;
-  return kRingBytes<C> + ((2 * kWarps + 1) * kPartial<single> + sums) * 4 + x;
+  return kRingBytes<C> + kTableBytes<C> + ((2 * kWarps + 1) * kPartial<single> + sums) * 4 + x;
 }
 
 struct Tile {
@@ -82,11 +87,36 @@ struct Stream {
         copy_async(ring + (slot * kTileRows + row) * F::kStride + piece * 16,
                    reinterpret_cast<const void*>(address + piece * 16), i < live ? 16 : 0);
       }
+      if constexpr (nf4(C)) load_scales(w, tile.row, chunk, slot);
       if (++chunk == mine) chunk = 0, ++item;
     }
     commit_copies();
   }
+
+  __device__ void load_scales(const RowMatrix& w, int first_row, int chunk_of_warp, int slot) {
+    const int row = lane % kTileRows;
+    const bool live = first_row + row < w.n;
+    const std::int64_t at = static_cast<std::int64_t>(live ? first_row + row : first_row) * p.k +
+                            (warp + chunk_of_warp * kWarps) * kChunk;
+    const std::int64_t block = at / formats::Nf4::weights;
+    const std::uint32_t to = ring + (slot * kTileRows + row) * F::kStride + F::kBytes;
+    if constexpr (C == Codec::nf4) {
+      if (lane < kTileRows)
+        copy_word_async(to, w.nf4.scale_codes + block, live);
+      else
+        copy_word_async(to + 4, w.nf4.scales + block / formats::Nf4::scales_per_block, live);
+    } else if (lane < kTileRows) {
+      copy_async(to, w.nf4.scales + block, live ? 16 : 0);
+    }
+  }
 };
+
+__device__ inline void fill_tables(std::uint32_t* pairs, float* map) {
+  for (int i = static_cast<int>(threadIdx.x); i < kPairWords; i += kThreads)
+    pairs[i] = pack_bf16(nf4_value(i / 32 >> 4), nf4_value(i / 32 & 15));
+  for (int i = static_cast<int>(threadIdx.x); i < kMapWords; i += kThreads)
+    map[i] = kNf4Map.values[i];
+}
 
 __device__ inline float sum_of_eight(const float (&f)[8]) {
   return ((f[0] + f[1]) + (f[2] + f[3])) + ((f[4] + f[5]) + (f[6] + f[7]));
@@ -213,6 +243,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   extern __shared__ uint4 shared[];
   auto* ring = reinterpret_cast<std::uint8_t*>(shared);
   auto* partial = reinterpret_cast<float*>(ring + kRingBytes<C>);
+  auto* pairs = reinterpret_cast<std::uint32_t*>(partial);
+  if constexpr (nf4(C)) partial += kPairWords + kMapWords;
   float* let_through = partial + 2 * kWarps * kPartial<single>;
   float* sums = let_through + kPartial<single>;
   auto* x = reinterpret_cast<std::uint8_t*>(sums + p.k / F::kGroup * (single ? 1 : kRows));
@@ -228,6 +260,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   let_next_start();
 #pragma unroll
   for (int s = 0; s < kStages<C>; ++s) stream.load(s);
+  if constexpr (nf4(C)) fill_tables(pairs, reinterpret_cast<float*>(pairs + kPairWords));
   after_previous();
   stage<C, single, staged>(p, x, sums, partial);
   __syncthreads();
@@ -241,7 +274,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     RowSums<single> sum;
     for (int i = 0; i < mine; ++i) {
       const int chunk = warp + i * kWarps;
-      RowPair w;
+      RowPair w{};
+      if constexpr (nf4(C))
+        w.nf4 = {pairs + lane, reinterpret_cast<const float*>(pairs + kPairWords),
+                 C == Codec::nf4 ? *p.matrix[tile.matrix].nf4.offset : 0.0f};
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         w.row[r] = ring + (slot * kTileRows + g + 8 * r) * F::kStride;
@@ -312,12 +348,22 @@ bool with_fragments(Codec codec, const F& f) {
       return f(std::integral_constant<Codec, Codec::q5_k>{}), true;
     case Codec::q6_k:
       return f(std::integral_constant<Codec, Codec::q6_k>{}), true;
+    case Codec::nf4:
+      return f(std::integral_constant<Codec, Codec::nf4>{}), true;
+    case Codec::nf4_plain:
+      return f(std::integral_constant<Codec, Codec::nf4_plain>{}), true;
     default:
       return false;
   }
 }
 
 }  // namespace
+
+RowMatrix row_matrix(const Planes& planes, Codec codec, void* y, std::int64_t ldy, std::int64_t n) {
+  RowMatrix m{static_cast<const std::uint8_t*>(planes.data[0]), {}, y, ldy, static_cast<int>(n)};
+  if (nf4(codec)) m.nf4 = nf4_planes(planes, codec == Codec::nf4);
+  return m;
+}
 
 bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool normed) {
   if (device_limits().capability < 80 || m > kRows || k % kChunk || k > INT32_MAX) return false;
@@ -360,7 +406,7 @@ bool vector_rows(const VectorProblem& v, Codec codec, cudaStream_t stream) {
     return false;
   p.m = v.m, p.k = static_cast<int>(packed->k), p.count = 1;
   p.x = packed->x, p.ldx = packed->ldx, p.y_type = v.y_type;
-  p.matrix[0] = {static_cast<const std::uint8_t*>(packed->w.data[0]), v.y, v.ldy, v.n};
+  p.matrix[0] = row_matrix(packed->w, codec, v.y, v.ldy, v.n);
   p.addend = v.accumulate ? v.y : nullptr;
   row_products(p, codec, stream);
   return true;

@@ -3,6 +3,7 @@
 // two matrices may be an MLP's gate and what it lets through.
 #pragma once
 #include "backend/cuda/kernels/gemv.h"
+#include "backend/cuda/kernels/nf4_planes.h"
 
 namespace supersonic::cuda {
 
@@ -11,7 +12,8 @@ constexpr int kMostRowMatrices = 3;
 enum class RowGate : int { none, silu, gelu_tanh };
 
 struct RowMatrix {
-  const std::uint8_t* codes;  // 16-byte aligned
+  const std::uint8_t* codes;  // plane 0, 16-byte aligned
+  Nf4Planes nf4;              // NF4 alone
   void* y;
   std::int64_t ldy;
   int n;
@@ -32,6 +34,7 @@ struct RowProblem {
   VectorTerm dense[kMaxGemmTerms - 1];
 };
 
+RowMatrix row_matrix(const Planes& planes, Codec codec, void* y, std::int64_t ldy, std::int64_t n);
 // Whether there are kernels for such a format, and for x of this size where it is to be normalised.
 bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool normed);
 void row_products(const RowProblem& p, Codec codec, cudaStream_t stream);
