@@ -25,7 +25,7 @@ void few_rows(const Bench& b, const char* format, std::int64_t m, std::int64_t n
   const StorageRef x = b.random({Shape{m, k}, DType::bf16, nullptr});
   std::vector<StorageRef> weights;
   std::size_t bytes = 0;
-  while (bytes < std::size_t{192} << 20) {
+  while (bytes < std::size_t{96} << 20) {
     for (const Spec& spec : {out, back}) {
       weights.push_back(b.random(spec));
       bytes += weights.back()->bytes;
@@ -55,7 +55,7 @@ void few_rows(const Bench& b, const char* format, std::int64_t m, std::int64_t n
 }
 
 void few_rows(const Bench& b) {
-  for (const char* format : {"q4_0", "q4_1", "q8_0", "q4_k", "q5_k", "q6_k", "nf4"}) {
+  for (const char* format : {"q4_k", "q6_k", "q4_0", "q8_0", "nf4", "q4_1", "q5_k"}) {
     for (const auto& [n, k] :
          {std::array<std::int64_t, 2>{14336, 4096}, {4096, 4096}, {1024, 4096}, {8192, 2048}})
       few_rows(b, format, 1, n, k);

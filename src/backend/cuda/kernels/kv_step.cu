@@ -61,10 +61,8 @@ __global__ void __launch_bounds__(kThreads)
 
 void kv_step(const KvStepCall& a, FaultSink faults, cudaStream_t stream) {
   if (a.tokens == 0) return;
-  launch_overlapped(
-      "kv_step", step_kernel,
-      dim3(static_cast<unsigned>(a.heads + 2 * a.groups), static_cast<unsigned>(a.tokens)),
-      kThreads, 0, stream, a, faults);
+  const dim3 grid(static_cast<unsigned>(a.heads + 2 * a.groups), static_cast<unsigned>(a.tokens));
+  launch_overlapped("kv_step", step_kernel, Launch{grid, kThreads}, stream, a, faults);
 }
 
 }  // namespace supersonic::cuda

@@ -19,18 +19,26 @@ __device__ inline void let_next_start() {
 #endif
 }
 
+// cluster: blocks along x that share their memory (sm_90 and later), 1: none do.
+struct Launch {
+  dim3 grid, block;
+  std::size_t shared_bytes = 0;
+  unsigned cluster = 1;
+};
+
 template <class... Parameters, class... Arguments>
-void launch_overlapped(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                       std::size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+void launch_overlapped(const char* name, void (*kernel)(Parameters...), const Launch& launch,
+                       cudaStream_t stream, Arguments... arguments) {
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {launch.cluster, 1, 1};
   cudaLaunchConfig_t config{};
-  config.gridDim = grid, config.blockDim = block;
-  config.dynamicSmemBytes = shared_bytes, config.stream = stream;
-  config.attrs = &early;
-  static const bool off = getenv("NO_PDL");
-  config.numAttrs = device_limits().capability >= 90 && !off ? 1 : 0;
+  config.gridDim = launch.grid, config.blockDim = launch.block;
+  config.dynamicSmemBytes = launch.shared_bytes, config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = device_limits().capability < 90 ? 0 : launch.cluster > 1 ? 2 : 1;
   check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
 }
 

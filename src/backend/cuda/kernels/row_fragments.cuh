@@ -3,8 +3,8 @@
 // memory, kStride from row to row, so that lanes meet no bank twice. Lane 4 g + t has rows g and
 // g + 8 and of each 16 of K four that stand beside each other. Codes become bf16 by putting them
 // under the exponent of 128: 128 + q is exact for seven bits. The 128 and what else stands off the
-// code are taken off by the sum's first value, which comes from the sums of the activations; scales
-// meet the sums of a group in fp32. So nothing is rounded but NF4's table (to bf16).
+// code are taken off with the sums of the activations; scales meet the sums of a group in fp32. So
+// nothing is rounded but NF4's table (to bf16).
 #pragma once
 #include "backend/cuda/kernels/mma.cuh"
 #include "backend/cuda/kernels/nf4.cuh"
@@ -38,6 +38,14 @@ struct RowX {
 template <bool single>
 struct RowSums {
   float v[2][RowX<single>::columns] = {};
+  // v += factor * other
+  __device__ void add(float factor, const RowSums& other) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+#pragma unroll
+      for (int c = 0; c < RowX<single>::columns; ++c)
+        v[r][c] = fmaf(factor, other.v[r][c], v[r][c]);
+  }
   // v += scale * d of the lane's rows
   __device__ void add(float scale0, float scale1, const float (&d)[4]) {
 #pragma unroll
@@ -46,6 +54,7 @@ struct RowSums {
       v[1][c] = fmaf(scale1, d[2 + c], v[1][c]);
     }
   }
+  // v += scale * s
   __device__ void add_sums(float scale0, float scale1, const float (&s)[2]) {
 #pragma unroll
     for (int c = 0; c < RowX<single>::columns; ++c) {
@@ -67,9 +76,6 @@ struct RowPair {
   Nf4Tables nf4;
 };
 
-__device__ inline void first_sums(float (&d)[4], float factor, const float (&s)[2]) {
-  d[0] = d[2] = factor * s[0], d[1] = d[3] = factor * s[1];
-}
 // d += a * b; a0, a1: the first two of K of rows g and g + 8, a2, a3: the next two.
 __device__ inline void fragment_product(float (&d)[4], std::uint32_t a0, std::uint32_t a1,
                                         std::uint32_t a2, std::uint32_t a3, std::uint32_t b0,
@@ -187,13 +193,12 @@ struct SuperFragment {
         }
         const int k = k0 + 64 * p + 32 * h;
         const uint4 v = x.template at<uint4>(k + 8 * t);
-        float s[2], sums[4];
+        float s[2], sums[4] = {};
         x.group_sums(k / kGroup, s);
-        first_sums(sums, -128, s);
         byte_product(sums, a[0][0], a[1][0], make_uint2(v.x, v.y));
         byte_product(sums, a[0][1], a[1][1], make_uint2(v.z, v.w));
         sum.add(scale[0], scale[1], sums);
-        sum.add_sums(least[0], least[1], s);
+        sum.add_sums(fmaf(-128, scale[0], least[0]), fmaf(-128, scale[1], least[1]), s);
       });
     });
   }
@@ -225,7 +230,7 @@ struct Fragment<Codec::q6_k> {
   static __device__ void multiply(const RowPair& w, const RowX<single>& x, int k0, int t,
                                   RowSums<single>& sum) {
     const Row row[2] = {Row(w.row[0]), Row(w.row[1])};
-    RowSums<single> chunk;
+    RowSums<single> chunk, offsets;
     unrolled<2>([&](auto half) {
       constexpr int h = half.value;
       std::uint32_t scales[2][2];  // of 8 groups, plus 128
@@ -249,15 +254,17 @@ struct Fragment<Codec::q6_k> {
         unrolled<4>([&](auto quarter) {
           constexpr int j = quarter.value, group = 2 * j + i;
           const int k = k0 + 128 * h + 16 * group;
-          float s[2], sums[4];
+          float s[2], sums[4] = {};
           x.group_sums(k / kGroup, s);
-          first_sums(sums, -160, s);
           byte_product(sums, a[j][0], a[j][1], x.template at<uint2>(k + 4 * t));
-          chunk.add(byte_over_2_23<group % 4>(scales[0][group / 4]) - 8388736.0f,
-                    byte_over_2_23<group % 4>(scales[1][group / 4]) - 8388736.0f, sums);
+          const float scale0 = byte_over_2_23<group % 4>(scales[0][group / 4]) - 8388736.0f,
+                      scale1 = byte_over_2_23<group % 4>(scales[1][group / 4]) - 8388736.0f;
+          chunk.add(scale0, scale1, sums);
+          offsets.add_sums(scale0, scale1, s);
         });
       });
     });
+    chunk.add(-160, offsets);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float d =
@@ -275,18 +282,21 @@ struct Fragment<Codec::q4_0> : PlainFragment {
   template <bool single>
   static __device__ void multiply(const RowPair& w, const RowX<single>& x, int k0, int t,
                                   RowSums<single>& sum) {
+    RowSums<single> offsets;
     unrolled<8>([&](auto block) {
       constexpr int at = 18 * block.value;
       const int k = k0 + 32 * block.value;
       const std::uint32_t q0 = even_word<at + 2>(w.row[0] + 4 * t),
                           q1 = even_word<at + 2>(w.row[1] + 4 * t);
-      float s[2], sums[4];
+      const float d0 = half_of<at>(w.row[0]), d1 = half_of<at>(w.row[1]);
+      float s[2], sums[4] = {};
       x.group_sums(k / kGroup, s);
-      first_sums(sums, -136, s);
       byte_product(sums, low_nibbles(q0), low_nibbles(q1), x.template at<uint2>(k + 4 * t));
       byte_product(sums, high_nibbles(q0), high_nibbles(q1), x.template at<uint2>(k + 16 + 4 * t));
-      sum.add(half_of<at>(w.row[0]), half_of<at>(w.row[1]), sums);
+      sum.add(d0, d1, sums);
+      offsets.add_sums(d0, d1, s);
     });
+    sum.add(-136, offsets);
   }
 };
 
@@ -302,13 +312,12 @@ struct Fragment<Codec::q4_1> : PlainFragment {
       const std::uint32_t q0 = word_at(w.row[0] + at + 4 + 4 * t),
                           q1 = word_at(w.row[1] + at + 4 + 4 * t);
       const float2 d0 = two_halves(word_at(w.row[0] + at)), d1 = two_halves(word_at(w.row[1] + at));
-      float s[2], sums[4];
+      float s[2], sums[4] = {};
       x.group_sums(k / kGroup, s);
-      first_sums(sums, -128, s);
       byte_product(sums, low_nibbles(q0), low_nibbles(q1), x.template at<uint2>(k + 4 * t));
       byte_product(sums, high_nibbles(q0), high_nibbles(q1), x.template at<uint2>(k + 16 + 4 * t));
       sum.add(d0.x, d1.x, sums);
-      sum.add_sums(d0.y, d1.y, s);
+      sum.add_sums(fmaf(-128, d0.x, d0.y), fmaf(-128, d1.x, d1.y), s);
     });
   }
 };
@@ -320,13 +329,13 @@ struct Fragment<Codec::q8_0> : PlainFragment {
   template <bool single>
   static __device__ void multiply(const RowPair& w, const RowX<single>& x, int k0, int t,
                                   RowSums<single>& sum) {
+    RowSums<single> offsets;
     unrolled<8>([&](auto block) {
       constexpr int at = 34 * block.value;
       const int k = k0 + 32 * block.value;
-      float s[2], low[4], high[4];
+      const float d0 = half_of<at>(w.row[0]), d1 = half_of<at>(w.row[1]);
+      float s[2], low[4] = {}, high[4] = {};
       x.group_sums(k / kGroup, s);
-      first_sums(low, -128, s);
-      first_sums(high, -136, s);
       unrolled<2>([&](auto half) {
         constexpr int from = at + 2 + 16 * half.value;
         const std::uint32_t q0 = even_word<from>(w.row[0] + 4 * t),
@@ -337,8 +346,10 @@ struct Fragment<Codec::q8_0> : PlainFragment {
       });
 #pragma unroll
       for (int i = 0; i < 4; ++i) low[i] = fmaf(16, high[i], low[i]);
-      sum.add(half_of<at>(w.row[0]), half_of<at>(w.row[1]), low);
+      sum.add(d0, d1, low);
+      offsets.add_sums(d0, d1, s);
     });
+    sum.add(-2304, offsets);  // 128 + 16 * 128, and the 128 that codes got
   }
 };
 

@@ -13,7 +13,6 @@
 #include <algorithm>
 
 #include "backend/cuda/kernels/overlap.cuh"
-#include "backend/cuda/kernels/reduce.cuh"
 #include "backend/cuda/kernels/row_fragments.cuh"
 #include "map_ops.h"
 
@@ -23,26 +22,31 @@ namespace {
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 8;
 constexpr std::int64_t kMostDense = 256;
 
-template <Codec C>
-constexpr int kStages = std::clamp(65536 / (kWarps * kTileRows * Fragment<C>::kStride), 2, 3);
+constexpr bool nf4(Codec c) { return c == Codec::nf4 || c == Codec::nf4_plain; }
+// Blocks that a multiprocessor holds: with three, the next product's first ones come beside the
+// last of this one. The others need more registers.
+template <Codec C, bool single, bool staged>
+constexpr int kBlocks = single&& staged && !nf4(C) && C != Codec::q8_0 ? 3 : 2;
+constexpr int kStages = 2;  // chunks of a warp on their way
 
 template <Codec C>
-constexpr std::size_t kRingBytes =
-    std::size_t{kWarps} * kStages<C>* kTileRows* Fragment<C>::kStride;
-constexpr bool nf4(Codec c) { return c == Codec::nf4 || c == Codec::nf4_plain; }
+constexpr std::size_t kRingBytes = std::size_t{kWarps} * kStages* kTileRows* Fragment<C>::kStride;
 constexpr int kPairWords = 256 * 32, kMapWords = 256;  // of Nf4Tables, in shared memory
 template <Codec C>
 constexpr std::size_t kTableBytes = nf4(C) ? (kPairWords + kMapWords) * 4 : 0;
 
 template <bool single>
 constexpr int kPartial = kTileRows*(single ? 1 : kRows);  // sums of a tile
+template <bool single>
+constexpr int kSquares = kWarps*(single ? 1 : kRows);
 
 template <Codec C, bool single>
 std::size_t shared_bytes(const RowProblem& p, bool staged) {
   const std::size_t sums =
       static_cast<std::size_t>(p.k / Fragment<C>::kGroup) * (single ? 1 : kRows);
   const std::size_t x = staged ? static_cast<std::size_t>(p.m) * (2 * p.k + Fragment<C>::kPad) : 0;
-  return kRingBytes<C> + kTableBytes<C> + ((2 * kWarps + 1) * kPartial<single> + sums) * 4 + x;
+  return kRingBytes<C> + kTableBytes<C> +
+         ((2 * kWarps + 1) * kPartial<single> + kSquares<single> + sums) * 4 + x;
 }
 
 struct Tile {
@@ -122,72 +126,51 @@ __device__ inline float sum_of_eight(const float (&f)[8]) {
   return ((f[0] + f[1]) + (f[2] + f[3])) + ((f[4] + f[5]) + (f[6] + f[7]));
 }
 
-// What a thread has staged, by its row's root mean square and the norm's weights. squares: of what
-// the thread has of each row.
-template <Codec C, bool single>
-__device__ void normalise(const RowProblem& p, std::uint8_t* x, float* sums, float* scratch,
-                          const float (&squares)[single ? 1 : kRows]) {
-  constexpr int group = Fragment<C>::kGroup, vectors = group / 8;
-  const int groups = p.k / group, all = p.m * groups;
-  float rstd[single ? 1 : kRows];
-#pragma unroll
-  for (int row = 0; row < (single ? 1 : kRows); ++row) {
-    if (row >= p.m) continue;
-    const float mean = reduce_block(squares[row], Plus{}, 0.0f, scratch) / static_cast<float>(p.k);
-    rstd[row] = 1.0f / sqrtf(mean + p.eps);
-  }
-  for (int i = static_cast<int>(threadIdx.x); i < all; i += kThreads) {
-    const int r = single ? 0 : i / groups, at = single ? i : i % groups;
-    auto* here = reinterpret_cast<uint4*>(x + r * (2 * p.k + Fragment<C>::kPad) + at * group * 2);
-    float factor = rstd[0], sum = 0;
-#pragma unroll
-    for (int row = 1; row < (single ? 1 : kRows); ++row) factor = row == r ? rstd[row] : factor;
-#pragma unroll
-    for (int e = 0; e < vectors; ++e) {
-      float f[8], w[8];
-      unpack8(here[e], f);
-      dense8(p.norm, p.norm_type, true, at * group + e * 8, 8, w);
-#pragma unroll
-      for (int k = 0; k < 8; ++k) f[k] = f[k] * factor * w[k];
-      here[e] = make_uint4(pack_bf16(f[0], f[1]), pack_bf16(f[2], f[3]), pack_bf16(f[4], f[5]),
-                           pack_bf16(f[6], f[7]));
-      unpack8(here[e], f);
-      sum += sum_of_eight(f);
-    }
-    sums[single ? at : at * kRows + r] = sum;
-  }
-}
-
-// Sums of groups of x and, where it is staged, x itself go to shared memory, normalised there.
+// Sums of groups of x and, where it is staged, x itself go to shared memory. x that is to be
+// normalised gets the norm's weights here and its root mean square when the sums are done: squares
+// (kWarps, rows) are what each warp has of it.
 template <Codec C, bool single, bool staged>
-__device__ void stage(const RowProblem& p, std::uint8_t* x, float* sums, float* scratch) {
-  constexpr int group = Fragment<C>::kGroup, vectors = group / 8;
+__device__ void stage(const RowProblem& p, std::uint8_t* x, float* sums, float* squares) {
+  constexpr int group = Fragment<C>::kGroup, vectors = group / 8, rows = single ? 1 : kRows;
   const int groups = p.k / group, all = p.m * groups;
-  float squares[single ? 1 : kRows] = {};
+  float square[rows] = {};
   for (int i = static_cast<int>(threadIdx.x); i < all; i += kThreads) {
     const int r = single ? 0 : i / groups, at = single ? i : i % groups;
     const auto* from = reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(p.x) +
                                                       r * p.ldx + at * group);
     auto* to = reinterpret_cast<uint4*>(x + r * (2 * p.k + Fragment<C>::kPad) + at * group * 2);
     uint4 v[vectors];
+    float sum = 0;
 #pragma unroll
     for (int e = 0; e < vectors; ++e) v[e] = from[e];
-    float sum = 0, square = 0;
 #pragma unroll
     for (int e = 0; e < vectors; ++e) {
       float f[8];
       unpack8(v[e], f);
-      sum += sum_of_eight(f);
+      if (staged && p.norm) {
+        float w[8], mine = 0;
+        dense8(p.norm, p.norm_type, true, at * group + e * 8, 8, w);
 #pragma unroll
-      for (int k = 0; k < 8; ++k) square = fmaf(f[k], f[k], square);
+        for (int k = 0; k < 8; ++k) mine = fmaf(f[k], f[k], mine), f[k] *= w[k];
+#pragma unroll
+        for (int row = 0; row < rows; ++row) square[row] += row == r ? mine : 0;
+        v[e] = make_uint4(pack_bf16(f[0], f[1]), pack_bf16(f[2], f[3]), pack_bf16(f[4], f[5]),
+                          pack_bf16(f[6], f[7]));
+        unpack8(v[e], f);
+      }
+      sum += sum_of_eight(f);
       if (staged) to[e] = v[e];
     }
     sums[single ? at : at * kRows + r] = sum;
-#pragma unroll
-    for (int row = 0; row < (single ? 1 : kRows); ++row) squares[row] += row == r ? square : 0;
   }
-  if constexpr (staged)
-    if (p.norm) normalise<C, single>(p, x, sums, scratch, squares);
+  if constexpr (staged) {
+    if (!p.norm) return;
+#pragma unroll
+    for (int row = 0; row < rows; ++row) {
+      const float total = warp_sum(square[row]);
+      if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32 * rows + row] = total;
+    }
+  }
 }
 
 __device__ inline float dense_dot(const VectorTerm& t, int row, int n) {
@@ -211,33 +194,38 @@ __device__ inline float gated(RowGate gate, float x, float up) {
 // the next one.
 template <bool single>
 __device__ void finish(const RowProblem& p, const Tile& tile, const float* partial,
-                       float* let_through, int lane) {
+                       float* let_through, const float* squares, int lane) {
+  constexpr int rows = single ? 1 : kRows;
   const RowMatrix& w = p.matrix[tile.matrix];
   const bool gate = p.gate != RowGate::none;
   for (int o = lane; o < kTileRows * p.m; o += 32) {
     const int n = o % kTileRows, row = o / kTileRows;
     if (tile.row + n >= w.n) continue;
+    const RowMatrix& y = p.matrix[gate ? 0 : tile.matrix];
+    const std::int64_t at = row * y.ldy + tile.row + n;
+    const float first = p.addend ? load_float(p.addend, p.y_type, at) : 0;
     float sum = 0;
 #pragma unroll
     for (int part = 0; part < kWarps; ++part)
       sum += partial[part * kPartial<single> + (single ? n : n * kRows + row)];
+    if (p.norm) {
+      float total = 0;
+#pragma unroll
+      for (int part = 0; part < kWarps; ++part) total += squares[part * rows + row];
+      sum *= 1.0f / sqrtf(total / static_cast<float>(p.k) + p.eps);
+    }
     if (gate && tile.matrix == 0) {
       let_through[o] = sum;
       continue;
     }
     if (gate) sum = gated(p.gate, let_through[o], sum);
-    const RowMatrix& y = p.matrix[gate ? 0 : tile.matrix];
-    const std::int64_t at = row * y.ldy + tile.row + n;
-    if (tile.matrix == 0) {
-      for (int i = 0; i < p.dense_count; ++i) sum += dense_dot(p.dense[i], row, tile.row + n);
-      if (p.addend) sum += load_float(p.addend, p.y_type, at);
-    }
-    store_float(y.y, p.y_type, at, sum);
+    for (int i = 0; i < p.dense_count; ++i) sum += dense_dot(p.dense[i], row, tile.row + n);
+    store_float(y.y, p.y_type, at, first + sum);
   }
 }
 
 template <Codec C, bool single, bool staged>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kBlocks<C, single, staged>)
     row_products_kernel(const __grid_constant__ RowProblem p, int tiles) {
   using F = Fragment<C>;
   extern __shared__ uint4 shared[];
@@ -246,7 +234,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   auto* pairs = reinterpret_cast<std::uint32_t*>(partial);
   if constexpr (nf4(C)) partial += kPairWords + kMapWords;
   float* let_through = partial + 2 * kWarps * kPartial<single>;
-  float* sums = let_through + kPartial<single>;
+  float* squares = let_through + kPartial<single>;
+  float* sums = squares + kSquares<single>;
   auto* x = reinterpret_cast<std::uint8_t*>(sums + p.k / F::kGroup * (single ? 1 : kRows));
   const int lane = threadIdx.x % 32, warp = static_cast<int>(threadIdx.x) / 32, g = lane / 4,
             t = lane % 4;
@@ -255,14 +244,14 @@ __global__ void __launch_bounds__(kThreads, 2)
                     static_cast<int>(gridDim.x) * (p.gate == RowGate::none ? 1 : 2);
   const int mine = max(0, (p.k / kChunk - warp + kWarps - 1) / kWarps);
   const int row_bytes = p.k / kChunk * F::kBytes;
-  ring += warp * kStages<C> * kTileRows * F::kStride;
+  ring += warp * kStages * kTileRows * F::kStride;
   Stream<C> stream{p, items, mine, warp, lane, row_bytes, shared_address(ring)};
   let_next_start();
 #pragma unroll
-  for (int s = 0; s < kStages<C>; ++s) stream.load(s);
+  for (int s = 0; s < kStages; ++s) stream.load(s);
   if constexpr (nf4(C)) fill_tables(pairs, reinterpret_cast<float*>(pairs + kPairWords));
   after_previous();
-  stage<C, single, staged>(p, x, sums, partial);
+  stage<C, single, staged>(p, x, sums, squares);
   __syncthreads();
   const int row = single ? 0 : min(g, p.m - 1);
   const RowX<single> activations{staged ? x + row * (2 * p.k + F::kPad)
@@ -286,12 +275,12 @@ __global__ void __launch_bounds__(kThreads, 2)
                        static_cast<unsigned>(chunk) * F::kBytes) &
                       15;
       }
-      wait_copies<kStages<C> - 1>();
+      wait_copies<kStages - 1>();
       __syncwarp();
       F::template multiply<single>(w, activations, chunk * kChunk, t, sum);
       __syncwarp();
       stream.load(slot);
-      slot = slot + 1 == kStages<C> ? 0 : slot + 1;
+      slot = slot + 1 == kStages ? 0 : slot + 1;
     }
     float* mine_of_tile = partial + (item % 2 * kWarps + warp) * kPartial<single>;
 #pragma unroll
@@ -305,7 +294,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     __syncthreads();
     if (warp == item % kWarps)
-      finish<single>(p, tile, partial + item % 2 * kWarps * kPartial<single>, let_through, lane);
+      finish<single>(p, tile, partial + item % 2 * kWarps * kPartial<single>, let_through, squares,
+                     lane);
   }
 }
 
@@ -318,10 +308,12 @@ void launch_staged(const RowProblem& p, std::size_t bytes, cudaStream_t stream) 
   for (int i = 0; i < (p.gate == RowGate::none ? p.count : 1); ++i)
     tiles += static_cast<int>(ceil_div(p.matrix[i].n, std::int64_t{kTileRows}));
   constexpr std::size_t reserved = 1024;  // of each block, by the driver
-  const int fit = 2 * bytes + reserved <= device_limits().shared_bytes ? 2 : 1;
+  static const int most = getenv("ROW_GRID") ? atoi(getenv("ROW_GRID")) : 2;
+  const int fit =
+      std::min<int>(most, (device_limits().shared_bytes + reserved) / (bytes + reserved));
   const int blocks = std::min(tiles, fit * device_limits().multiprocessors);
-  launch_overlapped("row_products", kernel, static_cast<unsigned>(blocks), kThreads, bytes, stream,
-                    p, tiles);
+  launch_overlapped("row_products", kernel, Launch{static_cast<unsigned>(blocks), kThreads, bytes},
+                    stream, p, tiles);
 }
 
 template <Codec C, bool single>

@@ -28,9 +28,9 @@ struct RowProblem {
   const void* norm;  // (K) f32 or bf16; null: x as it is
   DType norm_type;
   float eps;
-  // Of matrix 0 alone: its y starts from this (M, N) of y's type and rows; null: from zero.
+  // Of one matrix: its y starts from this (M, N) of y's type and rows; null: from zero.
   const void* addend;
-  int dense_count;  // further terms of matrix 0, of few columns
+  int dense_count;  // further terms of one matrix, of few columns
   VectorTerm dense[kMaxGemmTerms - 1];
 };
 
