@@ -22,8 +22,8 @@ const char* reject_projection(const Problem& p) {
     return "the norm's weight must be f32 or bf16";
   for (int i = 0; i < a.matrices; ++i) {
     const Spec& w = p.in[a.first_matrix() + i].spec;
-    if (!w.format || !row_products_take(codec_of_input(p, a.first_matrix() + i), x.shape[0],
-                                        x.shape[1], a.normed))
+    if (!w.format ||
+        !row_products_take(codec_of_input(p, a.first_matrix() + i), x.shape[0], x.shape[1], true))
       return "up to eight rows and weights of a format with fragments";
     if (w.shape[0] >= INT32_MAX) return "a dimension exceeds 2^31";
     if (p.compute == Compute::fp32 && w.format->name.starts_with("nf4"))
@@ -40,10 +40,12 @@ RowProblem problem_without_matrices(const Problem& p, const Pointers& ptr) {
   const Spec& x = p.in[0].spec;
   RowProblem r{};
   r.m = static_cast<int>(x.shape[0]), r.k = static_cast<int>(x.shape[1]);
-  r.x = ptr.in[0], r.ldx = x.shape[1];
+  auto aligned = [](const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; };
+  r.x = ptr.in[0], r.ldx = x.shape[1], r.fast_x = aligned(r.x);
   r.y_type = x.dtype;
   r.gate = static_cast<RowGate>(a.gate);
   if (a.normed) r.norm = ptr.in[1], r.norm_type = p.in[1].spec.dtype;
+  r.fast_norm = aligned(r.norm);
   r.eps = a.eps;
   if (a.added) r.addend = ptr.in[a.first_matrix() + 1];
   return r;

@@ -20,6 +20,7 @@ namespace supersonic::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 8;
+constexpr int kOwnBlocks = 2;  // of a product, on a multiprocessor
 constexpr std::int64_t kMostDense = 256;
 
 constexpr bool nf4(Codec c) { return c == Codec::nf4 || c == Codec::nf4_plain; }
@@ -122,6 +123,16 @@ __device__ inline void fill_tables(std::uint32_t* pairs, float* map) {
     map[i] = kNf4Map.values[i];
 }
 
+__device__ inline uint4 eight_of(const __nv_bfloat16* x, bool fast) {
+  if (fast) return *reinterpret_cast<const uint4*>(x);
+  std::uint32_t pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    pairs[i] = __bfloat16_as_ushort(x[2 * i]) |
+               static_cast<std::uint32_t>(__bfloat16_as_ushort(x[2 * i + 1])) << 16;
+  return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+
 __device__ inline float sum_of_eight(const float (&f)[8]) {
   return ((f[0] + f[1]) + (f[2] + f[3])) + ((f[4] + f[5]) + (f[6] + f[7]));
 }
@@ -136,20 +147,19 @@ __device__ void stage(const RowProblem& p, std::uint8_t* x, float* sums, float* 
   float square[rows] = {};
   for (int i = static_cast<int>(threadIdx.x); i < all; i += kThreads) {
     const int r = single ? 0 : i / groups, at = single ? i : i % groups;
-    const auto* from = reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(p.x) +
-                                                      r * p.ldx + at * group);
+    const auto* from = static_cast<const __nv_bfloat16*>(p.x) + r * p.ldx + at * group;
     auto* to = reinterpret_cast<uint4*>(x + r * (2 * p.k + Fragment<C>::kPad) + at * group * 2);
     uint4 v[vectors];
     float sum = 0;
 #pragma unroll
-    for (int e = 0; e < vectors; ++e) v[e] = from[e];
+    for (int e = 0; e < vectors; ++e) v[e] = eight_of(from + 8 * e, p.fast_x);
 #pragma unroll
     for (int e = 0; e < vectors; ++e) {
       float f[8];
       unpack8(v[e], f);
       if (staged && p.norm) {
         float w[8], mine = 0;
-        dense8(p.norm, p.norm_type, true, at * group + e * 8, 8, w);
+        dense8(p.norm, p.norm_type, p.fast_norm, at * group + e * 8, 8, w);
 #pragma unroll
         for (int k = 0; k < 8; ++k) mine = fmaf(f[k], f[k], mine), f[k] *= w[k];
 #pragma unroll
@@ -308,10 +318,8 @@ void launch_staged(const RowProblem& p, std::size_t bytes, cudaStream_t stream) 
   for (int i = 0; i < (p.gate == RowGate::none ? p.count : 1); ++i)
     tiles += static_cast<int>(ceil_div(p.matrix[i].n, std::int64_t{kTileRows}));
   constexpr std::size_t reserved = 1024;  // of each block, by the driver
-  static const int most = getenv("ROW_GRID") ? atoi(getenv("ROW_GRID")) : 2;
-  const int fit =
-      std::min<int>(most, (device_limits().shared_bytes + reserved) / (bytes + reserved));
-  const int blocks = std::min(tiles, fit * device_limits().multiprocessors);
+  const auto fit = static_cast<int>((device_limits().shared_bytes + reserved) / (bytes + reserved));
+  const int blocks = std::min(tiles, std::min(fit, kOwnBlocks) * device_limits().multiprocessors);
   launch_overlapped("row_products", kernel, Launch{static_cast<unsigned>(blocks), kThreads, bytes},
                     stream, p, tiles);
 }
@@ -357,7 +365,7 @@ RowMatrix row_matrix(const Planes& planes, Codec codec, void* y, std::int64_t ld
   return m;
 }
 
-bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool normed) {
+bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool staged) {
   if (device_limits().capability < 80 || m > kRows || k % kChunk || k > INT32_MAX) return false;
   bool fits = true;
   RowProblem p{};
@@ -365,8 +373,8 @@ bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool normed)
   return with_fragments(codec,
                         [&](auto c) {
                           const std::size_t bytes = m == 1
-                                                        ? shared_bytes<c.value, true>(p, normed)
-                                                        : shared_bytes<c.value, false>(p, normed);
+                                                        ? shared_bytes<c.value, true>(p, staged)
+                                                        : shared_bytes<c.value, false>(p, staged);
                           fits = bytes <= device_limits().shared_bytes;
                         }) &&
          fits;
@@ -392,12 +400,12 @@ bool vector_rows(const VectorProblem& v, Codec codec, cudaStream_t stream) {
       packed = &t;
     }
   }
-  if (!packed || packed->x_type != DType::bf16 || !packed->fast_x ||
+  if (!packed || packed->x_type != DType::bf16 ||
       reinterpret_cast<std::uintptr_t>(packed->w.data[0]) % 16 ||
-      !row_products_take(codec, v.m, packed->k, false))
+      !row_products_take(codec, v.m, packed->k, !packed->fast_x))
     return false;
   p.m = v.m, p.k = static_cast<int>(packed->k), p.count = 1;
-  p.x = packed->x, p.ldx = packed->ldx, p.y_type = v.y_type;
+  p.x = packed->x, p.ldx = packed->ldx, p.fast_x = packed->fast_x, p.y_type = v.y_type;
   p.matrix[0] = row_matrix(packed->w, codec, v.y, v.ldy, v.n);
   p.addend = v.accumulate ? v.y : nullptr;
   row_products(p, codec, stream);

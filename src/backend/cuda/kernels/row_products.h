@@ -20,8 +20,9 @@ struct RowMatrix {
 };
 struct RowProblem {
   int m, k, count;
-  const void* x;  // bf16, 16-byte aligned rows
+  const void* x;  // bf16
   std::int64_t ldx;
+  bool fast_x, fast_norm;  // rows are 16-byte aligned
   DType y_type;
   RowMatrix matrix[kMostRowMatrices];
   RowGate gate;      // of matrices 0 and 1, into matrix 0's y
@@ -35,8 +36,9 @@ struct RowProblem {
 };
 
 RowMatrix row_matrix(const Planes& planes, Codec codec, void* y, std::int64_t ldy, std::int64_t n);
-// Whether there are kernels for such a format, and for x of this size where it is to be normalised.
-bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool normed);
+// Whether there are kernels for such a format and, where x is to be normalised or is not aligned,
+// whether it fits shared memory.
+bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool staged);
 void row_products(const RowProblem& p, Codec codec, cudaStream_t stream);
 
 }  // namespace supersonic::cuda
