@@ -20,18 +20,15 @@ namespace supersonic::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 8;
-constexpr int kOwnBlocks = 2;  // of a product, on a multiprocessor
+constexpr int kBlocks = 2;  // on a multiprocessor
 constexpr std::int64_t kMostDense = 256;
 
 constexpr bool nf4(Codec c) { return c == Codec::nf4 || c == Codec::nf4_plain; }
-// Blocks that a multiprocessor holds: with three, the next product's first ones come beside the
-// last of this one. The others need more registers.
-template <Codec C, bool single, bool staged>
-constexpr int kBlocks = single&& staged && !nf4(C) && C != Codec::q8_0 ? 3 : 2;
-constexpr int kStages = 2;  // chunks of a warp on their way
-
+template <Codec C>  // chunks of a warp on their way
+constexpr int kStages = std::clamp(65536 / (kWarps * kTileRows * Fragment<C>::kStride), 2, 3);
 template <Codec C>
-constexpr std::size_t kRingBytes = std::size_t{kWarps} * kStages* kTileRows* Fragment<C>::kStride;
+constexpr std::size_t kRingBytes =
+    std::size_t{kWarps} * kStages<C>* kTileRows* Fragment<C>::kStride;
 constexpr int kPairWords = 256 * 32, kMapWords = 256;  // of Nf4Tables, in shared memory
 template <Codec C>
 constexpr std::size_t kTableBytes = nf4(C) ? (kPairWords + kMapWords) * 4 : 0;
@@ -235,7 +232,7 @@ __device__ void finish(const RowProblem& p, const Tile& tile, const float* parti
 }
 
 template <Codec C, bool single, bool staged>
-__global__ void __launch_bounds__(kThreads, kBlocks<C, single, staged>)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     row_products_kernel(const __grid_constant__ RowProblem p, int tiles) {
   using F = Fragment<C>;
   extern __shared__ uint4 shared[];
@@ -254,11 +251,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, single, staged>)
                     static_cast<int>(gridDim.x) * (p.gate == RowGate::none ? 1 : 2);
   const int mine = max(0, (p.k / kChunk - warp + kWarps - 1) / kWarps);
   const int row_bytes = p.k / kChunk * F::kBytes;
-  ring += warp * kStages * kTileRows * F::kStride;
+  ring += warp * kStages<C> * kTileRows * F::kStride;
   Stream<C> stream{p, items, mine, warp, lane, row_bytes, shared_address(ring)};
   let_next_start();
 #pragma unroll
-  for (int s = 0; s < kStages; ++s) stream.load(s);
+  for (int s = 0; s < kStages<C>; ++s) stream.load(s);
   if constexpr (nf4(C)) fill_tables(pairs, reinterpret_cast<float*>(pairs + kPairWords));
   after_previous();
   stage<C, single, staged>(p, x, sums, squares);
@@ -285,12 +282,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, single, staged>)
                        static_cast<unsigned>(chunk) * F::kBytes) &
                       15;
       }
-      wait_copies<kStages - 1>();
+      wait_copies<kStages<C> - 1>();
       __syncwarp();
       F::template multiply<single>(w, activations, chunk * kChunk, t, sum);
       __syncwarp();
       stream.load(slot);
-      slot = slot + 1 == kStages ? 0 : slot + 1;
+      slot = slot + 1 == kStages<C> ? 0 : slot + 1;
     }
     float* mine_of_tile = partial + (item % 2 * kWarps + warp) * kPartial<single>;
 #pragma unroll
@@ -319,7 +316,7 @@ void launch_staged(const RowProblem& p, std::size_t bytes, cudaStream_t stream) 
     tiles += static_cast<int>(ceil_div(p.matrix[i].n, std::int64_t{kTileRows}));
   constexpr std::size_t reserved = 1024;  // of each block, by the driver
   const auto fit = static_cast<int>((device_limits().shared_bytes + reserved) / (bytes + reserved));
-  const int blocks = std::min(tiles, std::min(fit, kOwnBlocks) * device_limits().multiprocessors);
+  const int blocks = std::min(tiles, std::min(fit, kBlocks) * device_limits().multiprocessors);
   launch_overlapped("row_products", kernel, Launch{static_cast<unsigned>(blocks), kThreads, bytes},
                     stream, p, tiles);
 }
