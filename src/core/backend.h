@@ -48,6 +48,8 @@ struct Backend {
     StorageRef copied, read;
   };
   virtual Locked lock(const StorageRef& host) { return {host, host}; }
+  // Zero-filled host memory for a program's results, where copies from the compute place arrive fastest.
+  virtual StorageRef result_storage(const Spec& spec, std::string name) { return Storage::make(spec, std::move(name)); }
   virtual Lane& lane(LaneKind) = 0;
   virtual int events() const = 0;                   // how many events exist; a plan uses the first ones
   virtual void reserve_events(int count) = 0;

@@ -55,8 +55,12 @@ class CudaBackend : public Backend {
 
   Locked lock(const StorageRef& host) override {
     use();
-    const StorageRef copied = locked_storage(host);
+    const StorageRef copied = locked_copy(host);
     return {copied, seen_from_device(device_, copied)};
+  }
+  StorageRef result_storage(const Spec& spec, std::string name) override {
+    use();
+    return locked_storage(spec, std::move(name));
   }
 
   Lane& lane(LaneKind kind) override {

@@ -264,7 +264,7 @@ StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name)
   return storage;
 }
 
-StorageRef locked_storage(const StorageRef& from) {
+StorageRef locked_copy(const StorageRef& from) {
   StorageRef s = Storage::make(from->spec, from->name);
   for (int p = 0; p < (s->spec.format ? s->spec.format->planes : 1); ++p)
     std::memcpy(const_cast<void*>(s->planes.data[p]), from->planes.data[p],
@@ -293,6 +293,19 @@ StorageRef seen_from_device(int device, const StorageRef& locked) {
   StorageRef s = Storage::external(locked->spec, planes, locked->name, [locked] {});
   s->place = {Place::device, static_cast<std::uint8_t>(device)};
   return s;
+}
+
+StorageRef locked_storage(const Spec& spec, std::string name) {
+  void* data = nullptr;
+  const std::size_t bytes = std::max<std::size_t>(bytes_of(spec), kStorageAlign);
+  check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable), "page-locking host memory");
+  std::memset(data, 0, bytes);
+  Planes planes;
+  planes.data[0] = data;
+  StorageRef storage =
+      Storage::external(spec, planes, std::move(name), [data] { cudaFreeHost(data); });
+  storage->place = {Place::pinned, 0};
+  return storage;
 }
 
 }  // namespace supersonic::cuda

@@ -33,7 +33,10 @@ class StoragePool {
 StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name);
 
 // A copy of the storage in page-locked memory, and that copy as kernels of the device read it.
-StorageRef locked_storage(const StorageRef& from);
+StorageRef locked_copy(const StorageRef& from);
 StorageRef seen_from_device(int device, const StorageRef& locked);
+
+// Zero-filled page-locked host memory for a dense tensor.
+StorageRef locked_storage(const Spec& spec, std::string name);
 
 }  // namespace supersonic::cuda
