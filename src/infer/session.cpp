@@ -58,7 +58,7 @@ std::int64_t capacity_of(const models::Model& model, const SessionOptions& optio
 
 SessionMemory plan_session(const models::Model& model, Backend& backend, const SessionOptions& options) {
   const std::int64_t rows = capacity_of(model, options) + options.chunk;
-  const Spec spec{{rows, model.config.num_key_value_heads, model.config.head_dim}, options.kv_dtype, nullptr};
+  const Spec spec = models::kv_cache_spec(model, rows, options.kv_type, backend);
   models::KvCache cache;  // addresses are not needed, but where they would be is
   cache.capacity = rows - options.chunk;
   SessionMemory memory;
@@ -89,7 +89,7 @@ Session::Session(const models::Model& model, Executor& executor, const SessionOp
     options_.lora = lora_.get();
   }
   const std::int64_t capacity = capacity_of(model, options);
-  cache_ = models::make_kv_cache(model, capacity + options_.chunk, options_.kv_dtype, executor.backend());
+  cache_ = models::make_kv_cache(model, capacity + options_.chunk, options_.kv_type, executor.backend());
   cache_.capacity = capacity;
 }
 

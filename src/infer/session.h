@@ -16,7 +16,7 @@ struct SessionOptions {
   Compute compute = Compute::int8;
   std::int64_t context = 0;          // capacity in tokens; 0: the model's own, at most 4,096
   std::int64_t chunk = 512;          // most tokens of one step
-  DType kv_dtype = DType::bf16;      // f32, bf16 or f16
+  models::TensorType kv_type{DType::bf16};  // f32, bf16, f16, or one of cache_formats()
   const nn::LoraSet* lora = nullptr;
 };
 

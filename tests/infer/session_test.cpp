@@ -26,7 +26,7 @@ struct Fixture {
 
   Session session(std::int64_t chunk, std::int64_t context = 0) {
     infer::SessionOptions o;
-    o.compute = Compute::fp32, o.kv_dtype = DType::f32;
+    o.compute = Compute::fp32, o.kv_type = {DType::f32};
     o.chunk = chunk, o.context = context;
     return Session(model, executor, o);
   }
@@ -143,7 +143,7 @@ TEST(Session, WarmStepsAllocateNothing) {
 TEST(Session, ThePlansPeakIsWhatTheSessionUses) {
   Fixture f;
   infer::SessionOptions o;
-  o.compute = Compute::fp32, o.kv_dtype = DType::f32, o.context = 300, o.chunk = 64;
+  o.compute = Compute::fp32, o.kv_type = {DType::f32}, o.context = 300, o.chunk = 64;
   const infer::SessionMemory planned = infer::plan_session(f.model, f.executor.backend(), o);
   Session s(f.model, f.executor, o);
   const Ids ids = f.ids(290);

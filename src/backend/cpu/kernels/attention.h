@@ -31,6 +31,9 @@ struct AttentionShape {
   const float* sinks = nullptr;      // (heads) scores without a key, or null
 };
 
+// What a cache's rows are where they are not numbers: formats/fp8.h, formats/q8_0.h.
+enum class CacheCodes : std::uint8_t { none, fp8, q8_0 };
+
 struct AttentionForward {
   AttentionShape shape;
   const void* q = nullptr;  // (T, heads, d)
@@ -42,6 +45,7 @@ struct AttentionForward {
   std::int64_t q_stride = 0, k_stride = 0, v_stride = 0, o_stride = 0;  // elements from row to row
   DType type = DType::f32;                                              // q and o: f32 or bf16
   DType kv_type = DType::f32;                                           // k and v: f32, bf16 or f16
+  CacheCodes kv_codes = CacheCodes::none;  // else k and v are in a format; strides still count numbers
 };
 
 struct AttentionBackward {
@@ -65,7 +69,9 @@ struct AttentionBackward {
 std::size_t attention_forward_workspace(const AttentionShape& shape, int threads);
 std::size_t attention_backward_workspace(const AttentionShape& shape, int threads);
 
-void check(const AttentionShape& shape);  // throws Error; the kernels call it
+// Throw Error; the kernels call them.
+void check(const AttentionShape& shape);
+void check(const AttentionForward& call);
 
 struct AttentionKernels {
   void (*forward)(Pool&, const AttentionForward&);

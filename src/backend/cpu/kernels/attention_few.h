@@ -5,6 +5,7 @@
 // values, kept in registers.
 #pragma once
 #include "backend/cpu/kernels/attention_tile.h"
+#include "backend/cpu/kernels/cache_rows.h"
 
 namespace supersonic::cpu::SIMD_NAMESPACE {
 
@@ -26,7 +27,7 @@ struct FewColumnsItem {
       kLanes == 16 ? 4 : 2;  // of a value's row that are summed together
   const AttentionForward& a;
   const AttentionForwardLayout& layout;
-  std::int64_t d, ld;
+  std::int64_t d, ld, k_step, v_step;  // steps: from row to row
   std::int64_t total;               // columns of all kv heads
   float *all_q, *all_out, *scores;  // (total, ld) twice; (columns, keys)
   float *all_top, *all_sum;         // (total)
@@ -39,6 +40,8 @@ struct FewColumnsItem {
         layout(layout),
         d(a.shape.d),
         ld(layout.d_padded),
+        k_step(a.k_stride / kNumbers<KV>),
+        v_step(a.v_stride / kNumbers<KV>),
         total(layout.kv_heads * layout.columns) {
     all_q = scratch, all_out = all_q + total * ld, scores = all_out + total * ld;
     all_top = scores + kFewColumns * kKeyBlock, all_sum = all_top + total;
@@ -52,8 +55,9 @@ struct FewColumnsItem {
   // A head's rows lie far apart, which defeats the machine's own prefetching: while the keys are
   // read, the block's values are asked for, and while these are read, the next head's keys.
   void prefetch(const KV* row) const {
-    for (std::int64_t e = 0; e < d; e += static_cast<std::int64_t>(64 / sizeof(KV)))
-      __builtin_prefetch(row + e, 0, 2);
+    const auto bytes = d / kNumbers<KV> * static_cast<std::int64_t>(sizeof(KV));
+    for (std::int64_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(reinterpret_cast<const char*>(row) + at, 0, 2);
   }
 
   template <int rows>
@@ -61,11 +65,11 @@ struct FewColumnsItem {
     for (std::int64_t i0 = 0; i0 < n; i0 += kLanes) {
       Vec sums[rows][kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        const KV* key = keys + (i0 + i < n ? i0 + i : n - 1) * a.k_stride;
-        if (row0 == 0 && i0 + i < n) prefetch(values + (i0 + i) * a.v_stride);
+        const KV* key = keys + (i0 + i < n ? i0 + i : n - 1) * k_step;
+        if (row0 == 0 && i0 + i < n) prefetch(values + (i0 + i) * v_step);
         Vec acc[rows] = {};
         for_each_vec(d, [&](auto e, auto m) {
-          const Vec x = load(key + e, m);
+          const Vec x = load_numbers(key, e, m);
           for (int r = 0; r < rows; ++r) acc[r] = fma(x, load(q + (row0 + r) * ld + e), acc[r]);
         });
         for (int r = 0; r < rows; ++r) sums[r][i] = acc[r];
@@ -84,13 +88,13 @@ struct FewColumnsItem {
     for (int r = 0; r < rows; ++r)
       for (int j = 0; j < vectors; ++j) acc[r][j] = load(out + (row0 + r) * ld + e + j * kLanes);
     for (std::int64_t i = 0; i < n; ++i) {
-      const KV* row = values + i * a.v_stride + e;
-      if (next_keys) prefetch(next_keys + i * a.k_stride);
+      const KV* row = values + i * v_step;
+      if (next_keys) prefetch(next_keys + i * k_step);
       Vec x[vectors];
       if (vectors == 1 && d - e < kLanes) {
-        x[0] = load(row, static_cast<int>(d - e));
+        x[0] = load_numbers(row, e, static_cast<int>(d - e));
       } else {
-        for (int j = 0; j < vectors; ++j) x[j] = load(row + j * kLanes);
+        for (int j = 0; j < vectors; ++j) x[j] = load_numbers(row, e + j * kLanes, AllLanes{});
       }
       for (int r = 0; r < rows; ++r) {
         const Vec p = set(scores[(row0 + r) * kKeyBlock + i]);
@@ -181,9 +185,10 @@ struct FewColumnsItem {
                          n = end - key0 < kKeyBlock ? end - key0 : kKeyBlock;
       for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
         choose(h);
-        const KV* keys = static_cast<const KV*>(a.k) + key0 * a.k_stride + h * d;
-        const KV* values = static_cast<const KV*>(a.v) + key0 * a.v_stride + h * d;
-        const KV* next_keys = h + 1 < layout.kv_heads ? keys + d : nullptr;
+        const std::int64_t head = d / kNumbers<KV>;
+        const KV* keys = static_cast<const KV*>(a.k) + key0 * k_step + h * head;
+        const KV* values = static_cast<const KV*>(a.v) + key0 * v_step + h * head;
+        const KV* next_keys = h + 1 < layout.kv_heads ? keys + head : nullptr;
         by_rows([&](auto rows, std::int64_t row) { score<rows()>(keys, values, n, row); });
         for (std::int64_t c = 0; c < layout.columns; ++c) soften(c, key0, n);
         by_rows([&](auto rows, std::int64_t row) { add_rows<rows()>(values, next_keys, n, row); });
