@@ -64,14 +64,14 @@ std::vector<double> reference(const Problem& p, const Buffer& q, const Cache& k,
 }
 
 std::vector<double> compute(Isa level, const Problem& p, DType type, const Buffer& q,
-                            const Cache& k, const Cache& v, int threads) {
+                            const Cache& k, const Cache& v, int threads, bool rounded = false) {
   Pool pool(threads);
   Buffer o(type, p.queries * p.heads * p.d);
   AttentionForward f;
   f.shape = {p.queries, p.keys, p.heads, p.kv_heads, p.d, p.scale, p.lo.data(), p.hi.data(), p.cap};
   f.q = q.data(), f.k = k.bytes.data(), f.v = v.bytes.data(), f.o = o.data();
   f.q_stride = f.o_stride = p.heads * p.d, f.k_stride = k.stride, f.v_stride = v.stride;
-  f.type = type;
+  f.type = type, f.rounded = rounded;
   f.kv_codes = k.f.name == "fp8" ? CacheCodes::fp8 : CacheCodes::q8_0;
   std::vector<unsigned char> workspace(attention_forward_workspace(f.shape, threads) + 1, 0xff);
   f.workspace = workspace.data();
@@ -135,6 +135,21 @@ TEST(AttentionCache, EqualsTheDefinitionOnTheDecodedNumbers) {
                 << format << " " << name_of(level) << " T " << p.queries << " S " << p.keys << " d "
                 << p.d;
       }
+}
+
+TEST(AttentionCache, RoundedProductsStayWithinBf16) {
+  std::mt19937 rng(20);
+  for (const char* format : {"fp8", "q8_0"})
+    for (const Problem& p : problems()) {
+      const Buffer q(DType::f32, p.queries * p.heads * p.d, rng);
+      const Cache k(format, p.keys, p.kv_heads, p.d, rng), v(format, p.keys, p.kv_heads, p.d, rng);
+      const auto want = reference(p, q, k, v);
+      for (Isa level : levels()) {
+        const auto got = compute(level, p, DType::f32, q, k, v, 2, true);
+        EXPECT_LT(relative_difference(got, want), limit(DType::bf16))
+            << format << " " << name_of(level) << " T " << p.queries;
+      }
+    }
 }
 
 // A query that sees one key gives that key's values as they are.

@@ -68,6 +68,7 @@ KERNEL(attention) {
             a.type = p.in[0].spec.dtype;
             a.kv_type = p.in[1].spec.dtype;
             a.kv_codes = cpu::cache_codes(p.in[1].spec);
+            a.rounded = p.compute != Compute::fp32;
             cpu::attention_kernels().forward(pool_of(lane), a);
           },
           .always = 1};

@@ -30,6 +30,7 @@ struct FewColumnsItem {
   std::int64_t d, ld, k_step, v_step;  // steps: from row to row
   std::int64_t total;               // columns of all kv heads
   float *all_q, *all_out, *scores;  // (total, ld) twice; (columns, keys)
+  float* scaled;                    // (blocks of Q8_0, columns, keys)
   float *all_top, *all_sum;         // (total)
   float *q = nullptr, *out = nullptr, *top = nullptr,
         *sum = nullptr;  // those of the kv head at work
@@ -44,7 +45,8 @@ struct FewColumnsItem {
         v_step(a.v_stride / kNumbers<KV>),
         total(layout.kv_heads * layout.columns) {
     all_q = scratch, all_out = all_q + total * ld, scores = all_out + total * ld;
-    all_top = scores + kFewColumns * kKeyBlock, all_sum = all_top + total;
+    scaled = scores + kFewColumns * kKeyBlock;
+    all_top = scaled + d / kNumbers<Q8> * kFewColumns * kKeyBlock, all_sum = all_top + total;
   }
 
   void choose(std::int64_t kv_head) {
@@ -69,7 +71,7 @@ struct FewColumnsItem {
         if (row0 == 0 && i0 + i < n) prefetch(values + (i0 + i) * v_step);
         Vec acc[rows] = {};
         for_each_vec(d, [&](auto e, auto m) {
-          const Vec x = load_numbers(key, e, m);
+          const Vec x = std::is_same_v<KV, Q8> ? load_numbers(key, e, m) : load_units(key, e, m);
           for (int r = 0; r < rows; ++r) acc[r] = fma(x, load(q + (row0 + r) * ld + e), acc[r]);
         });
         for (int r = 0; r < rows; ++r) sums[r][i] = acc[r];
@@ -92,17 +94,38 @@ struct FewColumnsItem {
       if (next_keys) prefetch(next_keys + i * k_step);
       Vec x[vectors];
       if (vectors == 1 && d - e < kLanes) {
-        x[0] = load_numbers(row, e, static_cast<int>(d - e));
+        x[0] = load_units(row, e, static_cast<int>(d - e));
       } else {
-        for (int j = 0; j < vectors; ++j) x[j] = load_numbers(row, e + j * kLanes, AllLanes{});
+        for (int j = 0; j < vectors; ++j) x[j] = load_units(row, e + j * kLanes, AllLanes{});
       }
-      for (int r = 0; r < rows; ++r) {
-        const Vec p = set(scores[(row0 + r) * kKeyBlock + i]);
-        for (int j = 0; j < vectors; ++j) acc[r][j] = fma(p, x[j], acc[r][j]);
-      }
+      for (int r = 0; r < rows; ++r)
+        for (int j = 0; j < vectors; ++j)
+          acc[r][j] = fma(set(weights(row0 + r, e + j * kLanes)[i]), x[j], acc[r][j]);
     }
     for (int r = 0; r < rows; ++r)
       for (int j = 0; j < vectors; ++j) store(out + (row0 + r) * ld + e + j * kLanes, acc[r][j]);
+  }
+
+  // What the values' elements from e on are multiplied by, for each key of the block: the
+  // probabilities of a column, with the scale of e's block of Q8_0.
+  const float* weights(std::int64_t column, std::int64_t e) const {
+    if constexpr (std::is_same_v<KV, Q8>)
+      return scaled + (e / kNumbers<Q8> * layout.columns + column) * kKeyBlock;
+    else
+      return scores + column * kKeyBlock;
+  }
+
+  void scale_weights(const KV* values, std::int64_t n) {
+    for (std::int64_t b = 0; b < d / kNumbers<Q8>; ++b) {
+      std::uint16_t bits[kKeyBlock] = {};
+      for (std::int64_t i = 0; i < n; ++i) bits[i] = values[i * v_step + b].d.bits;
+      for (std::int64_t i = 0; i < n; i += kLanes) {
+        const Vec scale = widen_f16(load_half(bits + i));
+        for (std::int64_t c = 0; c < layout.columns; ++c)
+          store(scaled + (b * layout.columns + c) * kKeyBlock + i,
+                load(scores + c * kKeyBlock + i) * scale);
+      }
+    }
   }
 
   // Scores to probabilities relative to the running maximum, what was summed before rescaled.
@@ -162,7 +185,8 @@ struct FewColumnsItem {
       const std::int64_t token = c / layout.group, head = kv_head * layout.group + c % layout.group;
       const T* row = static_cast<const T*>(a.q) + token * a.q_stride + head * d;
       std::memset(q + c * ld, 0, static_cast<std::size_t>(ld) * 4);
-      for_each_vec(d, [&](auto e, auto n) { store(q + c * ld + e, load(row + e, n), n); });
+      for_each_vec(
+          d, [&](auto e, auto n) { store(q + c * ld + e, load(row + e, n) * kUnit<KV>, n); });
       std::memset(out + c * ld, 0, static_cast<std::size_t>(ld) * 4);
       const bool sink = first_piece && a.shape.sinks;
       top[c] = sink ? a.shape.sinks[head] / a.shape.scale : -kInfinity, sum[c] = sink ? 1.0f : 0.0f;
@@ -191,12 +215,14 @@ struct FewColumnsItem {
         const KV* next_keys = h + 1 < layout.kv_heads ? keys + head : nullptr;
         by_rows([&](auto rows, std::int64_t row) { score<rows()>(keys, values, n, row); });
         for (std::int64_t c = 0; c < layout.columns; ++c) soften(c, key0, n);
+        if constexpr (std::is_same_v<KV, Q8>) scale_weights(values, n);
         by_rows([&](auto rows, std::int64_t row) { add_rows<rows()>(values, next_keys, n, row); });
       }
     }
     for (std::int64_t i = 0; i < total; ++i) {
       float* p = partials + i * layout.partial;
-      std::memcpy(p, all_out + i * ld, static_cast<std::size_t>(d) * 4);
+      for_each_vec(
+          d, [&](auto e, auto m) { store(p + e, load(all_out + i * ld + e, m) * kUnit<KV>, m); });
       p[d] = all_top[i], p[d + 1] = all_sum[i];
     }
   }

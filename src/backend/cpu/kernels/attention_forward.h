@@ -188,20 +188,32 @@ struct ForwardItem {
       end = smaller(end, begin + blocks * (split + 1) / layout.splits * kKeyBlock);
       begin = from;
     }
+    if (begin < end) copy_queries();
     std::memset(out, 0, static_cast<std::size_t>(s.d * kColumnBlock) * 4);
     for (std::int64_t c = 0; c < padded; c += kLanes)
       store(max_score + c, set(-kInfinity)), store(sum + c, Vec{});
     if (s.sinks && split == 0)  // as a key that was seen before the others
       for (std::int64_t c = 0; c < count; ++c)
         max_score[c] = s.sinks[kv_head * layout.group + (first + c) % layout.group] / s.scale, sum[c] = 1;
-    if (begin < end) {
-      const T* q_rows = static_cast<const T*>(a.q);
-      copy_right<pairs>([&](std::int64_t c) { return q_rows + q_at[c]; }, count, s.d, q,
-                        kColumnBlock);
-    }
     for (std::int64_t key0 = begin; key0 < end; key0 += kKeyBlock)
       keys(key0, smaller(kKeyBlock, end - key0));
     partials ? write_partial(partials) : write();
+  }
+
+  // f32 queries of products in bf16 are rounded first, into what will be the output.
+  void copy_queries() {
+    const std::int64_t d = a.shape.d;
+    const T* q_rows = static_cast<const T*>(a.q);
+    if constexpr (pairs && std::is_same_v<T, float>) {
+      bf16* rows = reinterpret_cast<bf16*>(out);
+      for (std::int64_t c = 0; c < count; ++c)
+        for_each_vec(
+            d, [&](auto e, auto n) { store(rows + c * d + e, load(q_rows + q_at[c] + e, n), n); });
+      copy_right<pairs>([&](std::int64_t c) { return rows + c * d; }, count, d, q, kColumnBlock);
+    } else {
+      copy_right<pairs>([&](std::int64_t c) { return q_rows + q_at[c]; }, count, d, q,
+                        kColumnBlock);
+    }
   }
 
   // Calls f with where each row of a block of keys or values begins; coded ones are decoded first.
@@ -337,9 +349,8 @@ void attention_forward_typed(Pool& pool, const AttentionForward& a) {
   if (layout.splits > 1) combine<T>(pool, a, layout, partials);
 }
 
-template <class T>
+template <class T, bool can_pair>
 void attention_forward_for(Pool& pool, const AttentionForward& a) {
-  constexpr bool can_pair = kHasPairs && std::is_same_v<T, bf16>;
   if (a.kv_codes == CacheCodes::fp8) return attention_forward_typed<can_pair, T, Fp8>(pool, a);
   if (a.kv_codes == CacheCodes::q8_0) return attention_forward_typed<can_pair, T, Q8>(pool, a);
   switch (a.kv_type) {
@@ -354,8 +365,11 @@ void attention_forward_for(Pool& pool, const AttentionForward& a) {
 
 inline void attention_forward(Pool& pool, const AttentionForward& a) {
   check(a);
-  a.type == DType::bf16 ? attention_forward_for<bf16>(pool, a)
-                        : attention_forward_for<float>(pool, a);
+  if (a.type == DType::bf16) return attention_forward_for<bf16, kHasPairs>(pool, a);
+  const bool exact = a.kv_codes == CacheCodes::none && a.kv_type != DType::bf16;
+  if constexpr (kHasPairs)
+    if (a.rounded && !exact) return attention_forward_for<float, true>(pool, a);
+  attention_forward_for<float, false>(pool, a);
 }
 
 }  // namespace supersonic::cpu::SIMD_NAMESPACE

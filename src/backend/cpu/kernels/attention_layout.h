@@ -45,7 +45,7 @@ struct AttentionForwardLayout : AttentionLayout {
     // of each column
     scratch =
         align(s.d * (2 * kColumnBlock + 3 * kKeyBlock) + 2 * kKeyBlock * kMaxGroup + 4 * kColumnBlock);
-    if (few()) scratch = align(kv_heads * columns * 2 * (d_padded + 1) + kFewColumns * kKeyBlock);
+    if (few()) scratch = align(kv_heads * columns * 2 * (d_padded + 1) + (1 + s.d / 32) * kFewColumns * kKeyBlock);
     partial = splits > 1 || few() ? s.d + 2 : 0;
   }
   bool few() const { return columns <= kFewColumns; }

@@ -36,7 +36,11 @@ inline VecI load_bytes(const void* p) {
 #endif
 }
 
+// A number is so many of what load_units() gives; Q8_0 has its scale for that.
 #if defined(SIMD_AVX512) || defined(SIMD_AVX2)
+template <class KV>
+constexpr float kUnit = std::is_same_v<KV, Fp8> ? 0x1p8f : 1.0f;
+
 // FP8 as binary16 with the same bits of exponent and mantissa, and so 2^-8 times as large; the
 // machine's own conversion then takes care of subnormals.
 inline Vec load_fp8(const Fp8* p) {
@@ -51,9 +55,12 @@ inline Vec load_fp8(const Fp8* p) {
 #endif
   w = (w << 7) & static_cast<std::int16_t>(0xbfff);
   w = (w & 0x3f80) == 0x3f80 ? Words{} + 0x7e00 : w;
-  return widen_f16(reinterpret_cast<VecH>(w)) * 0x1p8f;
+  return widen_f16(reinterpret_cast<VecH>(w));
 }
 #else
+template <class KV>
+constexpr float kUnit = 1.0f;
+
 inline Vec load_fp8(const Fp8* p) {
   const VecI code = load_bytes(p), m = code & 0x7f;
   const Vec normal = from_bits((m << 20) + (120 << 23));
@@ -81,17 +88,26 @@ inline Vec scale_of(const Q8& block) {
 #endif
 }
 
-// Numbers [e, e + n) of a row; e is a multiple of kLanes.
+// Elements [e, e + n) of a row, without what all of them, or all of a block, are multiplied by; e
+// is a multiple of kLanes.
 template <class KV, class N>
-inline Vec load_numbers(const KV* row, std::int64_t e, N n) {
+inline Vec load_units(const KV* row, std::int64_t e, N n) {
   if constexpr (std::is_same_v<KV, Q8>) {
-    const Q8& block = row[e / kNumbers<Q8>];
-    return to_float(load_bytes(block.qs + e % kNumbers<Q8>)) * scale_of(block);
+    return to_float(load_bytes(row[e / kNumbers<Q8>].qs + e % kNumbers<Q8>));
   } else if constexpr (std::is_same_v<KV, Fp8>) {
     return load_fp8(row + e, n);
   } else {
     return load(row + e, n);
   }
+}
+
+template <class KV, class N>
+inline Vec load_numbers(const KV* row, std::int64_t e, N n) {
+  const Vec units = load_units(row, e, n);
+  if constexpr (std::is_same_v<KV, Q8>)
+    return units * scale_of(row[e / kNumbers<Q8>]);
+  else
+    return kUnit<KV> == 1.0f ? units : units * kUnit<KV>;
 }
 
 // Rows of coded keys or values as `T` (float, or bf16), out (rows, d).
