@@ -265,7 +265,7 @@ int main(int argc, char** argv) {
   attention(b, decode(8, 32768), 32, 8, 128, DType::bf16, DType::bf16, false);
   for (CacheCodes codes : {CacheCodes::none, CacheCodes::fp8, CacheCodes::q8_0}) {
     for (DType type : {DType::f32, DType::bf16}) {
-      attention(b, decode(1, 32768), 9, 3, 64, type, DType::bf16, false, codes);
+      attention(b, decode(1, 131072), 9, 3, 64, type, DType::bf16, false, codes);
       if (codes != CacheCodes::none)
         attention(b, decode(1, 32768), 32, 8, 128, type, DType::bf16, false, codes);
       attention(b, decode(512, 8192), 9, 3, 64, type, DType::bf16, false, codes);

@@ -123,7 +123,8 @@ struct Fit : ModelOptions {
     const models::TensorType type = kv_type_of(kv_type, resolve(loaded.model));
     if (!longest && type.dtype == DType::f32)
       advice.push_back("--kv-type bf16 halves keys and values");
-    if (longest && longest < ctx && size_of(type.dtype) == 2 && loaded.model.config.head_dim % 32 == 0)
+    if (longest && longest < ctx && size_of(type.dtype) == 2 &&
+        loaded.model.config.head_dim % 32 == 0)
       advice.push_back("--kv-type q8 halves keys and values");
     if (!longest)
       advice.push_back("no context fits: free memory, or choose a smaller or a 4-bit model");

@@ -43,7 +43,7 @@ def test_perplexity_is_within_0_3_percent_of_llama_cpp(supersonic, model, golden
 
 
 # bf16 and 8-bit codes with a scale for 32 of them round finely enough; FP8 has three bits of mantissa and no scale.
-@pytest.mark.parametrize("kv_type, limit", [("f32", 1e-4), ("q8", 5e-4), ("fp8", FP8LIMIT)])
+@pytest.mark.parametrize("kv_type, limit", [("f32", 1e-4), ("q8", 5e-4), ("fp8", 0.02)])
 def test_a_cache_costs_little_perplexity(supersonic, model, golden, kv_type, limit):
     wanted = golden("smollm2/llamacpp")[0]["perplexity"]
     text = golden_text(wanted["file"])

@@ -55,7 +55,8 @@ struct FewColumnsItem {
   }
 
   // A head's rows lie far apart, which defeats the machine's own prefetching: while the keys are
-  // read, the block's values are asked for, and while these are read, the next head's keys.
+  // read, the block's values are asked for, and while these are read, the next head's keys, or the next
+  // block's.
   void prefetch(const KV* row) const {
     const auto bytes = d / kNumbers<KV> * static_cast<std::int64_t>(sizeof(KV));
     for (std::int64_t at = 0; at < bytes; at += 64)
@@ -212,7 +213,9 @@ struct FewColumnsItem {
         const std::int64_t head = d / kNumbers<KV>;
         const KV* keys = static_cast<const KV*>(a.k) + key0 * k_step + h * head;
         const KV* values = static_cast<const KV*>(a.v) + key0 * v_step + h * head;
-        const KV* next_keys = h + 1 < layout.kv_heads ? keys + head : nullptr;
+        const KV* next_keys = keys + head;  // beyond the last head: the next block's first
+        if (h + 1 == layout.kv_heads)
+          next_keys = key0 + 2 * kKeyBlock <= end ? keys - h * head + kKeyBlock * k_step : nullptr;
         by_rows([&](auto rows, std::int64_t row) { score<rows()>(keys, values, n, row); });
         for (std::int64_t c = 0; c < layout.columns; ++c) soften(c, key0, n);
         if constexpr (std::is_same_v<KV, Q8>) scale_weights(values, n);
