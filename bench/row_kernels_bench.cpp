@@ -21,6 +21,8 @@
 #include "backend/cpu/kernels/probe.h"
 #include "backend/cpu/kernels/rms_norm.h"
 #include "backend/cpu/kernels/rope.h"
+#include "backend/cpu/kernels/softmax_xent.h"
+#include "formats/format.h"
 
 using namespace supersonic;
 using namespace supersonic::cpu;
@@ -101,22 +103,37 @@ Ranges decode(int queries, int keys) {
   return r;
 }
 
+// Keys or values as a cache has them in a format.
+std::vector<std::uint8_t> coded_values(const Format& format, std::int64_t rows, std::int64_t cols) {
+  const auto numbers = random_values(DType::f32, rows * cols);
+  std::vector<std::uint8_t> bytes(total_bytes(format, rows, cols));
+  void* planes[kMaxPlanes] = {bytes.data()};
+  format.encode(reinterpret_cast<const float*>(numbers.data()), rows, cols, planes);
+  return bytes;
+}
+
 void attention(const Bench& b, const Ranges& r, std::int64_t heads, std::int64_t kv_heads,
-               std::int64_t d, DType type, DType kv_type, bool backward) {
+               std::int64_t d, DType type, DType kv_type, bool backward,
+               CacheCodes codes = CacheCodes::none) {
   const auto queries = static_cast<std::int64_t>(r.lo.size());
+  const Format* format =
+      codes == CacheCodes::none ? nullptr : find_format(codes == CacheCodes::fp8 ? "fp8" : "q8_0");
   const std::string shape =
       fmt::format("{} H {}/{} D {} {}{}", r.name, heads, kv_heads, d, name_of(type),
-                  type == kv_type ? "" : fmt::format(" on {}", name_of(kv_type)));
+                  format            ? fmt::format(" on {}", format->name)
+                  : type == kv_type ? ""
+                                    : fmt::format(" on {}", name_of(kv_type)));
   if (("attention " + shape).find(b.filter) == std::string::npos) return;
   auto q = random_values(type, queries * heads * d),
-       k = random_values(kv_type, r.keys * kv_heads * d);
+       k = format ? coded_values(*format, r.keys, kv_heads * d)
+                  : random_values(kv_type, r.keys * kv_heads * d);
   auto v = k, o = q;
   std::vector<float> lse(queries * heads);
   AttentionForward f;
   f.shape = {queries, r.keys, heads, kv_heads, d, 0.125f, r.lo.data(), r.hi.data()};
   f.q = q.data(), f.k = k.data(), f.v = v.data(), f.o = o.data(), f.lse = lse.data();
   f.q_stride = f.o_stride = heads * d, f.k_stride = f.v_stride = kv_heads * d, f.type = type,
-  f.kv_type = kv_type;
+  f.kv_type = kv_type, f.kv_codes = codes;
   std::vector<std::uint8_t> workspace(attention_forward_workspace(f.shape, b.pool.threads()));
   f.workspace = workspace.data();
   const double flops = 4 * r.pairs() * static_cast<double>(heads * d);
@@ -246,6 +263,14 @@ int main(int argc, char** argv) {
   }
   attention(b, decode(1, 32768), 32, 8, 128, DType::bf16, DType::bf16, false);
   attention(b, decode(8, 32768), 32, 8, 128, DType::bf16, DType::bf16, false);
+  for (CacheCodes codes : {CacheCodes::none, CacheCodes::fp8, CacheCodes::q8_0}) {
+    for (DType type : {DType::f32, DType::bf16}) {
+      attention(b, decode(1, 131072), 9, 3, 64, type, DType::bf16, false, codes);
+      if (codes != CacheCodes::none)
+        attention(b, decode(1, 32768), 32, 8, 128, type, DType::bf16, false, codes);
+      attention(b, decode(512, 8192), 9, 3, 64, type, DType::bf16, false, codes);
+    }
+  }
   for (DType type : {DType::f32, DType::bf16}) norm_and_rope(b, type);
   for (DType type : {DType::f32, DType::bf16})
     for (bool gradient : {false, true}) cross_entropy(b, type, gradient);

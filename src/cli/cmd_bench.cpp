@@ -131,11 +131,11 @@ struct Bench : ModelOptions {
     infer::SessionOptions options;
     options.compute = resolve(loaded.model);
     options.context = depth + std::max(prompt, generate);
-    options.kv_dtype = cli::kv_dtype(kv_type, options.compute);
+    options.kv_type = kv_type_of(kv_type, options.compute);
     options.lora = loaded.lora();
     const double bytes = infer::decode_bytes(
         loaded.model, static_cast<double>(depth) + static_cast<double>(generate) / 2,
-        options.kv_dtype);
+        options.kv_type);
     Executor executor = make_executor(loaded.model);
     const auto [limits, read] = probe(bytes);
     const double known = limits_known() ? 1 : 0;

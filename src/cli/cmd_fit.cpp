@@ -101,14 +101,14 @@ struct Fit : ModelOptions {
     infer::SessionOptions o;
     o.compute = resolve(loaded.model);
     o.context = ctx;
-    o.kv_dtype = cli::kv_dtype(kv_type, o.compute);
+    o.kv_type = kv_type_of(kv_type, o.compute);
     o.lora = loaded.lora();
     const infer::SessionMemory m = infer::plan_session(loaded.model, backend, o);
     Estimate e;
     e.parts = {{"weights", "weights", loaded.model.weight_bytes(),
                 place_note("mapped from the file, read as they are")},
                {"kv_cache", "keys and values", m.cache,
-                fmt::format("{} for {} tokens", name_of(o.kv_dtype), ctx)},
+                fmt::format("{} for {} tokens", name_of(o.kv_type), ctx)},
                {"working_memory", "working memory", m.arena,
                 fmt::format("the plan's peak, {} arithmetic", name_of(o.compute))}};
     if (loaded.lora())
@@ -127,8 +127,12 @@ struct Fit : ModelOptions {
     });
     std::vector<std::string> advice;
     if (longest && longest < ctx) advice.push_back(fmt::format("--ctx {} fits", longest));
-    if (!longest && kv_dtype(kv_type, resolve(loaded.model)) == DType::f32)
+    const models::TensorType type = kv_type_of(kv_type, resolve(loaded.model));
+    if (!longest && type.dtype == DType::f32)
       advice.push_back("--kv-type bf16 halves keys and values");
+    if (longest && longest < ctx && size_of(type.dtype) == 2 &&
+        loaded.model.config.head_dim % 32 == 0)
+      advice.push_back("--kv-type q8 halves keys and values");
     if (!longest)
       advice.push_back("no context fits: free memory, or choose a smaller or a 4-bit model");
     return report(e, room, advice, {{"context", ctx}, {"largest_context", longest}});

@@ -16,7 +16,7 @@ namespace supersonic::cli {
 namespace {
 
 struct Ppl : ModelOptions {
-  std::string file, convention = "llamacpp";
+  std::string file, convention = "llamacpp", kv_type = "none";
   std::int64_t context = 512;
   bool json = false;
 
@@ -38,6 +38,8 @@ struct Ppl : ModelOptions {
     declare_adapter(o);
     o.add("ctx", context, "Tokens of a chunk").range(2, 1 << 20);
     o.add("convention", convention, "How chunks are scored").choices({"llamacpp", "hf"});
+    o.add("kv-type", kv_type, "Reads keys and values from a cache of this type; none: as they were computed")
+        .choices({"none", "bf16", "f16", "f32", "q8", "fp8"});
     ComputeOptions::options(o);
     declare_device(o);
     declare_json(o, json);
@@ -49,7 +51,7 @@ struct Ppl : ModelOptions {
     LoadedModel loaded = load();
     Executor executor = make_executor(loaded.model);
     infer::Scorer scorer(loaded.model, executor, resolve(loaded.model), context, false,
-                         loaded.lora());
+                         loaded.lora(), cache_type());
     Progress progress("scoring", "tok",
                       corpus.windows().size() * static_cast<std::size_t>(context));
     double nll = 0;
@@ -64,6 +66,11 @@ struct Ppl : ModelOptions {
     progress.finish();
     report(nll / static_cast<double>(tokens), tokens);
     return 0;
+  }
+
+  std::optional<models::TensorType> cache_type() const {
+    if (kv_type == "none") return {};
+    return kv_type_of(kv_type, Compute::fp32);
   }
 
   void report(double nll, std::int64_t tokens) const {

@@ -86,7 +86,7 @@ void Engine::reserve(std::int64_t prompt_tokens) {
   infer::SessionOptions o;
   o.compute = settings_.resolve(loaded_.model);
   o.context = context;
-  o.kv_dtype = kv_dtype(settings_.kv_type, o.compute);
+  o.kv_type = kv_type_of(settings_.kv_type, o.compute);
   o.lora = loaded_.lora();
   session_ = std::make_unique<infer::Session>(loaded_.model, executor_, o);
   generator_ =

@@ -102,12 +102,14 @@ std::size_t training_budget(const std::optional<Bytes>& memory, std::uint64_t pr
 
 void declare_kv_type(Options& o, std::string& name) {
   o.add("kv-type", name, "Type of cached keys and values; auto: f32 with --compute fp32, else bf16")
-      .choices({"auto", "bf16", "f16", "f32"});
+      .choices({"auto", "bf16", "f16", "f32", "q8", "fp8"});
 }
 
-DType kv_dtype(const std::string& name, Compute compute) {
-  if (name == "auto") return compute == Compute::fp32 ? DType::f32 : DType::bf16;
-  return name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16;
+models::TensorType kv_type_of(const std::string& name, Compute compute) {
+  if (name == "auto") return {compute == Compute::fp32 ? DType::f32 : DType::bf16};
+  if (name == "q8") return {DType::quant, find_format("q8_0")};
+  if (name == "fp8") return {DType::quant, find_format("fp8")};
+  return {name == "f32" ? DType::f32 : name == "f16" ? DType::f16 : DType::bf16};
 }
 
 }  // namespace supersonic::cli

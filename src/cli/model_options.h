@@ -8,6 +8,7 @@
 #include "cli/options.h"
 #include "core/executor.h"
 #include "models/model.h"
+#include "models/tensor_type.h"
 
 namespace supersonic::cli {
 
@@ -59,6 +60,6 @@ std::size_t training_budget(const std::optional<Bytes>& memory, std::uint64_t pr
 
 // --kv-type: the type of cached keys and values. auto: f32 in fp32 arithmetic, else bf16.
 void declare_kv_type(Options& o, std::string& name);
-DType kv_dtype(const std::string& name, Compute compute);
+models::TensorType kv_type_of(const std::string& name, Compute compute);
 
 }  // namespace supersonic::cli

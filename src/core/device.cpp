@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/machine.h"
+#include "core/planes.h"
 
 namespace supersonic {
 namespace {
@@ -139,7 +140,7 @@ void copy_contents(const Storage& to, const Storage& from, Backend& backend) {
       to.place == backend.compute_place() ? LaneKind::copy_in : LaneKind::copy_out;
   for (int p = 0; p < (s.format ? s.format->planes : 1); ++p) {
     const std::size_t bytes =
-        s.format ? s.format->plane_bytes(*s.format, p, s.shape[0], s.shape[1]) : to.bytes;
+        s.format ? plane_bytes(s, p) : to.bytes;
     backend.copy(const_cast<void*>(to.planes.data[p]), to.place, from.planes.data[p], from.place,
                  bytes, backend.lane(kind));
   }

@@ -32,7 +32,7 @@ void run_copy(Backend& backend, const Step& s, const Pointers& p, Lane& lane) {
   const Planes target = planes_in(p.out[0], spec);
   for (int plane = 0; plane < spec.format->planes; ++plane) {
     backend.copy(const_cast<void*>(target.data[plane]), to, p.planes[0]->data[plane], from,
-                 spec.format->plane_bytes(*spec.format, plane, spec.shape[0], spec.shape[1]), lane);
+                 plane_bytes(spec, plane), lane);
   }
 }
 

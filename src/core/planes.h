@@ -6,5 +6,6 @@
 namespace supersonic {
 
 Planes planes_in(void* memory, const Spec& spec);
+std::size_t plane_bytes(const Spec& spec, int plane);  // of a quantized matrix
 
 }  // namespace supersonic

@@ -16,13 +16,18 @@ std::size_t plane_offset(const Spec& spec, int p) {
   constexpr std::size_t kAlign = 4;
   std::size_t offset = 0;
   for (int k = 0; k < p; ++k) {
-    offset += spec.format->plane_bytes(*spec.format, k, spec.shape[0], spec.shape[1]);
+    offset += plane_bytes(spec, k);
     if (k + 1 < spec.format->planes) offset = (offset + kAlign - 1) / kAlign * kAlign;
   }
   return offset;
 }
 
 }  // namespace
+
+std::size_t plane_bytes(const Spec& spec, int plane) {
+  const std::int64_t cols = spec.shape[-1];
+  return spec.format->plane_bytes(*spec.format, plane, cols ? spec.numel() / cols : 0, cols);
+}
 
 std::size_t bytes_of(const Spec& spec) {
   if (!spec.format) return static_cast<std::size_t>(spec.numel()) * size_of(spec.dtype);

@@ -22,7 +22,7 @@ struct Place {
   bool operator==(const Place&) const = default;
 };
 
-// Shape, scalar type and, for a quantized matrix (rank 2), its format.
+// Shape, scalar type and, for a quantized matrix, its format. More than two dimensions (a KV cache) count as rows of the last one.
 struct Spec {
   Shape shape;
   DType dtype = DType::f32;

@@ -48,7 +48,8 @@ struct Format {
 
 const Format* find_format(std::string_view name);  // null when unknown
 const Format* find_ggml_format(int ggml_type);     // null when unknown or not quantized
-std::span<const Format* const> all_formats();
+std::span<const Format* const> all_formats();    // of weights
+std::span<const Format* const> cache_formats();  // of keys and values: q8_0 and fp8
 std::size_t total_bytes(const Format& format, std::int64_t rows, std::int64_t cols);
 // The format in which rows of `cols` weights are stored when `format` was asked for, by llama.cpp's
 // rules: itself where the blocks divide the row, else q4_k -> q5_0, q6_k -> q8_0; null: none fits,

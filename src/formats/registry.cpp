@@ -1,8 +1,9 @@
-// The formats' records: the block codecs of list.h, and NF4.
+// The formats' records: the block codecs of list.h, NF4, and FP8 for caches.
 #include <array>
 #include <string>
 
 #include "core/error.h"
+#include "formats/fp8.h"
 #include "formats/list.h"
 #include "formats/nf4.h"
 #include "formats/record.h"
@@ -19,15 +20,17 @@ constexpr auto records_of(formats::CodecList<Codecs...>) {
                                                           &formats::kNf4Plain};
 }
 constexpr auto kFormats = records_of(formats::BlockCodecs{});
+constexpr const Format* kCacheFormats[] = {&kBlocks<formats::Q8_0>, &kBlocks<formats::Fp8>};
 
 }  // namespace
 
 std::span<const Format* const> all_formats() { return kFormats; }
+std::span<const Format* const> cache_formats() { return kCacheFormats; }
 
 const Format* find_format(std::string_view name) {
-  for (const Format* f : kFormats) {
-    if (f->name == name) return f;
-  }
+  for (const auto list : {all_formats(), cache_formats()})
+    for (const Format* f : list)
+      if (f->name == name) return f;
   return nullptr;
 }
 

@@ -35,14 +35,13 @@ ForwardWork lora_step_work(const models::Model& model, const nn::LoraSet& lora, 
   return w;
 }
 
-double decode_bytes(const models::Model& model, double context, DType kv_dtype) {
+double decode_bytes(const models::Model& model, double context,
+                    const models::TensorType& kv_type) {
   double n = static_cast<double>(model.head->bytes);
   for (const nn::Linear* l : model.linears()) n += static_cast<double>(l->weight->bytes);
   const auto& c = model.config;
-  const double row =
-      static_cast<double>(2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim) *
-      static_cast<double>(size_of(kv_dtype));
-  return n + row * context;
+  const Spec row{{c.num_key_value_heads, c.head_dim}, kv_type.dtype, kv_type.format};
+  return n + static_cast<double>(2 * c.num_hidden_layers) * static_cast<double>(bytes_of(row)) * context;
 }
 
 }  // namespace supersonic::infer

@@ -4,6 +4,7 @@
 #include "backend/cpu/kernels/probe.h"
 #include "core/compute.h"
 #include "models/model.h"
+#include "models/tensor_type.h"
 
 namespace supersonic::infer {
 
@@ -25,6 +26,6 @@ ForwardWork lora_step_work(const models::Model& model, const nn::LoraSet& lora, 
 
 // Bytes that one decoded token reads: every weight once, and the keys and values of `context`
 // tokens.
-double decode_bytes(const models::Model& model, double context, DType kv_dtype);
+double decode_bytes(const models::Model& model, double context, const models::TensorType& kv_type);
 
 }  // namespace supersonic::infer

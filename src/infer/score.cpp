@@ -11,7 +11,7 @@ StorageRef ints(std::int64_t n, const char* name) { return Storage::make({Shape{
 }  // namespace
 
 Scorer::Scorer(const models::Model& model, Executor& executor, Compute compute, std::int64_t window, bool with_logits,
-               const nn::LoraSet* lora)
+               const nn::LoraSet* lora, std::optional<models::TensorType> kv_type)
     : model_(model), window_(window), with_logits_(with_logits) {
   models::check_context(model, window);
   ids_ = ints(window, "ids");
@@ -20,6 +20,10 @@ Scorer::Scorer(const models::Model& model, Executor& executor, Compute compute, 
   hi_ = ints(window, "hi");
   window_lo_ = ints(window, "window_lo");
   labels_ = ints(window, "labels");
+  if (kv_type) {
+    cache_ = models::make_kv_cache(model, window, *kv_type, executor.backend());
+    at_ = ints(1, "at");
+  }
   scale_ = Storage::make({Shape{1}, DType::f32, nullptr}, "scale");
   *scale_->as<float>() = 1;
   nn::Recorder recorder;
@@ -32,7 +36,8 @@ Scorer::Scorer(const models::Model& model, Executor& executor, Compute compute, 
       [&]() -> Tensors {
         const models::Inputs in{from_storage(ids_), from_storage(positions_), from_storage(lo_), from_storage(hi_),
                                 from_storage(window_lo_)};
-        const Tensor h = models::hidden(recorder, model, in);
+        const Tensor h = kv_type ? models::hidden(recorder, model, in, cache_, from_storage(at_), window)
+                                 : models::hidden(recorder, model, in);
         Tensors out = {models::loss(model, h, from_storage(labels_), from_storage(scale_))};
         if (with_logits) out.push_back(models::logits(model, h));
         return out;

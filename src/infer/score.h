@@ -1,6 +1,8 @@
-// Scoring: the likelihood of given tokens, window by window, for perplexity and for comparing two models. No cache.
+// Scoring: the likelihood of given tokens, window by window, for perplexity and for comparing two models. In one pass, whose keys and
+// values go through a cache where the cost of its type is what is asked.
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,8 +14,9 @@ namespace supersonic::infer {
 class Scorer {
  public:
   // window: tokens of one pass. with_logits: keeps all rows' logits (window, vocab) for kl().
+  // kv_type: the tokens' keys and values are read back from a cache of this type; without it they stay as they were computed.
   Scorer(const models::Model& model, Executor& executor, Compute compute, std::int64_t window, bool with_logits,
-         const nn::LoraSet* lora = nullptr);
+         const nn::LoraSet* lora = nullptr, std::optional<models::TensorType> kv_type = {});
   // ids (<= window). labels[i]: the token that position i is scored on, or a negative number. Returns the sum of
   // negative log-likelihoods in nats.
   double nll(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels);
@@ -24,6 +27,8 @@ class Scorer {
   const models::Model& model_;
   std::int64_t window_;
   bool with_logits_;
+  models::KvCache cache_;
+  StorageRef at_;  // (1) zero
   StorageRef ids_, positions_, lo_, hi_, window_lo_, labels_, scale_;
   Program program_;
 };

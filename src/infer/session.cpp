@@ -74,7 +74,7 @@ std::int64_t next_tokens(std::int64_t left, std::int64_t chunk) {
 SessionMemory plan_session(const models::Model& model, Backend& backend, const SessionOptions& options) {
   const std::int64_t chunk = chunk_of(options, backend), capacity = capacity_of(model, options),
                      rows = capacity + std::min(chunk, kMostPadded);
-  const Spec spec{{rows, model.config.num_key_value_heads, model.config.head_dim}, options.kv_dtype, nullptr};
+  const Spec spec = models::kv_cache_spec(model, rows, options.kv_type, backend);
   models::KvCache cache;  // addresses are not needed, but where they would be is
   cache.capacity = capacity;
   SessionMemory memory;
@@ -106,7 +106,7 @@ Session::Session(const models::Model& model, Executor& executor, const SessionOp
   }
   options_.chunk = chunk_of(options, executor.backend());
   const std::int64_t capacity = capacity_of(model, options);
-  cache_ = models::make_kv_cache(model, capacity + std::min(options_.chunk, kMostPadded), options_.kv_dtype, executor.backend());
+  cache_ = models::make_kv_cache(model, capacity + std::min(options_.chunk, kMostPadded), options_.kv_type, executor.backend());
   cache_.capacity = capacity;
 }
 

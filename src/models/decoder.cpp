@@ -228,9 +228,33 @@ Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArg
 
 }  // namespace
 
-KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype, Backend& backend) {
-  const Spec spec{
-      {capacity, model.config.num_key_value_heads, model.config.head_dim}, dtype, nullptr};
+Spec kv_cache_spec(const Model& model, std::int64_t capacity, const TensorType& type,
+                   const Backend& backend) {
+  const Spec spec{{capacity, model.config.num_key_value_heads, model.config.head_dim},
+                  type.dtype,
+                  type.format};
+  if (!type.format) return spec;
+  if (model.config.head_dim % type.format->block)
+    fail(ErrorKind::usage,
+         "a KV cache of type {} takes heads whose size is a multiple of {}, and this model's is "
+         "{}; choose --kv-type fp8 or bf16",
+         type.format->name, type.format->block, model.config.head_dim);
+  Problem append;
+  append.op = &op<KvAppend>();
+  append.in = {{spec, {}}, {{{1, spec.shape[1], spec.shape[2]}, DType::f32, nullptr}, {}}, {{{1}, DType::i32, nullptr}, {}}};
+  if (std::ranges::none_of(backend.kernels(), [&](const Kernel* k) {
+        return k->op == append.op && (!k->reject || !k->reject(append));
+      }))
+    fail(ErrorKind::usage,
+         "the backend '{}' has no kernels for a KV cache of type {}; choose --kv-type bf16, or "
+         "--device cpu",
+         backend.name(), type.format->name);
+  return spec;
+}
+
+KvCache make_kv_cache(const Model& model, std::int64_t capacity, const TensorType& type,
+                      Backend& backend) {
+  const Spec spec = kv_cache_spec(model, capacity, type, backend);
   KvCache cache;
   cache.capacity = capacity;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {

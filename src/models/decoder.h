@@ -1,6 +1,7 @@
 // The forward pass of every architecture, from its description: recorded, not run.
 #pragma once
 #include "models/model.h"
+#include "models/tensor_type.h"
 
 namespace supersonic::models {
 
@@ -17,7 +18,10 @@ struct KvCache {
   std::vector<StorageRef> k, v;
   std::int64_t capacity = 0;
 };
-KvCache make_kv_cache(const Model& model, std::int64_t capacity, DType dtype, Backend& backend);
+// Room for `capacity` tokens in one layer's keys, or its values. Throws Error(usage) where the model's heads or the backend's
+// kernels do not go with `type`: a scalar type, or one of cache_formats().
+Spec kv_cache_spec(const Model& model, std::int64_t capacity, const TensorType& type, const Backend& backend);
+KvCache make_kv_cache(const Model& model, std::int64_t capacity, const TensorType& type, Backend& backend);
 
 // The last layer's normalised output (T, d_model), times the scale of the logits where there is one. With a cache, the new keys and values are written at rows at[0]…, and
 // attention reads the first `context` rows.

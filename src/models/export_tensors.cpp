@@ -99,10 +99,6 @@ namespace {
 
 }  // namespace
 
-std::string name_of(const TensorType& type) {
-  return std::string(type.format ? type.format->name : supersonic::name_of(type.dtype));
-}
-
 std::optional<TensorType> find_type(std::string_view name) {
   for (DType t : {DType::f32, DType::f16, DType::bf16})
     if (name == supersonic::name_of(t)) return TensorType{t, nullptr};

@@ -13,15 +13,10 @@
 #include "io/architecture.h"
 #include "io/qk_layout.h"
 #include "models/export.h"
+#include "models/tensor_type.h"
 
 namespace supersonic::models {
 
-struct TensorType {
-  DType dtype = DType::f32;
-  const Format* format = nullptr;  // with DType::quant
-  bool operator==(const TensorType&) const = default;
-};
-std::string name_of(const TensorType& type);
 std::optional<TensorType> find_type(
     std::string_view name);  // "f32", "q4_k", …; nothing when unknown or not writable
 std::size_t row_bytes(const TensorType& type, std::int64_t cols);

@@ -2,6 +2,7 @@
 
 #include "core/autograd.h"
 #include "ops/batch_matmul.h"
+#include "ops/dequantize.h"
 #include "ops/fill.h"
 #include "ops/map/arithmetic.h"
 #include "ops/map/transcendental.h"
@@ -20,6 +21,7 @@ void Attention::infer(Infer& i) {
   const Shape &q = i.shape(0), &k = i.shape(1);
   i.check(q.rank == 3 && k.rank == 3 && i.shape(2) == k && q[2] == k[2] && k[1] > 0 && q[1] % k[1] == 0,
           "q must be (T, H, D), k and v (S, G, D) with H a multiple of G");
+  i.check(i.spec(1).format == i.spec(2).format, "k and v must have one format");
   i.check(i.shape(3) == Shape{q[0]} && i.shape(4) == Shape{q[0]}, "lo and hi must be (T)");
   i.check(i.in.size() == 5 || i.shape(5) == Shape{q[1]}, "sinks must be (H)");
   i.check(i.attrs.as<Attention>().cap >= 0, "the cap must not be negative");
@@ -31,8 +33,8 @@ Tensors Attention::define(const Attention& a, Args in) {
   const DType wide = in[0].dtype() == DType::f64 ? DType::f64 : DType::f32;
   const std::int64_t t = in[0].dim(0), h = in[0].dim(1), d = in[0].dim(2), s = in[1].dim(0), g = in[1].dim(1);
   const Tensor q = permute(reshape(cast(in[0], wide), {t, g, h / g, d}), {1, 2, 0, 3});  // (G, H/G, T, D)
-  const Tensor k = permute(reshape(cast(in[1], wide), {s, g, 1, d}), {1, 2, 3, 0});      // (G, 1, D, S)
-  const Tensor v = permute(reshape(cast(in[2], wide), {s, g, 1, d}), {1, 2, 0, 3});      // (G, 1, S, D)
+  const Tensor k = permute(reshape(dequantize(in[1], wide), {s, g, 1, d}), {1, 2, 3, 0});      // (G, 1, D, S)
+  const Tensor v = permute(reshape(dequantize(in[2], wide), {s, g, 1, d}), {1, 2, 0, 3});      // (G, 1, S, D)
   const Tensor key = reshape(iota(s, wide), {1, s});
   const Tensor below = less(key, cast(reshape(in[3], {t, 1}), wide)), above = less(cast(reshape(in[4], {t, 1}), wide), key);
   const Tensor masked = maximum(below, above);  // (T, S): 1 where the key is out of range
@@ -51,7 +53,7 @@ Tensors Attention::define(const Attention& a, Args in) {
 }
 
 Grads Attention::backward(const Attention& a, const BackwardArgs& b) {
-  if (b.dy[1]) return differentiate(op<Attention>(), Attrs::of(a), b.in, b.dy, b.need);
+  if (b.dy[1] || b.in[1].spec().format) return differentiate(op<Attention>(), Attrs::of(a), b.in, b.dy, b.need);
   CHECK(b.need.size() < 6 || !b.need[5], "attention: sinks are frozen");
   Tensors in = {b.in[0], b.in[1], b.in[2], b.in[3], b.in[4], b.out[0], b.out[1], b.dy[0]};
   if (b.in.size() > 5) in.push_back(b.in[5]);
@@ -78,6 +80,13 @@ std::vector<Case> Attention::cases() {
     c.differences = false;
     return c;
   };
+  // The same on a cache that keeps keys and values in a format.
+  auto coded = [](Case c, const char* format) {
+    c.inputs[1].format = c.inputs[2].format = format;
+    c.name += c.name.empty() ? format : std::string("_") + format;
+    c.differences = false;
+    return c;
+  };
   // Few queries and many, one and several columns of the kernels' vectors.
   auto special = [](Case c, float cap, bool sinks, std::string name) {
     c.attrs = Attrs::of(Attention{0.3f, cap});
@@ -85,11 +94,19 @@ std::vector<Case> Attention::cases() {
     c.name = std::move(name);
     return c;
   };
-  return {special(make(9, 9, 6, 2, 16, 4), 1.5f, false, "capped"), special(make(130, 130, 4, 2, 32, 70), 1.5f, false, "capped"),
+  std::vector<Case> all = {special(make(9, 9, 6, 2, 16, 4), 1.5f, false, "capped"), special(make(130, 130, 4, 2, 32, 70), 1.5f, false, "capped"),
           special(decoded(301, 9, 3, 40), 1.5f, false, "capped_decoded"), special(make(9, 9, 6, 2, 16, 4), 0, true, "sinks"),
           special(make(130, 130, 4, 2, 32, 70), 0, true, "sinks"), special(decoded(301, 9, 3, 40), 0, true, "sinks_decoded"),
           special(make(65, 65, 9, 3, 64, 37), 2.5f, true, "capped_sinks"), make(5, 5, 2, 1, 8, 5), make(9, 9, 6, 2, 16, 4), make(65, 65, 9, 3, 64, 37), make(130, 130, 4, 4, 32, 130),
           make(33, 33, 2, 1, 40, 1), make(3, 3, 2, 2, 16, 2), decoded(70, 6, 2, 64), decoded(301, 9, 3, 40)};
+  for (const char* format : {"q8_0", "fp8"})
+    for (const Case& c : {make(3, 3, 2, 2, 32, 2), make(65, 65, 9, 3, 64, 37), make(130, 130, 4, 2, 96, 70), decoded(70, 6, 2, 64), decoded(301, 9, 3, 32),
+                          decoded(130, 8, 1, 256), special(make(65, 65, 9, 3, 64, 37), 2.5f, true, "capped_sinks"),
+                          special(decoded(301, 9, 3, 128), 1.5f, true, "capped_sinks_decoded")})
+      all.push_back(coded(c, format));
+  all.push_back(coded(make(33, 33, 2, 1, 40, 1), "fp8"));
+  all.push_back(coded(decoded(301, 9, 3, 40), "fp8"));
+  return all;
 }
 
 void AttentionGrad::infer(Infer& i) {

@@ -129,8 +129,10 @@ struct Slice {
     Shape shape = i.shape(0);
     i.check(a.axis >= 0 && a.axis < shape.rank, "no axis {}", a.axis);
     i.check(0 <= a.begin && a.begin <= a.end && a.end <= shape[static_cast<int>(a.axis)], "range [{}, {}) is outside", a.begin, a.end);
+    const Format* format = i.spec(0).format;  // then only the first rows, whose planes begin where those of all do
+    i.check(!format || (a.axis == 0 && a.begin == 0 && format->planes == 1), "of a quantized tensor only the first rows are a view");
     shape[static_cast<int>(a.axis)] = a.end - a.begin;
-    i.output(shape, i.spec(0).dtype);
+    i.output(shape, i.spec(0).dtype, format);
   }
   static Grads backward(const Slice& a, const BackwardArgs& b) {
     const int axis = static_cast<int>(a.axis);

@@ -17,27 +17,28 @@ inline StorageRef random_storage(const std::string& name, const Shape& shape, fl
 }
 
 // window: of sliding attention in every layer; 0: none.
-inline models::Model random_model(std::int64_t window = 0) {
+inline models::Model random_model(std::int64_t window = 0, std::int64_t head_dim = 16) {
   models::Model m;
   auto& c = m.config;
   c.hidden_size = 64, c.intermediate_size = 96, c.num_hidden_layers = 2, c.num_attention_heads = 4,
   c.num_key_value_heads = 2;
-  c.head_dim = 16, c.vocab_size = 101, c.max_position_embeddings = 2048, c.sliding_window = window;
+  c.head_dim = head_dim, c.vocab_size = 101, c.max_position_embeddings = 2048, c.sliding_window = window;
   const auto linear = [](const std::string& name, std::int64_t out, std::int64_t in) {
     nn::Linear l;
     l.name = name;
     l.weight = random_storage(name, Shape{out, in}, 0.25f);
     return l;
   };
-  const std::int64_t d = c.hidden_size, kv = c.num_key_value_heads * c.head_dim;
+  const std::int64_t d = c.hidden_size, kv = c.num_key_value_heads * c.head_dim,
+                     wide = c.num_attention_heads * c.head_dim;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string p = "model.layers." + std::to_string(i) + ".";
     models::Layer l;
     l.attention_norm = random_storage(p + "input_layernorm", Shape{d}, 0.125f, 1);
     l.mlp_norm = random_storage(p + "post_attention_layernorm", Shape{d}, 0.125f, 1);
-    l.q = linear(p + "self_attn.q_proj", d, d), l.k = linear(p + "self_attn.k_proj", kv, d),
+    l.q = linear(p + "self_attn.q_proj", wide, d), l.k = linear(p + "self_attn.k_proj", kv, d),
     l.v = linear(p + "self_attn.v_proj", kv, d);
-    l.o = linear(p + "self_attn.o_proj", d, d);
+    l.o = linear(p + "self_attn.o_proj", d, wide);
     l.gate = linear(p + "mlp.gate_proj", c.intermediate_size, d),
     l.up = linear(p + "mlp.up_proj", c.intermediate_size, d);
     l.down = linear(p + "mlp.down_proj", d, c.intermediate_size);

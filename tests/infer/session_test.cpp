@@ -20,13 +20,14 @@ constexpr double kFp32 = 2e-5;  // sums of about 100 terms in another order, thr
 struct Fixture {
   models::Model model;
   Executor executor{test_backend()};
-  explicit Fixture(std::int64_t window = 0) : model(random_model(window)) {
+  explicit Fixture(std::int64_t window = 0, std::int64_t head_dim = 16)
+      : model(random_model(window, head_dim)) {
     models::make_resident(model, test_backend());
   }
 
   Session session(std::int64_t chunk, std::int64_t context = 0) {
     infer::SessionOptions o;
-    o.compute = Compute::fp32, o.kv_dtype = DType::f32;
+    o.compute = Compute::fp32, o.kv_type = {DType::f32};
     o.chunk = chunk, o.context = context;
     return Session(model, executor, o);
   }
@@ -121,6 +122,45 @@ TEST(Session, AFullContextIsRefusedAndNothingIsAppended) {
   EXPECT_THROW(s.feed({ids.data(), 1}), Error);
 }
 
+// A cache of any type gives the logits of one pass that reads its keys and values from a cache of
+// that type: bit by bit the same codes, however they got there.
+TEST(Session, ACacheOfAnyTypeReadsTheSameHoweverItWasFed) {
+  if (apart(test_backend())) GTEST_SKIP() << "a GPU has no kernels for coded caches";
+  Fixture f(0, 32);
+  const Ids ids = f.ids(75);
+  const auto exact = f.expected(ids);
+  for (const char* name : {"bf16", "q8_0", "fp8"}) {
+    const Format* format = find_format(name);
+    const models::TensorType type{format ? DType::quant : DType::bf16, format};
+    infer::Scorer scorer(f.model, f.executor, Compute::fp32, 75, true, nullptr, type);
+    scorer.nll(ids, Ids(ids.size(), -1));
+    const auto expected = copy(scorer.logits(74));
+    EXPECT_GT(relative_difference(expected, exact), 1e-4) << name << " rounds";
+    EXPECT_LT(relative_difference(expected, exact), format && format->block == 1 ? 0.1 : 0.02) << name;
+    for (const std::int64_t chunk : {1, 7, 64}) {
+      infer::SessionOptions o;
+      o.compute = Compute::fp32, o.kv_type = type, o.chunk = chunk;
+      Session s(f.model, f.executor, o);
+      // Where a value lies between two codes, sums in another order may choose the other one.
+      EXPECT_LE(relative_difference(s.feed(ids), expected), 2e-3) << name << ", chunk " << chunk;
+    }
+  }
+}
+
+TEST(Session, HeadsThatBlocksDoNotDivideAreRefusedByName) {
+  Fixture f;  // heads of 16
+  infer::SessionOptions o;
+  o.kv_type = {DType::quant, find_format("q8_0")};
+  for (const bool plan : {false, true}) try {
+      plan ? static_cast<void>(infer::plan_session(f.model, f.executor.backend(), o))
+           : static_cast<void>(Session(f.model, f.executor, o));
+      FAIL() << "blocks of 32 in heads of 16";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::usage);
+      EXPECT_NE(std::string(e.what()).find("--kv-type"), std::string::npos) << e.what();
+    }
+}
+
 TEST(Session, WarmStepsAllocateNothing) {
   if (!counts_allocations()) GTEST_SKIP() << "a sanitizer's allocator is not counted";
   if (apart(test_backend())) GTEST_SKIP() << "a GPU's driver allocates when a plan is captured";
@@ -143,7 +183,7 @@ TEST(Session, WarmStepsAllocateNothing) {
 TEST(Session, ThePlansPeakIsWhatTheSessionUses) {
   Fixture f;
   infer::SessionOptions o;
-  o.compute = Compute::fp32, o.kv_dtype = DType::f32, o.context = 300, o.chunk = 64;
+  o.compute = Compute::fp32, o.kv_type = {DType::f32}, o.context = 300, o.chunk = 64;
   const infer::SessionMemory planned = infer::plan_session(f.model, f.executor.backend(), o);
   Session s(f.model, f.executor, o);
   const Ids ids = f.ids(290);

@@ -59,7 +59,7 @@ inline StorageRef misaligned(const Spec& spec) {
 
 inline void fill_quantized(const Storage& s, std::uint64_t seed) {
   const Format& f = *s.spec.format;
-  const std::int64_t rows = s.spec.shape[0], cols = s.spec.shape[1];
+  const std::int64_t cols = s.spec.shape[-1], rows = s.spec.numel() / cols;
   if (f.encode) {
     std::vector<float> w(rows * cols);
     for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(gaussian(seed, i) * 0.2);

@@ -1,11 +1,12 @@
-"""The weight codecs against gguf-py, live on random data: decoding bit for bit, encoding byte for byte.
+"""The weight codecs against gguf-py, live on random data: decoding bit for bit, encoding byte for byte; FP8 against ml_dtypes.
 
-Needs numpy and gguf, and the program format_probe.
+Needs numpy, gguf and ml_dtypes, and the program format_probe.
 """
 
 import subprocess
 
 import gguf
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -51,6 +52,23 @@ def test_list_agrees_with_gguf():
     for name, numbers in NEWER.items():
         assert tuple(map(int, listed.pop(name)[:3])) == numbers
     assert sorted(listed) == ["nf4", "nf4_plain"]
+
+
+def test_every_code_of_fp8_decodes_as_in_ml_dtypes():
+    codes = np.arange(256, dtype=np.uint8)
+    wanted = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    np.testing.assert_array_equal(decode("fp8", codes, 1, 256)[0], wanted)  # a NaN equals a NaN
+    assert np.isnan(wanted).sum() == 2
+
+
+def test_fp8_rounds_as_ml_dtypes_and_saturates(rng):
+    spread = np.ldexp(rng.standard_normal((64, 256)), rng.integers(-14, 9, (64, 256))).astype(np.float32)
+    finite = np.arange(0x7F, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    halves = np.concatenate([(finite[1:] + finite[:-1]) / 2, finite, [1e-30], [464.0, 1e4]]).astype(np.float32)
+    halves = np.concatenate([halves, -halves]).reshape(1, -1)
+    for w in (spread, halves):  # ml_dtypes makes NaN of what lies beyond
+        wanted = np.clip(w, -448, 448).astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+        np.testing.assert_array_equal(encode("fp8", w), wanted.reshape(-1))
 
 
 @pytest.mark.parametrize("name", TYPES)

@@ -405,8 +405,23 @@ def test_fit_knows_what_a_run_takes(supersonic, model):
     assert 1024 <= json.loads(tight.stdout)["largest_context"] < 8192
 
 
-def test_a_run_takes_what_fit_says(model, supersonic):
-    fit = supersonic("fit", model, "--ctx", 2048, json_output=True)
-    run = supersonic("run", model, "--raw", "--ctx", "2048", "-n", "8", "--temp", "0", input="word " * 1900, json_output=True)
+@pytest.mark.parametrize("kv_type, bits", [("f32", 32), ("bf16", 16), ("q8", 8.5), ("fp8", 8)])
+def test_fit_counts_a_cache_by_its_type(supersonic, model, kv_type, bits):
+    small, large = (supersonic("fit", model, "--ctx", n, "--kv-type", kv_type, json_output=True) for n in (1024, 8192))
+    numbers = 2 * 30 * 3 * 64  # a token's keys and values
+    assert large["parts"]["kv_cache"] - small["parts"]["kv_cache"] == numbers * bits / 8 * (8192 - 1024)
+
+
+def test_fit_names_the_smaller_cache_where_it_helps(supersonic, model):
+    tight = supersonic("fit", model, "--ctx", 8192, "--memory", "250MiB", check=False)
+    assert tight.returncode == 3 and "--kv-type q8" in tight.stdout + tight.stderr
+    assert supersonic("fit", model, "--ctx", 8192, "--memory", "250MiB", "--kv-type", "q8").returncode == 0
+
+
+@pytest.mark.parametrize("kv_type", ["auto", "q8", "fp8"])
+def test_a_run_takes_what_fit_says(model, supersonic, kv_type):
+    options = ["--ctx", "2048", "--kv-type", kv_type]
+    fit = supersonic("fit", model, *options, json_output=True)
+    run = supersonic("run", model, "--raw", *options, "-n", "8", "--temp", "0", input="word " * 1900, json_output=True)
     assert run["prompt_tokens"] > 1800
     assert 0.85 * fit["needed_bytes"] <= run["timings"]["peak_bytes"] <= 1.03 * fit["needed_bytes"]

@@ -42,6 +42,15 @@ def test_perplexity_is_within_0_3_percent_of_llama_cpp(supersonic, model, golden
     assert got["ppl"] == pytest.approx(wanted["ppl"], rel=3e-3)
 
 
+# bf16 and 8-bit codes with a scale for 32 of them round finely enough; FP8 has three bits of mantissa and no scale.
+@pytest.mark.parametrize("kv_type, limit", [("f32", 1e-4), ("q8", 5e-4), ("fp8", 0.02)])
+def test_a_cache_costs_little_perplexity(supersonic, model, golden, kv_type, limit):
+    wanted = golden("smollm2/llamacpp")[0]["perplexity"]
+    text = golden_text(wanted["file"])
+    got = supersonic("ppl", model, "-f", text, "--ctx", "512", "--compute", "fp32", "--kv-type", kv_type, json_output=True)
+    assert got["ppl"] == pytest.approx(wanted["fp32"]["ppl"], rel=limit)
+
+
 def golden_text(name):
     from golden import FOLDER
 

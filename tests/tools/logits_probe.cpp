@@ -102,7 +102,7 @@ int probe(const Arguments& a) {
   infer::SessionOptions options;
   options.compute = compute_of(a.compute);
   options.chunk = a.chunk;
-  options.kv_dtype = options.compute == Compute::fp32 ? DType::f32 : DType::bf16;
+  options.kv_type = {options.compute == Compute::fp32 ? DType::f32 : DType::bf16};
   options.lora = lora;
   std::vector<Ids> requests;
   std::size_t longest = 0;

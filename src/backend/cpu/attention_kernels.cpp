@@ -1,6 +1,7 @@
 // Attention and its backward as the planner sees them, on kernels/attention.h.
 #include "backend/cpu/kernels/attention.h"
 
+#include "backend/cpu/cache_kernels.h"
 #include "backend/cpu/cpu_backend.h"
 #include "ops/attention.h"
 
@@ -33,14 +34,22 @@ const char* reject_shape(const Problem& p) {
   return nullptr;
 }
 
+// Null where the kernel reads such keys and values.
+const char* reject_cache(const Spec& k, const Spec& v) {
+  if (k.dtype != v.dtype || k.format != v.format) return "k and v must have one type";
+  if (k.format)
+    return cpu::cache_codes(k) != cpu::CacheCodes::none ? nullptr
+                                                        : "k and v must be numbers, fp8, or q8_0 with heads of whole blocks";
+  return k.dtype == DType::f32 || k.dtype == DType::bf16 || k.dtype == DType::f16 ? nullptr : "k and v must be f32, bf16 or f16";
+}
+
 }  // namespace
 
 KERNEL(attention) {
   return {.op = &op<Attention>(), .name = "cpu.attention",
           .reject = [](const Problem& p) -> const char* {
-            const DType kv = p.in[1].spec.dtype;
             if (p.in.size() > 5 && p.in[5].spec.dtype != DType::f32) return "sinks must be f32";
-            if (kv != p.in[2].spec.dtype || (kv != DType::f32 && kv != DType::bf16 && kv != DType::f16)) return "k and v must be f32, bf16 or f16";
+            if (const char* why = reject_cache(p.in[1].spec, p.in[2].spec)) return why;
             return reject_shape(p);
           },
           .workspace = [](const Problem& p) { return cpu::attention_forward_workspace(shape_of(p, nullptr, 1), p.threads); },
@@ -58,6 +67,8 @@ KERNEL(attention) {
             a.k_stride = a.v_stride = a.shape.kv_heads * a.shape.d;
             a.type = p.in[0].spec.dtype;
             a.kv_type = p.in[1].spec.dtype;
+            a.kv_codes = cpu::cache_codes(p.in[1].spec);
+            a.rounded = p.compute != Compute::fp32;
             cpu::attention_kernels().forward(pool_of(lane), a);
           },
           .always = 1};

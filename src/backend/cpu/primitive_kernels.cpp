@@ -9,7 +9,6 @@
 #include "ops/batch_matmul.h"
 #include "ops/dequantize.h"
 #include "ops/fill.h"
-#include "ops/kv_append.h"
 #include "ops/pad.h"
 #include "ops/reduce.h"
 
@@ -156,25 +155,6 @@ KERNEL(assign) {
     if (to == from) return void(std::memcpy(ptr.in[0], ptr.in[1], bytes_of(p.in[0].spec)));
     pool_of(lane).ranges(p.in[0].spec.numel(), 4096, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t i = begin; i < end; ++i) store_from_double(ptr.in[0], to, i, load_as_double(ptr.in[1], from, i));
-    });
-  }};
-}
-
-KERNEL(kv_append) {
-  return {.op = &op<KvAppend>(), .name = "cpu.kv_append", .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
-    const Spec &cache = p.in[0].spec, &x = p.in[1].spec;
-    const std::int64_t row = cache.shape[1] * cache.shape[2], at = *static_cast<const std::int32_t*>(ptr.in[2]);
-    CHECK(at >= 0 && at + x.shape[0] <= cache.shape[0], "kv_append: rows {} to {} are outside of a cache of {}", at,
-          at + x.shape[0], cache.shape[0]);
-    const std::size_t size = size_of(cache.dtype);
-    pool_of(lane).ranges(x.shape[0], 8, [&](std::int64_t begin, std::int64_t end, int) {
-      if (cache.dtype == x.dtype) {
-        std::memcpy(static_cast<std::byte*>(ptr.in[0]) + (at + begin) * row * size,
-                    static_cast<const std::byte*>(ptr.in[1]) + begin * row * size, (end - begin) * row * size);
-        return;
-      }
-      for (std::int64_t i = begin * row; i < end * row; ++i)
-        store_from_double(ptr.in[0], cache.dtype, at * row + i, load_as_double(ptr.in[1], x.dtype, i));
     });
   }};
 }

@@ -128,6 +128,9 @@ KERNEL(assign) {
 KERNEL(kv_append) {
   return {.op = &op<KvAppend>(),
           .name = "cuda.kv_append",
+          .reject = [](const Problem& p) -> const char* {
+            return p.in[0].spec.format ? "a cache holds numbers" : nullptr;
+          },
           .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
             const Shape &cache = p.in[0].spec.shape, &x = p.in[1].spec.shape;
             append_rows(

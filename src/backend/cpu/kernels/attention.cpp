@@ -20,6 +20,13 @@ void check(const AttentionShape& s) {
           s.keys - 1);
 }
 
+void check(const AttentionForward& a) {
+  check(a.shape);
+  CHECK(a.kv_codes != CacheCodes::q8_0 ||
+            (a.shape.d % 32 == 0 && a.k_stride % 32 == 0 && a.v_stride % 32 == 0),
+        "attention: q8_0 caches need head sizes that are multiples of 32, got {}", a.shape.d);
+}
+
 std::size_t attention_forward_workspace(const AttentionShape& s, int threads) {
   return AttentionForwardLayout(s, threads).bytes();
 }

@@ -5,8 +5,8 @@
 // kv_heads). Rows are strided, so that q, k, v can be views into one buffer.
 //
 // Tiles hold keys in rows and queries in vector lanes, so that maxima and sums need no horizontal
-// step; tiles outside the ranges are skipped. With bf16 tensors and AVX512_BF16 the products are
-// vdpbf16ps, otherwise fp32. Limit: that instruction's rate for many queries, the bytes of K and V
+// step; tiles outside the ranges are skipped. With bf16 tensors, or where the caller lets them be
+// rounded, and AVX512_BF16 the products of many queries are vdpbf16ps, otherwise fp32. Limit: that instruction's rate for many queries, the bytes of K and V
 // for few (the keys are then split over the threads). Forward results do not depend on the number
 // of threads; backward results may, in the order of fp32 sums.
 #pragma once
@@ -31,6 +31,9 @@ struct AttentionShape {
   const float* sinks = nullptr;      // (heads) scores without a key, or null
 };
 
+// What a cache's rows are where they are not numbers: formats/fp8.h, formats/q8_0.h.
+enum class CacheCodes : std::uint8_t { none, fp8, q8_0 };
+
 struct AttentionForward {
   AttentionShape shape;
   const void* q = nullptr;  // (T, heads, d)
@@ -42,6 +45,8 @@ struct AttentionForward {
   std::int64_t q_stride = 0, k_stride = 0, v_stride = 0, o_stride = 0;  // elements from row to row
   DType type = DType::f32;                                              // q and o: f32 or bf16
   DType kv_type = DType::f32;                                           // k and v: f32, bf16 or f16
+  bool rounded = false;  // f32 queries and probabilities may be rounded to bf16, as bf16 keys are
+  CacheCodes kv_codes = CacheCodes::none;  // else k and v are in a format; strides still count numbers
 };
 
 struct AttentionBackward {
@@ -65,7 +70,9 @@ struct AttentionBackward {
 std::size_t attention_forward_workspace(const AttentionShape& shape, int threads);
 std::size_t attention_backward_workspace(const AttentionShape& shape, int threads);
 
-void check(const AttentionShape& shape);  // throws Error; the kernels call it
+// Throw Error; the kernels call them.
+void check(const AttentionShape& shape);
+void check(const AttentionForward& call);
 
 struct AttentionKernels {
   void (*forward)(Pool&, const AttentionForward&);

@@ -5,6 +5,7 @@
 // values, kept in registers.
 #pragma once
 #include "backend/cpu/kernels/attention_tile.h"
+#include "backend/cpu/kernels/cache_rows.h"
 
 namespace supersonic::cpu::SIMD_NAMESPACE {
 
@@ -26,9 +27,10 @@ struct FewColumnsItem {
       kLanes == 16 ? 4 : 2;  // of a value's row that are summed together
   const AttentionForward& a;
   const AttentionForwardLayout& layout;
-  std::int64_t d, ld;
+  std::int64_t d, ld, k_step, v_step;  // steps: from row to row
   std::int64_t total;               // columns of all kv heads
   float *all_q, *all_out, *scores;  // (total, ld) twice; (columns, keys)
+  float* scaled;                    // (blocks of Q8_0, columns, keys)
   float *all_top, *all_sum;         // (total)
   float *q = nullptr, *out = nullptr, *top = nullptr,
         *sum = nullptr;  // those of the kv head at work
@@ -39,9 +41,12 @@ struct FewColumnsItem {
         layout(layout),
         d(a.shape.d),
         ld(layout.d_padded),
+        k_step(a.k_stride / kNumbers<KV>),
+        v_step(a.v_stride / kNumbers<KV>),
         total(layout.kv_heads * layout.columns) {
     all_q = scratch, all_out = all_q + total * ld, scores = all_out + total * ld;
-    all_top = scores + kFewColumns * kKeyBlock, all_sum = all_top + total;
+    scaled = scores + kFewColumns * kKeyBlock;
+    all_top = scaled + d / kNumbers<Q8> * kFewColumns * kKeyBlock, all_sum = all_top + total;
   }
 
   void choose(std::int64_t kv_head) {
@@ -50,10 +55,12 @@ struct FewColumnsItem {
   }
 
   // A head's rows lie far apart, which defeats the machine's own prefetching: while the keys are
-  // read, the block's values are asked for, and while these are read, the next head's keys.
+  // read, the block's values are asked for, and while these are read, the next head's keys, or the next
+  // block's.
   void prefetch(const KV* row) const {
-    for (std::int64_t e = 0; e < d; e += static_cast<std::int64_t>(64 / sizeof(KV)))
-      __builtin_prefetch(row + e, 0, 2);
+    const auto bytes = d / kNumbers<KV> * static_cast<std::int64_t>(sizeof(KV));
+    for (std::int64_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(reinterpret_cast<const char*>(row) + at, 0, 2);
   }
 
   template <int rows>
@@ -61,11 +68,11 @@ struct FewColumnsItem {
     for (std::int64_t i0 = 0; i0 < n; i0 += kLanes) {
       Vec sums[rows][kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        const KV* key = keys + (i0 + i < n ? i0 + i : n - 1) * a.k_stride;
-        if (row0 == 0 && i0 + i < n) prefetch(values + (i0 + i) * a.v_stride);
+        const KV* key = keys + (i0 + i < n ? i0 + i : n - 1) * k_step;
+        if (row0 == 0 && i0 + i < n) prefetch(values + (i0 + i) * v_step);
         Vec acc[rows] = {};
         for_each_vec(d, [&](auto e, auto m) {
-          const Vec x = load(key + e, m);
+          const Vec x = std::is_same_v<KV, Q8> ? load_numbers(key, e, m) : load_units(key, e, m);
           for (int r = 0; r < rows; ++r) acc[r] = fma(x, load(q + (row0 + r) * ld + e), acc[r]);
         });
         for (int r = 0; r < rows; ++r) sums[r][i] = acc[r];
@@ -84,21 +91,42 @@ struct FewColumnsItem {
     for (int r = 0; r < rows; ++r)
       for (int j = 0; j < vectors; ++j) acc[r][j] = load(out + (row0 + r) * ld + e + j * kLanes);
     for (std::int64_t i = 0; i < n; ++i) {
-      const KV* row = values + i * a.v_stride + e;
-      if (next_keys) prefetch(next_keys + i * a.k_stride);
+      const KV* row = values + i * v_step;
+      if (next_keys) prefetch(next_keys + i * k_step);
       Vec x[vectors];
       if (vectors == 1 && d - e < kLanes) {
-        x[0] = load(row, static_cast<int>(d - e));
+        x[0] = load_units(row, e, static_cast<int>(d - e));
       } else {
-        for (int j = 0; j < vectors; ++j) x[j] = load(row + j * kLanes);
+        for (int j = 0; j < vectors; ++j) x[j] = load_units(row, e + j * kLanes, AllLanes{});
       }
-      for (int r = 0; r < rows; ++r) {
-        const Vec p = set(scores[(row0 + r) * kKeyBlock + i]);
-        for (int j = 0; j < vectors; ++j) acc[r][j] = fma(p, x[j], acc[r][j]);
-      }
+      for (int r = 0; r < rows; ++r)
+        for (int j = 0; j < vectors; ++j)
+          acc[r][j] = fma(set(weights(row0 + r, e + j * kLanes)[i]), x[j], acc[r][j]);
     }
     for (int r = 0; r < rows; ++r)
       for (int j = 0; j < vectors; ++j) store(out + (row0 + r) * ld + e + j * kLanes, acc[r][j]);
+  }
+
+  // What the values' elements from e on are multiplied by, for each key of the block: the
+  // probabilities of a column, with the scale of e's block of Q8_0.
+  const float* weights(std::int64_t column, std::int64_t e) const {
+    if constexpr (std::is_same_v<KV, Q8>)
+      return scaled + (e / kNumbers<Q8> * layout.columns + column) * kKeyBlock;
+    else
+      return scores + column * kKeyBlock;
+  }
+
+  void scale_weights(const KV* values, std::int64_t n) {
+    for (std::int64_t b = 0; b < d / kNumbers<Q8>; ++b) {
+      std::uint16_t bits[kKeyBlock] = {};
+      for (std::int64_t i = 0; i < n; ++i) bits[i] = values[i * v_step + b].d.bits;
+      for (std::int64_t i = 0; i < n; i += kLanes) {
+        const Vec scale = widen_f16(load_half(bits + i));
+        for (std::int64_t c = 0; c < layout.columns; ++c)
+          store(scaled + (b * layout.columns + c) * kKeyBlock + i,
+                load(scores + c * kKeyBlock + i) * scale);
+      }
+    }
   }
 
   // Scores to probabilities relative to the running maximum, what was summed before rescaled.
@@ -158,7 +186,8 @@ struct FewColumnsItem {
       const std::int64_t token = c / layout.group, head = kv_head * layout.group + c % layout.group;
       const T* row = static_cast<const T*>(a.q) + token * a.q_stride + head * d;
       std::memset(q + c * ld, 0, static_cast<std::size_t>(ld) * 4);
-      for_each_vec(d, [&](auto e, auto n) { store(q + c * ld + e, load(row + e, n), n); });
+      for_each_vec(
+          d, [&](auto e, auto n) { store(q + c * ld + e, load(row + e, n) * kUnit<KV>, n); });
       std::memset(out + c * ld, 0, static_cast<std::size_t>(ld) * 4);
       const bool sink = first_piece && a.shape.sinks;
       top[c] = sink ? a.shape.sinks[head] / a.shape.scale : -kInfinity, sum[c] = sink ? 1.0f : 0.0f;
@@ -181,17 +210,22 @@ struct FewColumnsItem {
                          n = end - key0 < kKeyBlock ? end - key0 : kKeyBlock;
       for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
         choose(h);
-        const KV* keys = static_cast<const KV*>(a.k) + key0 * a.k_stride + h * d;
-        const KV* values = static_cast<const KV*>(a.v) + key0 * a.v_stride + h * d;
-        const KV* next_keys = h + 1 < layout.kv_heads ? keys + d : nullptr;
+        const std::int64_t head = d / kNumbers<KV>;
+        const KV* keys = static_cast<const KV*>(a.k) + key0 * k_step + h * head;
+        const KV* values = static_cast<const KV*>(a.v) + key0 * v_step + h * head;
+        const KV* next_keys = keys + head;  // beyond the last head: the next block's first
+        if (h + 1 == layout.kv_heads)
+          next_keys = key0 + 2 * kKeyBlock <= end ? keys - h * head + kKeyBlock * k_step : nullptr;
         by_rows([&](auto rows, std::int64_t row) { score<rows()>(keys, values, n, row); });
         for (std::int64_t c = 0; c < layout.columns; ++c) soften(c, key0, n);
+        if constexpr (std::is_same_v<KV, Q8>) scale_weights(values, n);
         by_rows([&](auto rows, std::int64_t row) { add_rows<rows()>(values, next_keys, n, row); });
       }
     }
     for (std::int64_t i = 0; i < total; ++i) {
       float* p = partials + i * layout.partial;
-      std::memcpy(p, all_out + i * ld, static_cast<std::size_t>(d) * 4);
+      for_each_vec(
+          d, [&](auto e, auto m) { store(p + e, load(all_out + i * ld + e, m) * kUnit<KV>, m); });
       p[d] = all_top[i], p[d + 1] = all_sum[i];
     }
   }

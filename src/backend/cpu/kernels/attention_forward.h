@@ -75,7 +75,7 @@ struct ForwardItem {
   const AttentionForward& a;
   const AttentionForwardLayout& layout;
   std::int64_t kv_head, first, count, padded, words;  // words: of a head, along d
-  float *q, *k, *v, *scores, *probabilities, *out, *max_score, *sum;
+  float *q, *k, *v, *tile, *scores, *probabilities, *out, *max_score, *sum;
   std::int32_t *lo, *hi;
   std::int64_t q_at[kColumnBlock], o_at[kColumnBlock],
       lse_at[kColumnBlock];  // where each column lies
@@ -89,7 +89,7 @@ struct ForwardItem {
       return p;
     };
     q = take(d * kColumnBlock), out = take(d * kColumnBlock);
-    k = take(d * kKeyBlock), v = take(d * kKeyBlock);
+    k = take(d * kKeyBlock), v = take(d * kKeyBlock), tile = take(d * kKeyBlock);
     scores = take(kKeyBlock * kMaxGroup), probabilities = take(kKeyBlock * kMaxGroup);
     max_score = take(kColumnBlock), sum = take(kColumnBlock);
     lo = reinterpret_cast<std::int32_t*>(take(kColumnBlock)),
@@ -188,29 +188,58 @@ struct ForwardItem {
       end = smaller(end, begin + blocks * (split + 1) / layout.splits * kKeyBlock);
       begin = from;
     }
+    if (begin < end) copy_queries();
     std::memset(out, 0, static_cast<std::size_t>(s.d * kColumnBlock) * 4);
     for (std::int64_t c = 0; c < padded; c += kLanes)
       store(max_score + c, set(-kInfinity)), store(sum + c, Vec{});
     if (s.sinks && split == 0)  // as a key that was seen before the others
       for (std::int64_t c = 0; c < count; ++c)
         max_score[c] = s.sinks[kv_head * layout.group + (first + c) % layout.group] / s.scale, sum[c] = 1;
-    if (begin < end) {
-      const T* q_rows = static_cast<const T*>(a.q);
-      copy_right<pairs>([&](std::int64_t c) { return q_rows + q_at[c]; }, count, s.d, q,
-                        kColumnBlock);
-    }
     for (std::int64_t key0 = begin; key0 < end; key0 += kKeyBlock)
       keys(key0, smaller(kKeyBlock, end - key0));
     partials ? write_partial(partials) : write();
   }
 
+  // f32 queries of products in bf16 are rounded first, into what will be the output.
+  void copy_queries() {
+    const std::int64_t d = a.shape.d;
+    const T* q_rows = static_cast<const T*>(a.q);
+    if constexpr (pairs && std::is_same_v<T, float>) {
+      bf16* rows = reinterpret_cast<bf16*>(out);
+      for (std::int64_t c = 0; c < count; ++c)
+        for_each_vec(
+            d, [&](auto e, auto n) { store(rows + c * d + e, load(q_rows + q_at[c] + e, n), n); });
+      copy_right<pairs>([&](std::int64_t c) { return rows + c * d; }, count, d, q, kColumnBlock);
+    } else {
+      copy_right<pairs>([&](std::int64_t c) { return q_rows + q_at[c]; }, count, d, q,
+                        kColumnBlock);
+    }
+  }
+
+  // Calls f with where each row of a block of keys or values begins; coded ones are decoded first.
+  template <class F>
+  void with_rows(const void* base, std::int64_t stride, std::int64_t key0, std::int64_t rows,
+                 F&& f) {
+    const std::int64_t d = a.shape.d;
+    const KV* first_row =
+        static_cast<const KV*>(base) + (key0 * stride + kv_head * d) / kNumbers<KV>;
+    if constexpr (kCoded<KV>) {
+      using Number = std::conditional_t<pairs, bf16, float>;
+      Number* numbers = reinterpret_cast<Number*>(tile);
+      decode_rows(first_row, rows, stride, d, numbers);
+      f([&](std::int64_t r) { return numbers + r * d; });
+    } else {
+      f([&](std::int64_t r) { return first_row + r * stride; });
+    }
+  }
+
   void keys(std::int64_t key0, std::int64_t rows) {
     const std::int64_t d = a.shape.d, block = round_up(rows, kTileRows);
-    const KV* k_rows = static_cast<const KV*>(a.k) + key0 * a.k_stride + kv_head * d;
-    const KV* v_rows = static_cast<const KV*>(a.v) + key0 * a.v_stride + kv_head * d;
-    copy_left<pairs>([&](std::int64_t r) { return k_rows + r * a.k_stride; }, rows, block, d, k);
-    copy_left_transposed<pairs>([&](std::int64_t r) { return v_rows + r * a.v_stride; }, rows,
-                                block, d, v, kKeyBlock / (pairs ? 2 : 1));
+    with_rows(a.k, a.k_stride, key0, rows,
+              [&](auto&& row) { copy_left<pairs>(row, rows, block, d, k); });
+    with_rows(a.v, a.v_stride, key0, rows, [&](auto&& row) {
+      copy_left_transposed<pairs>(row, rows, block, d, v, kKeyBlock / (pairs ? 2 : 1));
+    });
     std::int64_t c = 0;
     for (; padded - c >= 2 * kLanes; c += 2 * kLanes) group<2>(c, key0, rows);
     if (c < padded) group<1>(c, key0, rows);
@@ -320,15 +349,13 @@ void attention_forward_typed(Pool& pool, const AttentionForward& a) {
   if (layout.splits > 1) combine<T>(pool, a, layout, partials);
 }
 
-template <class T>
+template <class T, bool can_pair>
 void attention_forward_for(Pool& pool, const AttentionForward& a) {
+  if (a.kv_codes == CacheCodes::fp8) return attention_forward_typed<can_pair, T, Fp8>(pool, a);
+  if (a.kv_codes == CacheCodes::q8_0) return attention_forward_typed<can_pair, T, Q8>(pool, a);
   switch (a.kv_type) {
     case DType::bf16:
-#if defined(SIMD_AVX512)
-      if constexpr (std::is_same_v<T, bf16>)
-        return attention_forward_typed<true, bf16, bf16>(pool, a);
-#endif
-      return attention_forward_typed<false, T, bf16>(pool, a);
+      return attention_forward_typed<can_pair, T, bf16>(pool, a);
     case DType::f16:
       return attention_forward_typed<false, T, f16>(pool, a);
     default:
@@ -337,9 +364,12 @@ void attention_forward_for(Pool& pool, const AttentionForward& a) {
 }
 
 inline void attention_forward(Pool& pool, const AttentionForward& a) {
-  check(a.shape);
-  a.type == DType::bf16 ? attention_forward_for<bf16>(pool, a)
-                        : attention_forward_for<float>(pool, a);
+  check(a);
+  if (a.type == DType::bf16) return attention_forward_for<bf16, kHasPairs>(pool, a);
+  const bool exact = a.kv_codes == CacheCodes::none && a.kv_type != DType::bf16;
+  if constexpr (kHasPairs)
+    if (a.rounded && !exact) return attention_forward_for<float, true>(pool, a);
+  attention_forward_for<float, false>(pool, a);
 }
 
 }  // namespace supersonic::cpu::SIMD_NAMESPACE

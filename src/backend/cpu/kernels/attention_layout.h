@@ -41,11 +41,11 @@ struct AttentionForwardLayout : AttentionLayout {
                          pieces = s.keys / (few() ? kKeyBlock : 512);
       splits = pieces < 1 ? 1 : pieces < wanted ? pieces : wanted;
     }
-    // q and output (d x columns); k and v (d x keys); scores, probabilities; maximum, sum, lo, hi
+    // q and output (d x columns); k, v and what they are decoded to (d x keys); scores, probabilities; maximum, sum, lo, hi
     // of each column
     scratch =
-        align(2 * s.d * (kColumnBlock + kKeyBlock) + 2 * kKeyBlock * kMaxGroup + 4 * kColumnBlock);
-    if (few()) scratch = align(kv_heads * columns * 2 * (d_padded + 1) + kFewColumns * kKeyBlock);
+        align(s.d * (2 * kColumnBlock + 3 * kKeyBlock) + 2 * kKeyBlock * kMaxGroup + 4 * kColumnBlock);
+    if (few()) scratch = align(kv_heads * columns * 2 * (d_padded + 1) + (1 + s.d / 32) * kFewColumns * kKeyBlock);
     partial = splits > 1 || few() ? s.d + 2 : 0;
   }
   bool few() const { return columns <= kFewColumns; }

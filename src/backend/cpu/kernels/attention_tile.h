@@ -14,8 +14,10 @@ namespace supersonic::cpu::SIMD_NAMESPACE {
 
 #if defined(SIMD_AVX512)
 constexpr int kTileRows = 8;
+constexpr bool kHasPairs = true;  // vdpbf16ps
 #else
 constexpr int kTileRows = 4;
+constexpr bool kHasPairs = false;
 #endif
 
 // A dot product as the softmax takes it where scores are capped: its scale still to come.
