@@ -1,8 +1,8 @@
 // The GPU's matrix-bound kernels: products in bf16 and fp32, one-row products of every fast format,
 // attention forward and backward, the head with its loss. Times are of launches back to back; small
 // ones include what a launch costs.
-//   gpu_products_bench [DEVICE [PART]]   DEVICE: cuda (default), cuda:1; PART: products, one_row,
-//                                        attention or head alone
+//   gpu_products_bench [DEVICE [PART]]   DEVICE: cuda (default), cuda:1
+//                                        PART: thin, products, one_row, attention or head alone
 #include "gpu_bench.h"
 #include "ops/attention.h"
 #include "ops/gemm.h"
@@ -48,6 +48,29 @@ void one_row(const Bench& b) {
            Compute::bf16);
 }
 
+// An adapter's part of a training step: into it and back, and the gradients of its matrices.
+void thin(const Bench& b) {
+  const std::int64_t t = 4096, d = 4096;
+  auto sum = [&](std::int64_t m, std::int64_t n) {
+    b.kernel("dA, dB += dy^T x", op<GemmAccumulate>(),
+             Attrs::of(GemmAccumulate{gemm_attrs(true, true).as<Gemm>()}),
+             {dense({m, n}, DType::f32), dense({t, m}), dense({t, n})}, Compute::bf16);
+  };
+  for (const std::int64_t rank : {16, 8, 32, 64, 128, 256})
+    for (const std::int64_t k : {std::int64_t{1024}, d, std::int64_t{14336}}) {
+      if (rank != 16 && k != d) continue;
+      b.kernel("x A^T", op<Gemm>(), gemm_attrs(), {dense({t, k}), dense({rank, k}, DType::f32)},
+               Compute::bf16);
+      b.kernel("dy B", op<Gemm>(), gemm_attrs(false, true),
+               {dense({t, k}), dense({k, rank}, DType::f32)}, Compute::bf16);
+      sum(rank, k);
+      sum(k, rank);
+    }
+  b.kernel("x W^T + t B^T", op<Gemm>(), gemm_attrs(),
+           {dense({t, d}), quant({d, d}, "q4_k"), dense({t, 16}), dense({d, 16}, DType::f32)},
+           Compute::bf16, 2.0 * static_cast<double>(t * d) * static_cast<double>(d));
+}
+
 void head(const Bench& b) {
   struct Size {
     std::int64_t t, v, d;
@@ -88,6 +111,7 @@ int run(const char* device, std::string_view part) {
   measure_copy(b);
   b.signs = true;
   const auto wanted = [&](std::string_view name) { return part.empty() || part == name; };
+  if (wanted("thin")) thin(b);
   if (wanted("products")) products(b);
   if (wanted("one_row")) one_row(b);
   if (wanted("attention")) attention(b);

@@ -364,17 +364,15 @@ def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(mode
     assert len(answer) < 3000
     os.write(terminal, b"/stats\n")
     assert b"in the context" in read_until(b"in the context")
-    for presses in range(1, 61):
-        os.write(terminal, b"\x03")
-        time.sleep(0.5)
+    os.write(terminal, "/Grüße\n/exit".encode())  # no command; and what the line editor holds
+    assert "there is no /Grüße".encode() in read_until(b"/exit")
+    os.write(terminal, b"\x03")
+    for _ in range(100):
+        time.sleep(0.1)
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
-    assert ended
-    code = os.waitstatus_to_exitcode(status)
-    if presses > 1 or code == 0:
-        pytest.xfail(f"a known fault: Ctrl-C at the prompt is sometimes ignored, or ends with 0 ({presses} times pressed, exit {code})")
-    assert code in (130, -signal.SIGINT)
+    assert ended and os.waitstatus_to_exitcode(status) == 130
 
 
 def test_bench_measures_prefill_and_decode(supersonic, model):
@@ -383,6 +381,17 @@ def test_bench_measures_prefill_and_decode(supersonic, model):
     for row in rows:
         assert row["tokens_per_second"] > 1 and row["stddev"] >= 0
         assert 0 < row["limit_fraction"] < 1.5  # other work on the machine may have slowed the probe
+
+
+def test_bench_measures_after_a_context(supersonic, model):
+    options = ("bench", model, "-p", "64", "-n", "8", "-r", "2", "--kv-type", "bf16")
+    empty, deep = (supersonic(*options, "--depth", n, json_output=True) for n in (0, 128))
+    assert [row["test"] for row in deep] == ["pp64@128", "tg8@128"]
+    for row in (*empty, *deep):
+        assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0 and row["peak_bytes"] > model.stat().st_size / 2
+    layers, heads, kv_heads, dim = 30, 9, 3, 64
+    assert deep[0]["operations"] - empty[0]["operations"] == 4 * layers * heads * dim * 64 * 128  # 64 queries see 128 more keys, two products
+    assert deep[1]["bytes"] - empty[1]["bytes"] == 2 * layers * kv_heads * dim * 2 * 128  # keys and values of 128 more tokens
 
 
 def test_fit_knows_what_a_run_takes(supersonic, model):

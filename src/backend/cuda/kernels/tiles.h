@@ -31,6 +31,7 @@ struct TileProblem {
   DType y_type = DType::f32;
   bool accumulate = false;
   const float* decay = nullptr;  // as in GemmProblem
+  float alpha = 1;
   int splits = 1;
   float* partial = nullptr;            // (splits, m, n) where splits > 1
   const std::int32_t* live = nullptr;  // as in GemmProblem
