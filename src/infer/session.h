@@ -1,11 +1,10 @@
-// Session: a model with its KV cache, fed token by token or in chunks. Each step is a captured
-// program for one pair of buckets (tokens, context), made once and replayed: feeding a token
-// allocates nothing once its bucket is warm.
+// Session: a model with its KV cache, fed token by token or in chunks. Each step is a captured program for one pair of buckets
+// (tokens, context), made once and replayed: feeding a token allocates nothing once its bucket is warm.
 #pragma once
 #include <map>
 #include <memory>
-#include <span>
 #include <tuple>
+#include <span>
 #include <vector>
 
 #include "core/executor.h"
@@ -15,14 +14,14 @@ namespace supersonic::infer {
 
 struct SessionOptions {
   Compute compute = Compute::int8;
-  std::int64_t context = 0;                 // capacity in tokens; 0: the model's own, at most 4,096
-  std::int64_t chunk = 0;                   // most tokens of one step; 0: what suits the backend
+  std::int64_t context = 0;          // capacity in tokens; 0: the model's own, at most 4,096
+  std::int64_t chunk = 0;            // most tokens of one step; 0: what suits the backend
   models::TensorType kv_type{DType::bf16};  // f32, bf16, f16, or one of cache_formats()
   const nn::LoraSet* lora = nullptr;
 };
 
-// What automatic choice of arithmetic means for a model: int8 where its matrices are quantized,
-// bf16 where they are 16-bit and the machine multiplies bf16, fp32 otherwise.
+// What automatic choice of arithmetic means for a model: int8 where its matrices are quantized, bf16 where they are 16-bit and
+// the machine multiplies bf16, fp32 otherwise.
 Compute auto_compute(const models::Model& model);
 
 // Memory of a session beside the weights, in bytes, known before anything runs.
@@ -30,8 +29,7 @@ struct SessionMemory {
   std::size_t cache = 0;  // keys and values
   std::size_t arena = 0;  // the largest step's intermediate values: the plan's peak
 };
-SessionMemory plan_session(const models::Model& model, Backend& backend,
-                           const SessionOptions& options);
+SessionMemory plan_session(const models::Model& model, Backend& backend, const SessionOptions& options);
 
 // What varies from step to step.
 struct StepFeeds {
@@ -41,9 +39,8 @@ struct StepFeeds {
 class Session {
  public:
   Session(const models::Model& model, Executor& executor, const SessionOptions& options);
-  // Appends tokens to the context and returns the logits (vocab) that follow the last one, valid
-  // until the next call. Throws Error(usage) when the context would overflow, naming both numbers;
-  // nothing was appended then.
+  // Appends tokens to the context and returns the logits (vocab) that follow the last one, valid until the next call.
+  // Throws Error(usage) when the context would overflow, naming both numbers; nothing was appended then.
   std::span<const float> feed(std::span<const std::int32_t> ids);
   std::int64_t position() const { return position_; }
   std::int64_t capacity() const { return cache_.capacity; }
