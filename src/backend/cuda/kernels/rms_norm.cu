@@ -64,8 +64,8 @@ __global__ void __launch_bounds__(kMostThreads) forward_held(RmsNormForward a) {
   }
 }
 
-// dx = rstd · (w · dy - x · mean(w · dy · x) · rstd²)
-template <class T, class Wt>
+// dx = base + rstd · (w · dy - x · mean(w · dy · x) · rstd²)
+template <class T, class Wt, bool kBase>
 __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a) {
   constexpr int W = kVector<T>;
   __shared__ float scratch[32];
@@ -73,7 +73,9 @@ __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a)
   if (row >= a.rows) return;
   const T *x = static_cast<const T*>(a.x) + row * a.d,
           *dy = static_cast<const T*>(a.dy) + row * a.d;
+  const T* base = static_cast<const T*>(a.base) + row * a.d;
   Pack<float, W> v[kHeld], g[kHeld];  // g: w · dy
+  Pack<T, W> past[kHeld];             // of base
   float dot = 0;
 #pragma unroll
   for (int h = 0; h < kHeld; ++h) {
@@ -81,6 +83,7 @@ __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a)
     if (i >= a.d) continue;
     v[h] = load_floats<W>(x, i);
     g[h] = load_floats<W>(dy, i);
+    if constexpr (kBase) past[h] = *reinterpret_cast<const Pack<T, W>*>(base + i);
     const auto w = load_floats<W>(static_cast<const Wt*>(a.w), i);
 #pragma unroll
     for (int k = 0; k < W; ++k) {
@@ -97,6 +100,9 @@ __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a)
     if (i >= a.d) continue;
 #pragma unroll
     for (int k = 0; k < W; ++k) v[h].v[k] = fmaf(v[h].v[k], c, g[h].v[k] * rstd);
+    if constexpr (kBase)
+#pragma unroll
+      for (int k = 0; k < W; ++k) v[h].v[k] += widen<float>(past[h].v[k]);
     store_floats(static_cast<T*>(a.dx) + row * a.d, i, v[h]);
   }
 }
@@ -133,8 +139,12 @@ __global__ void __launch_bounds__(kMostThreads) backward_loop(RmsNormBackward a)
   const float rstd = a.rstd[blockIdx.x];
   const float c =
       -reduce_block(dot, Plus{}, 0.0f, scratch) / static_cast<float>(a.d) * rstd * rstd * rstd;
-  for (std::int64_t i = threadIdx.x; i < a.d; i += blockDim.x)
-    dx[i] = narrow<T>(fmaf(widen<float>(x[i]), c, widen<float>(w[i]) * widen<float>(dy[i]) * rstd));
+  const T* base = a.base ? static_cast<const T*>(a.base) + blockIdx.x * a.d : nullptr;
+  for (std::int64_t i = threadIdx.x; i < a.d; i += blockDim.x) {
+    const float past = base ? widen<float>(base[i]) : 0.0f;
+    dx[i] = narrow<T>(
+        past + fmaf(widen<float>(x[i]), c, widen<float>(w[i]) * widen<float>(dy[i]) * rstd));
+  }
 }
 
 std::int64_t chunks_of(std::int64_t rows) {
@@ -240,9 +250,10 @@ void rms_norm_backward(const RmsNormBackward& a, cudaStream_t stream) {
     using T = typename decltype(x)::type;
     using Wt = typename decltype(w)::type;
     choose<T, Wt>(
-        a.d, aligned(a.x, 16) && aligned(a.dy, 16) && aligned(a.dx, 16), a.w,
+        a.d, aligned(a.x, 16) && aligned(a.dy, 16) && aligned(a.dx, 16) && aligned(a.base, 16), a.w,
         [&](dim3 block) {
-          backward_held<T, Wt><<<blocks_of(a.rows, block), block, 0, stream>>>(a);
+          a.base ? backward_held<T, Wt, true><<<blocks_of(a.rows, block), block, 0, stream>>>(a)
+                 : backward_held<T, Wt, false><<<blocks_of(a.rows, block), block, 0, stream>>>(a);
         },
         [&](unsigned threads) {
           backward_loop<T, Wt><<<static_cast<unsigned>(a.rows), threads, 0, stream>>>(a);
