@@ -25,7 +25,6 @@ struct RmsNormBackward {
   const void* dy = nullptr;     // (rows, d)
   const void* x = nullptr;      // (rows, d)
   const void* w = nullptr;      // (d)
-  const void* base = nullptr;   // (rows, d), added to dx, or null
   const float* rstd = nullptr;  // (rows); null: computed again from x and eps
   void* dx = nullptr;           // (rows, d), or null; may be dy or base
   float* dw = nullptr;          // (d), or null
@@ -33,6 +32,7 @@ struct RmsNormBackward {
   std::int64_t rows = 0, d = 0;
   float eps = 0;
   DType type = DType::f32, w_type = DType::f32;
+  const void* base = nullptr;   // (rows, d), added to dx, or null
 };
 
 std::size_t rms_norm_backward_workspace(std::int64_t rows, std::int64_t d);

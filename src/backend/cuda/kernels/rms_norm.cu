@@ -7,7 +7,10 @@
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kMostThreads = 512, kColumnThreads = 128, kHeld = 4, kWarpsOfBlock = 4;
+constexpr int kMostThreads = 512, kColumnThreads = 128, kWarpsOfBlock = 4;
+// Vectors of a row that a thread holds: few where that takes the row, so that many rows are on their way; many in rows of one
+// warp and in the widest.
+constexpr int kFew = 2, kMany = 4;
 constexpr std::int64_t kRowsOfChunk = 32, kMostChunks = 64;
 
 template <class T>
@@ -32,7 +35,7 @@ __device__ inline void store_floats(T* p, std::int64_t i, const Pack<float, W>& 
 
 // One row a group of blockDim.x threads, which keeps it in registers: kHeld vectors a thread.
 // Groups of one warp share a block.
-template <class T, class Wt>
+template <class T, class Wt, int kHeld>
 __global__ void __launch_bounds__(kMostThreads) forward_held(RmsNormForward a) {
   constexpr int W = kVector<T>;
   __shared__ float scratch[32];
@@ -65,7 +68,7 @@ __global__ void __launch_bounds__(kMostThreads) forward_held(RmsNormForward a) {
 }
 
 // dx = base + rstd · (w · dy - x · mean(w · dy · x) · rstd²)
-template <class T, class Wt, bool kBase>
+template <class T, class Wt, bool kBase, int kHeld>
 __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a) {
   constexpr int W = kVector<T>;
   __shared__ float scratch[32];
@@ -177,21 +180,25 @@ bool aligned(const void* p, std::size_t bytes) {
   return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
-// The group of threads that holds a row of `vectors` in registers; none (0, 0): too wide.
-dim3 held_block(std::int64_t vectors) {
-  if (vectors <= 32 * kHeld) return dim3(32, kWarpsOfBlock);
+// The group of threads that holds a row of `vectors` in registers, and how many vectors each of them; none (0, 0): too wide.
+struct Held {
+  dim3 block;
+  int vectors;
+};
+Held held_rows(std::int64_t vectors) {
+  if (vectors <= 32 * kMany) return {dim3(32, kWarpsOfBlock), kMany};
   for (unsigned threads = 128; threads <= kMostThreads; threads *= 2)
-    if (vectors <= std::int64_t{threads} * kHeld) return dim3(threads, 1);
-  return dim3(0, 0);
+    if (vectors <= std::int64_t{threads} * kFew) return {dim3(threads, 1), kFew};
+  if (vectors <= std::int64_t{kMostThreads} * kMany) return {dim3(kMostThreads, 1), kMany};
+  return {dim3(0, 0), 0};
 }
 
 // launch(block of the held kernel) where it takes the row, else loop(threads).
-template <class T, class Wt, class Held, class Loop>
-void choose(std::int64_t d, bool aligned_rows, const void* w, Held&& held, Loop&& loop) {
+template <class T, class Wt, class LaunchHeld, class Loop>
+void choose(std::int64_t d, bool aligned_rows, const void* w, LaunchHeld&& held, Loop&& loop) {
   constexpr int W = kVector<T>;
-  const dim3 block =
-      d % W == 0 && aligned_rows && aligned(w, W * sizeof(Wt)) ? held_block(d / W) : dim3(0, 0);
-  if (block.x) return held(block);
+  const bool fits = d % W == 0 && aligned_rows && aligned(w, W * sizeof(Wt));
+  if (const Held rows = held_rows(d / W); fits && rows.vectors) return held(rows);
   unsigned threads = 32;
   while (threads < d && threads < kMostThreads) threads *= 2;
   loop(threads);
@@ -199,6 +206,13 @@ void choose(std::int64_t d, bool aligned_rows, const void* w, Held&& held, Loop&
 
 unsigned blocks_of(std::int64_t rows, dim3 block) {
   return static_cast<unsigned>((rows + block.y - 1) / block.y);
+}
+
+template <class T, class Wt, bool kBase>
+void backward(const RmsNormBackward& a, const Held& held, cudaStream_t stream) {
+  const unsigned blocks = blocks_of(a.rows, held.block);
+  held.vectors == kFew ? backward_held<T, Wt, kBase, kFew><<<blocks, held.block, 0, stream>>>(a)
+                       : backward_held<T, Wt, kBase, kMany><<<blocks, held.block, 0, stream>>>(a);
 }
 
 // launch(TypeTag of x, TypeTag of w) for the four combinations.
@@ -223,7 +237,11 @@ void rms_norm_forward(const RmsNormForward& a, cudaStream_t stream) {
     using Wt = typename decltype(w)::type;
     choose<T, Wt>(
         a.d, aligned(a.x, 16) && aligned(a.y, 16), a.w,
-        [&](dim3 block) { forward_held<T, Wt><<<blocks_of(a.rows, block), block, 0, stream>>>(a); },
+        [&](const Held& held) {
+          const unsigned blocks = blocks_of(a.rows, held.block);
+          held.vectors == kFew ? forward_held<T, Wt, kFew><<<blocks, held.block, 0, stream>>>(a)
+                               : forward_held<T, Wt, kMany><<<blocks, held.block, 0, stream>>>(a);
+        },
         [&](unsigned threads) {
           forward_loop<T, Wt><<<static_cast<unsigned>(a.rows), threads, 0, stream>>>(a);
         });
@@ -251,9 +269,8 @@ void rms_norm_backward(const RmsNormBackward& a, cudaStream_t stream) {
     using Wt = typename decltype(w)::type;
     choose<T, Wt>(
         a.d, aligned(a.x, 16) && aligned(a.dy, 16) && aligned(a.dx, 16) && aligned(a.base, 16), a.w,
-        [&](dim3 block) {
-          a.base ? backward_held<T, Wt, true><<<blocks_of(a.rows, block), block, 0, stream>>>(a)
-                 : backward_held<T, Wt, false><<<blocks_of(a.rows, block), block, 0, stream>>>(a);
+        [&](const Held& held) {
+          a.base ? backward<T, Wt, true>(a, held, stream) : backward<T, Wt, false>(a, held, stream);
         },
         [&](unsigned threads) {
           backward_loop<T, Wt><<<static_cast<unsigned>(a.rows), threads, 0, stream>>>(a);
