@@ -1,21 +1,42 @@
-"""Prints "PASSED FAILED SKIPPED" of one result file: GoogleTest's JSON (gtest FILE) or JUnit XML as pytest writes it (pytest FILE)."""
+"""Counts tests in JUnit XML, as GoogleTest and pytest write it.
 
-import json
+    count_results.py FILE               "PASSED FAILED SKIPPED"
+    count_results.py --reasons FILE …   a line for each reason of a skip, the commonest first
+"""
+
+import collections
 import sys
 import xml.etree.ElementTree as ElementTree
 
 
-def gtest(path):
-    tests = [test for suite in json.load(open(path))["testsuites"] for test in suite["testsuite"]]
-    skipped = sum(test["result"] != "COMPLETED" for test in tests)
-    failed = sum("failures" in test for test in tests)
-    return len(tests) - skipped - failed, failed, skipped
+def cases(path):
+    return list(ElementTree.parse(path).getroot().iter("testcase"))
 
 
-def pytest(path):
-    suites = list(ElementTree.parse(path).getroot().iter("testsuite"))
-    total, failed, errors, skipped = (sum(int(s.get(key, 0)) for s in suites) for key in ("tests", "failures", "errors", "skipped"))
-    return total - failed - errors - skipped, failed + errors, skipped
+def state(case):
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "failed"
+    return "skipped" if case.find("skipped") is not None else "passed"
 
 
-print(*{"gtest": gtest, "pytest": pytest}[sys.argv[1]](sys.argv[2]))
+def reason(case):
+    """What the test said; GoogleTest writes the place in a line before it, pytest's expected failures say so in their type."""
+    skip = case.find("skipped")
+    lines = [line for line in skip.get("message", "").splitlines() if line.strip()]
+    if len(lines) > 1 and ".cpp:" in lines[0]:
+        lines = lines[1:]
+    text = lines[0].strip() if lines else "no reason given"
+    return f"expected failure: {text}" if "xfail" in skip.get("type", "") else text
+
+
+def main(arguments):
+    if arguments[:1] == ["--reasons"]:
+        counts = collections.Counter(reason(case) for path in arguments[1:] for case in cases(path) if state(case) == "skipped")
+        for text, number in counts.most_common():
+            print(f"{number:6} skipped: {text}")
+    else:
+        counts = collections.Counter(state(case) for case in cases(arguments[0]))
+        print(counts["passed"], counts["failed"], counts["skipped"])
+
+
+main(sys.argv[1:])

@@ -193,7 +193,7 @@ int Chat::run(Context& context) {
   Conversation conversation(engine, system, sampling.seed);
   while (const auto message = read_message())
     if (!conversation.take(*message)) break;
-  return 0;
+  return interrupted() ? static_cast<int>(ErrorKind::interrupted) : 0;
 }
 
 }  // namespace

@@ -6,7 +6,8 @@
 
 namespace supersonic::cli {
 
-// Without its line end; nothing at the end of the input. `prompt` is shown on a terminal only.
+// Without its line end; nothing at the end of the input, and where interrupted() because Ctrl-C was
+// pressed in the editor. `prompt` is shown on a terminal only.
 std::optional<std::string> read_line(const char* prompt);
 bool input_is_terminal();
 

@@ -364,17 +364,15 @@ def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(mode
     assert len(answer) < 3000
     os.write(terminal, b"/stats\n")
     assert b"in the context" in read_until(b"in the context")
-    for presses in range(1, 61):
-        os.write(terminal, b"\x03")
-        time.sleep(0.5)
+    os.write(terminal, "/Grüße\n/exit".encode())  # no command; and what the line editor holds
+    assert "there is no /Grüße".encode() in read_until(b"/exit")
+    os.write(terminal, b"\x03")
+    for _ in range(100):
+        time.sleep(0.1)
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
-    assert ended
-    code = os.waitstatus_to_exitcode(status)
-    if presses > 1 or code == 0:
-        pytest.xfail(f"a known fault: Ctrl-C at the prompt is sometimes ignored, or ends with 0 ({presses} times pressed, exit {code})")
-    assert code in (130, -signal.SIGINT)
+    assert ended and os.waitstatus_to_exitcode(status) == 130
 
 
 def test_bench_measures_prefill_and_decode(supersonic, model):
