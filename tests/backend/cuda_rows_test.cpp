@@ -59,7 +59,7 @@ TEST_F(CudaRows, NormsAndTheirGradientsWithAndWithoutWhatGoesPastThem) {
   for (const DType type : {DType::f32, DType::bf16})
     for (const std::int64_t d : {64, 576, 1024, 4096, 8192, 40000})
       for (const bool past : {false, true}) {
-        const Twin x = twin({7, d}, type, 1), w = twin({d}, type, 2), dy = twin({7, d}, type, 3), base = twin({7, d}, type, 4);
+        const Twin x = twin({7, d}, type, 1), w = twin({d}, DType::f32, 2), dy = twin({7, d}, type, 3), base = twin({7, d}, type, 4);
         auto fn = [&](bool gpu) {
           auto in = [&](const Twin& t) { return from_storage(gpu ? t.there : t.here); };
           const Tensor y = rms_norm(in(x), in(w), 1e-5f);

@@ -105,6 +105,27 @@ TEST(Fold, AnAccumulatedProductGoesStraightToItsTarget) {
   EXPECT_LE(relative_error(run(fn, unfused())[0], folded), 1e-6);
 }
 
+TEST(Fold, WhatGoesPastANormJoinsItsGradient) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const StorageRef x = numbers({7, 97}, 1, type), w = numbers({97}, 2), dy = numbers({7, 97}, 3, type), past = numbers({7, 97}, 4, type);
+    for (const bool first : {false, true})
+      for (const bool weight : {false, true}) {
+        auto fn = [&] {
+          const Tensor in = from_storage(x), scales = from_storage(w);
+          const Tensor y[] = {rms_norm(in, scales, 1e-5f)}, cotangents[] = {from_storage(dy)}, wrt[] = {in, weight ? scales : Tensor()};
+          const Tensors g = gradients(y, cotangents, wrt);
+          const Tensor base = from_storage(past);
+          Tensors results = {first ? add(base, g[0]) : add(g[0], base)};
+          if (weight) results.push_back(g[1]);
+          return results;
+        };
+        EXPECT_EQ(count(*plan_of(fn), "cpu.rms_norm_grad_add"), !weight);
+        EXPECT_EQ(count(*plan_of(fn), "cpu.rms_norm_grad"), weight);
+        expect_same(fn, type == DType::bf16 ? 4e-3 : 1e-6);  // rounded once when folded, else twice
+      }
+  }
+}
+
 TEST(Fold, NotAcrossAWriteToAnOperand) {
   const StorageRef x = numbers({8, 8}, 1), y = numbers({8, 8}, 2);
   const auto start = bytes_in(*x);
