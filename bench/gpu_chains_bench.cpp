@@ -1,6 +1,6 @@
-// The GPU's elementwise chains as a training step of an 8B model runs them, 4,096 tokens in bf16: bytes that must move at the least
-// over the time of a launch, against a copy within the device's memory; by the catalogue and, from addresses that it does not take,
-// by the interpreter.
+// The GPU's elementwise chains as a training step of an 8B model runs them, 4,096 tokens in bf16:
+// bytes that must move at the least over the time of a launch, against a copy within the device's
+// memory; by the catalogue and, from addresses that it does not take, by the interpreter.
 //   gpu_chains_bench [DEVICE]        DEVICE: cuda (default), cuda:1
 #include "gpu_bench.h"
 #include "ops/map/transcendental.h"
@@ -13,7 +13,8 @@ struct Instr {
   std::vector<std::int16_t> src;
 };
 
-ChainProgram program(int loads, const std::vector<Instr>& instrs, std::vector<std::int16_t> stores) {
+ChainProgram program(int loads, const std::vector<Instr>& instrs,
+                     std::vector<std::int16_t> stores) {
   ChainProgram c;
   c.loads = loads;
   for (const Instr& i : instrs) {
@@ -37,7 +38,8 @@ void time_chain(const Bench& b, const char* name, const Spec& spec, const ChainP
   for (int v = 0; v < chain.loads; ++v) {
     storages.push_back(b.gpu.storage(longer, "operand"));
     const Place place = b.gpu.compute_place();
-    b.gpu.copy(storages.back()->as<void>(), place, numbers->as<void>(), place, numbers->bytes, b.gpu.lane(LaneKind::compute));
+    b.gpu.copy(storages.back()->as<void>(), place, numbers->as<void>(), place, numbers->bytes,
+               b.gpu.lane(LaneKind::compute));
     p.in.push_back({spec, contiguous_strides(spec.shape), true, nullptr});
   }
   for (std::size_t s = 0; s < chain.stores.size(); ++s) {
@@ -60,14 +62,19 @@ void time_chain(const Bench& b, const char* name, const Spec& spec, const ChainP
 int run(const char* device) {
   Bench b{device_backend(device)};
   measure_copy(b);
-  const Spec hidden{Shape{4096, 14336}, DType::bf16, nullptr}, model{Shape{4096, 4096}, DType::bf16, nullptr},
-      thin{Shape{4096, 16}, DType::bf16, nullptr}, wide{Shape{4096, 14336}, DType::f32, nullptr};
-  const Op &mul = op<Mul>(), &silu = op<Silu>(), &silu_grad = op<SiluGrad>(), &swiglu = op<Swiglu>();
+  const Spec hidden{Shape{4096, 14336}, DType::bf16, nullptr},
+      model{Shape{4096, 4096}, DType::bf16, nullptr}, thin{Shape{4096, 16}, DType::bf16, nullptr},
+      wide{Shape{4096, 14336}, DType::f32, nullptr};
+  const Op &mul = op<Mul>(), &silu = op<Silu>(), &silu_grad = op<SiluGrad>(),
+           &swiglu = op<Swiglu>();
   time_chain(b, "swiglu", hidden, program(2, {{swiglu, {0, 1}}}, {2}));
   time_chain(b, "swiglu", wide, program(2, {{swiglu, {0, 1}}}, {2}));
-  time_chain(b, "its gradient", hidden, program(3, {{mul, {0, 1}}, {silu_grad, {2, 3}}, {silu, {2}}, {mul, {0, 5}}}, {4, 6}));
-  time_chain(b, "and itself", hidden,
-             program(3, {{swiglu, {0, 1}}, {mul, {2, 1}}, {silu_grad, {0, 4}}, {silu, {0}}, {mul, {2, 6}}}, {3, 5, 7}));
+  time_chain(b, "its gradient", hidden,
+             program(3, {{mul, {0, 1}}, {silu_grad, {2, 3}}, {silu, {2}}, {mul, {0, 5}}}, {4, 6}));
+  time_chain(
+      b, "and itself", hidden,
+      program(3, {{swiglu, {0, 1}}, {mul, {2, 1}}, {silu_grad, {0, 4}}, {silu, {0}}, {mul, {2, 6}}},
+              {3, 5, 7}));
   time_chain(b, "add", model, program(2, {{op<Add>(), {0, 1}}}, {2}));
   time_chain(b, "add", hidden, program(2, {{op<Add>(), {0, 1}}}, {2}));
   time_chain(b, "scale", thin, program(1, {{op<Scale>(), {0}}}, {1}));

@@ -1,6 +1,6 @@
-// From a ChainProgram to a launch: the catalogue's kernel where it has one for the program, the operands are dense and of one type
-// and all addresses suit; else the interpreter's task, where slots are given to values and taken back as they die and each
-// operand's access is classified.
+// From a ChainProgram to a launch: the catalogue's kernel where it has one for the program, the
+// operands are dense and of one type and all addresses suit; else the interpreter's task, where
+// slots are given to values and taken back as they die and each operand's access is classified.
 #include "backend/cuda/chain.h"
 
 #include <algorithm>
@@ -21,7 +21,8 @@ bool aligned(const void* p, std::size_t bytes) {
 }
 
 bool code_of(const ChainProgram& c, ChainCode& code) {
-  if (c.loads > kKnownLoads || c.instrs.size() > kKnownInstrs || c.stores.size() > kKnownStores) return false;
+  if (c.loads > kKnownLoads || c.instrs.size() > kKnownInstrs || c.stores.size() > kKnownStores)
+    return false;
   code.loads = static_cast<std::uint8_t>(c.loads);
   code.instrs = static_cast<std::uint8_t>(c.instrs.size());
   code.stores = static_cast<std::uint8_t>(c.stores.size());
@@ -29,7 +30,8 @@ bool code_of(const ChainProgram& c, ChainCode& code) {
     code.instr[i].op = static_cast<std::uint8_t>(map_index(*c.instrs[i].op));
     for (int k = 0; k < 3; ++k) code.instr[i].src[k] = static_cast<std::int8_t>(c.instrs[i].src[k]);
   }
-  for (std::size_t s = 0; s < c.stores.size(); ++s) code.store[s] = static_cast<std::int8_t>(c.stores[s]);
+  for (std::size_t s = 0; s < c.stores.size(); ++s)
+    code.store[s] = static_cast<std::int8_t>(c.stores[s]);
   return true;
 }
 
@@ -41,7 +43,8 @@ bool run_known(const Problem& p, const ChainSpace& space, const Pointers& ptr, L
   const DType in = p.in[0].spec.dtype, out = p.out[0].spec.dtype;
   KnownChainTask t{};
   for (int v = 0; v < c.loads; ++v) {
-    if (p.in[v].spec.dtype != in || space.strides[v][0] != 1 || !aligned(ptr.in[v], kKnownAlign)) return false;
+    if (p.in[v].spec.dtype != in || space.strides[v][0] != 1 || !aligned(ptr.in[v], kKnownAlign))
+      return false;
     t.in[v] = ptr.in[v];
   }
   for (int s = 0; s < static_cast<int>(c.stores.size()); ++s) {
@@ -50,7 +53,8 @@ bool run_known(const Problem& p, const ChainSpace& space, const Pointers& ptr, L
   }
   const KnownChain run = find_known_chain(code, in, out);
   if (!run) return false;
-  for (std::size_t i = 0; i < c.instrs.size(); ++i) std::memcpy(t.attrs[i].bytes, c.instrs[i].attrs.bytes, kChainAttrBytes);
+  for (std::size_t i = 0; i < c.instrs.size(); ++i)
+    std::memcpy(t.attrs[i].bytes, c.instrs[i].attrs.bytes, kChainAttrBytes);
   t.total = space.dims[0];
   run(t, stream_of(lane));
   return true;
@@ -105,7 +109,8 @@ void classify(ChainTask& t, int width) {
     t.few &= in.access == ChainAccess::vector && bytes >= 4 && bytes <= 16;
   }
   for (int s = 0; s < t.stores; ++s)
-    t.out[s].vector = aligned(t.out[s].data, size_of(t.out[s].type) * static_cast<std::size_t>(width));
+    t.out[s].vector =
+        aligned(t.out[s].data, size_of(t.out[s].type) * static_cast<std::size_t>(width));
 }
 
 int width_of(const ChainTask& t, bool f64) {

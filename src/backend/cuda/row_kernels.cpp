@@ -120,7 +120,8 @@ KERNEL(rope) {
           .name = "cuda.rope",
           .reject = [](const Problem& p) -> const char* {
             if (p.in[0].spec.shape[2] > kMostRotary) return "heads are too wide";
-            if (2 * p.in[2].spec.shape[0] != p.in[0].spec.shape[2]) return "all of a head must turn";
+            if (2 * p.in[2].spec.shape[0] != p.in[0].spec.shape[2])
+              return "all of a head must turn";
             return f32_or_bf16(p.in[0].spec.dtype) && p.in[2].spec.dtype == DType::f32
                        ? nullptr
                        : "x must be f32 or bf16";

@@ -32,7 +32,7 @@ struct RmsNormBackward {
   std::int64_t rows = 0, d = 0;
   float eps = 0;
   DType type = DType::f32, w_type = DType::f32;
-  const void* base = nullptr;   // (rows, d), added to dx, or null
+  const void* base = nullptr;  // (rows, d), added to dx, or null
 };
 
 std::size_t rms_norm_backward_workspace(std::int64_t rows, std::int64_t d);

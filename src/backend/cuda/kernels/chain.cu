@@ -110,7 +110,8 @@ __device__ void store(const ChainTask::Out& out, std::int64_t at, const Pack<T, 
   });
 }
 
-// The first operands of a chain that reads few, whole vectors of each: all of them are on their way before the first is needed.
+// The first operands of a chain that reads few, whole vectors of each: all of them are on their way
+// before the first is needed.
 template <class T, int W>
 struct Prefetched {
   static constexpr int kMost = 4;
@@ -153,7 +154,8 @@ struct Prefetched {
     }
   }
   __device__ static int bytes_of_element(DType type) {
-    return with_type(type, [](auto tag) { return static_cast<int>(sizeof(typename decltype(tag)::type)); });
+    return with_type(
+        type, [](auto tag) { return static_cast<int>(sizeof(typename decltype(tag)::type)); });
   }
 };
 

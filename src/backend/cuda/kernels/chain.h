@@ -1,4 +1,5 @@
-// How chains run on a device: common ones by kernels of their own, compiled ahead (the catalogue), all others by an interpreter.
+// How chains run on a device: common ones by kernels of their own, compiled ahead (the catalogue),
+// all others by an interpreter.
 //
 // The chain interpreter's task: a ChainProgram with its operands resolved, passed to the kernel by
 // value. Each thread carries a few neighbouring elements through the whole program; values live in
@@ -57,7 +58,8 @@ void run_chain(const ChainTask& task, bool f64, int width, int multiprocessors,
 // --- the catalogue ---
 constexpr int kKnownLoads = 3, kKnownInstrs = 5, kKnownStores = 3;
 
-// A program without its attributes: the position in SUPERSONIC_MAP_OPS and the sources of each instruction.
+// A program without its attributes: the position in SUPERSONIC_MAP_OPS and the sources of each
+// instruction.
 struct ChainCode {
   std::uint8_t loads = 0, instrs = 0, stores = 0;
   struct Instr {
@@ -81,7 +83,8 @@ struct KnownChainTask {
 constexpr int kKnownAlign = 32;
 using KnownChain = void (*)(const KnownChainTask& task, cudaStream_t stream);
 
-// The catalogue's launcher of a program with operands and results of these types; null: it has none.
+// The catalogue's launcher of a program with operands and results of these types; null: it has
+// none.
 KnownChain find_known_chain(const ChainCode& code, DType in, DType out);
 
 }  // namespace supersonic::cuda

@@ -1,7 +1,8 @@
-// The catalogue of chains: the programs that models run, each as a kernel of its own over dense operands. Everything is known
-// when it is compiled, so values stay in registers and what two instructions share (the sigmoid of a gate, say) is computed once.
-// A thread takes kVectors vectors of 16 bytes of each operand and has all of them on their way before it computes.
-// Limit: bandwidth, each operand read once and each result written once.
+// The catalogue of chains: the programs that models run, each as a kernel of its own over dense
+// operands. Everything is known when it is compiled, so values stay in registers and what two
+// instructions share (the sigmoid of a gate, say) is computed once. A thread takes kVectors vectors
+// of 16 bytes of each operand and has all of them on their way before it computes. Limit:
+// bandwidth, each operand read once and each result written once.
 #include <iterator>
 #include <utility>
 
@@ -22,7 +23,8 @@ constexpr std::uint8_t kMapNumber = 0;
 SUPERSONIC_MAP_OPS(SUPERSONIC_MAP_NUMBER)
 #undef SUPERSONIC_MAP_NUMBER
 
-// Instruction: a map and the numbers of the values that it reads. Loads are numbered first, then instructions.
+// Instruction: a map and the numbers of the values that it reads. Loads are numbered first, then
+// instructions.
 template <class M, int... Src>
 struct Do {
   static constexpr ChainCode::Instr code() {
@@ -89,7 +91,8 @@ __global__ void __launch_bounds__(kThreads) known_chain(const __grid_constant__ 
     if (at + W > t.total) {
       for (std::int64_t i = at; i < t.total; ++i) {  // the last elements
         N value[Program::loads + Program::instrs];
-        for (int v = 0; v < Program::loads; ++v) value[v] = N::of(widen<float>(static_cast<const In*>(t.in[v])[i]));
+        for (int v = 0; v < Program::loads; ++v)
+          value[v] = N::of(widen<float>(static_cast<const In*>(t.in[v])[i]));
         Program::run(t, value);
 #pragma unroll
         for (int s = 0; s < Program::stores; ++s)
@@ -105,7 +108,8 @@ __global__ void __launch_bounds__(kThreads) known_chain(const __grid_constant__ 
       for (int v = 0; v < Program::loads; ++v) value[v] = N::of(widen<float>(x[j][v].v[i]));
       Program::run(t, value);
 #pragma unroll
-      for (int s = 0; s < Program::stores; ++s) y[s].v[i] = narrow<Out>(value[Program::result(s)].v);
+      for (int s = 0; s < Program::stores; ++s)
+        y[s].v[i] = narrow<Out>(value[Program::result(s)].v);
     }
 #pragma unroll
     for (int s = 0; s < Program::stores; ++s)
@@ -115,8 +119,10 @@ __global__ void __launch_bounds__(kThreads) known_chain(const __grid_constant__ 
 
 template <class Program, class In, class Out>
 void launch(const KnownChainTask& t, cudaStream_t stream) {
-  constexpr std::int64_t block = std::int64_t{kThreads} * kVectors * 16 / (sizeof(In) < sizeof(Out) ? sizeof(In) : sizeof(Out));
-  known_chain<Program, In, Out><<<static_cast<unsigned>((t.total + block - 1) / block), kThreads, 0, stream>>>(t);
+  constexpr std::int64_t block = std::int64_t{kThreads} * kVectors * 16 /
+                                 (sizeof(In) < sizeof(Out) ? sizeof(In) : sizeof(Out));
+  known_chain<Program, In, Out>
+      <<<static_cast<unsigned>((t.total + block - 1) / block), kThreads, 0, stream>>>(t);
   check_launch("chain");
 }
 
@@ -132,21 +138,24 @@ constexpr Entry entry(DType in, DType out) {
 
 // The gradient of act(gate) * up by gate and up; as it is, and with the product itself recomputed.
 template <class Act, class ActGrad>
-using GatedGrad = Known<3, Stores<4, 6>, Do<Mul, 0, 1>, Do<ActGrad, 2, 3>, Do<Act, 2>, Do<Mul, 0, 5>>;  // dy, up, gate
+using GatedGrad = Known<3, Stores<4, 6>, Do<Mul, 0, 1>, Do<ActGrad, 2, 3>, Do<Act, 2>,
+                        Do<Mul, 0, 5>>;  // dy, up, gate
 template <class Gated, class Act, class ActGrad>
-using GatedAgain = Known<3, Stores<3, 5, 7>, Do<Gated, 0, 1>, Do<Mul, 2, 1>, Do<ActGrad, 0, 4>, Do<Act, 0>,
-                         Do<Mul, 2, 6>>;  // gate, up, dy
+using GatedAgain = Known<3, Stores<3, 5, 7>, Do<Gated, 0, 1>, Do<Mul, 2, 1>, Do<ActGrad, 0, 4>,
+                         Do<Act, 0>, Do<Mul, 2, 6>>;  // gate, up, dy
 // The same of an activation whose gradients are operations of their own: gate, up, dy.
-using ClampedGrad = Known<3, Stores<3, 4>, Do<ClampedSwigluGateGrad, 0, 1, 2>, Do<ClampedSwigluUpGrad, 0, 1, 2>>;
-using ClampedAgain = Known<3, Stores<3, 4, 5>, Do<ClampedSwiglu, 0, 1>, Do<ClampedSwigluGateGrad, 0, 1, 2>,
-                           Do<ClampedSwigluUpGrad, 0, 1, 2>>;
+using ClampedGrad =
+    Known<3, Stores<3, 4>, Do<ClampedSwigluGateGrad, 0, 1, 2>, Do<ClampedSwigluUpGrad, 0, 1, 2>>;
+using ClampedAgain = Known<3, Stores<3, 4, 5>, Do<ClampedSwiglu, 0, 1>,
+                           Do<ClampedSwigluGateGrad, 0, 1, 2>, Do<ClampedSwigluUpGrad, 0, 1, 2>>;
 template <class M>
 using One = Known<1, Stores<1>, Do<M, 0>>;
 template <class M>
 using Two = Known<2, Stores<2>, Do<M, 0, 1>>;
 
-#define BOTH_TYPES(...) \
-  entry<__VA_ARGS__, bf16, bf16>(DType::bf16, DType::bf16), entry<__VA_ARGS__, float, float>(DType::f32, DType::f32)
+#define BOTH_TYPES(...)                                     \
+  entry<__VA_ARGS__, bf16, bf16>(DType::bf16, DType::bf16), \
+      entry<__VA_ARGS__, float, float>(DType::f32, DType::f32)
 const Entry kCatalogue[] = {
     BOTH_TYPES(Two<Add>),
     BOTH_TYPES(Two<Mul>),

@@ -1,5 +1,5 @@
-// What maps compute with on a device: a number with the vocabulary of ops/map/functions.h, and the number of each map. For the
-// kernels that run chains.
+// What maps compute with on a device: a number with the vocabulary of ops/map/functions.h, and the
+// number of each map. For the kernels that run chains.
 #pragma once
 #include "backend/cuda/kernels/scalar.h"
 #include "map_ops.h"
@@ -45,7 +45,8 @@ NUM_UNARY(rsqrt, T(1) / ::sqrt(a))
 NUM_UNARY(sin, ::sin(a))
 NUM_UNARY(cos, ::cos(a))
 NUM_UNARY(tanh, ::tanh(a))
-// In fp32 the reciprocal is off by at most one unit; 1 + exp(-a) is at least 1, so what it flushes to zero is below 1e-38.
+// In fp32 the reciprocal is off by at most one unit; 1 + exp(-a) is at least 1, so what it flushes
+// to zero is below 1e-38.
 __device__ inline float sigmoid_of(float a) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.0f + ::expf(-a)));
@@ -59,7 +60,6 @@ template <class T>
 __device__ inline Num<T> select(Num<T> condition, Num<T> yes, Num<T> no) {
   return condition.v != 0 ? yes : no;
 }
-
 
 enum class MapOp : std::uint8_t {
 #define SUPERSONIC_MAP_NAME(M) M,

@@ -8,8 +8,8 @@ namespace supersonic::cuda {
 namespace {
 
 constexpr int kMostThreads = 512, kColumnThreads = 128, kWarpsOfBlock = 4;
-// Vectors of a row that a thread holds: few where that takes the row, so that many rows are on their way; many in rows of one
-// warp and in the widest.
+// Vectors of a row that a thread holds: few where that takes the row, so that many rows are on
+// their way; many in rows of one warp and in the widest.
 constexpr int kFew = 2, kMany = 4;
 constexpr std::int64_t kRowsOfChunk = 32, kMostChunks = 64;
 
@@ -145,8 +145,8 @@ __global__ void __launch_bounds__(kMostThreads) backward_loop(RmsNormBackward a)
   const T* base = a.base ? static_cast<const T*>(a.base) + blockIdx.x * a.d : nullptr;
   for (std::int64_t i = threadIdx.x; i < a.d; i += blockDim.x) {
     const float past = base ? widen<float>(base[i]) : 0.0f;
-    dx[i] = narrow<T>(
-        past + fmaf(widen<float>(x[i]), c, widen<float>(w[i]) * widen<float>(dy[i]) * rstd));
+    dx[i] = narrow<T>(past +
+                      fmaf(widen<float>(x[i]), c, widen<float>(w[i]) * widen<float>(dy[i]) * rstd));
   }
 }
 
@@ -180,7 +180,8 @@ bool aligned(const void* p, std::size_t bytes) {
   return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
-// The group of threads that holds a row of `vectors` in registers, and how many vectors each of them; none (0, 0): too wide.
+// The group of threads that holds a row of `vectors` in registers, and how many vectors each of
+// them; none (0, 0): too wide.
 struct Held {
   dim3 block;
   int vectors;

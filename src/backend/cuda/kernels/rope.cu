@@ -47,19 +47,21 @@ __global__ void __launch_bounds__(kThreads) turn(Rotation a) {
   }
 }
 
-// The same by vectors of 16 bytes, two of a head at once: W pairs. What a thread turns first is on its way while the angles are
-// computed. half must be a multiple of W, and the rows aligned.
+// The same by vectors of 16 bytes, two of a head at once: W pairs. What a thread turns first is on
+// its way while the angles are computed. half must be a multiple of W, and the rows aligned.
 template <class T, bool kInterleaved>
 __global__ void __launch_bounds__(kThreads) turn_vectors(Rotation a) {
   constexpr int W = 16 / sizeof(T), kHeld = 2;
   using Vector = Pack<T, W>;
   __shared__ alignas(16) float cosine[kMostRotary / 2], sine[kMostRotary / 2];
-  const int half = static_cast<int>(a.d / 2), of_head = half / W, all = static_cast<int>(a.heads) * of_head;
+  const int half = static_cast<int>(a.d / 2), of_head = half / W,
+            all = static_cast<int>(a.heads) * of_head;
   const std::int64_t row = blockIdx.x * a.heads * a.d;
   const T* x = static_cast<const T*>(a.x) + row;
   T* y = static_cast<T*>(a.y) + row;
   Vector low[kHeld], high[kHeld];
-  auto place = [&](int n, int& i) {  // element of the first vector; i: of its first pair in the head
+  auto place = [&](int n,
+                   int& i) {  // element of the first vector; i: of its first pair in the head
     const int head = n / of_head;
     i = (n - head * of_head) * W;
     return head * 2 * half + (kInterleaved ? 2 * i : i);
@@ -88,8 +90,10 @@ __global__ void __launch_bounds__(kThreads) turn_vectors(Rotation a) {
 #pragma unroll
       for (int k = 0; k < W; ++k) {
         T& to_u = kInterleaved ? (2 * k < W ? first[2 * k % W] : second[2 * k % W]) : first[k];
-        T& to_v = kInterleaved ? (2 * k < W ? first[2 * k % W + 1] : second[2 * k % W + 1]) : second[k];
-        const float xu = widen<float>(to_u), xv = widen<float>(to_v), c = cosine[i + k], s = sine[i + k];
+        T& to_v =
+            kInterleaved ? (2 * k < W ? first[2 * k % W + 1] : second[2 * k % W + 1]) : second[k];
+        const float xu = widen<float>(to_u), xv = widen<float>(to_v), c = cosine[i + k],
+                    s = sine[i + k];
         to_u = narrow<T>(xu * c - xv * s);
         to_v = narrow<T>(xu * s + xv * c);
       }
@@ -102,7 +106,8 @@ __global__ void __launch_bounds__(kThreads) turn_vectors(Rotation a) {
 template <class T>
 void launch(const Rotation& a, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(a.tokens);
-  const auto address = reinterpret_cast<std::uintptr_t>(a.x) | reinterpret_cast<std::uintptr_t>(a.y);
+  const auto address =
+      reinterpret_cast<std::uintptr_t>(a.x) | reinterpret_cast<std::uintptr_t>(a.y);
   if (address % 16 != 0 || a.d / 2 % (16 / sizeof(T)) != 0)
     turn<T><<<blocks, kThreads, 0, stream>>>(a);
   else if (a.interleaved)
