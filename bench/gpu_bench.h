@@ -65,66 +65,87 @@ struct Bench {
     return resident(host, gpu);
   }
 
-  // Times the kernel that takes the operation with these operands; output specs are inferred by
+  // A kernel with its operands on the device, ready to be launched.
+  struct Launch {
+    std::vector<StorageRef> operands, results;
+    StorageRef workspace;
+    double bytes = 0;  // read and written, each operand once
+    std::function<void()> run;
+  };
+
+  // The kernel that takes the operation with these operands; the results' specs are inferred by
   // recording it.
-  void kernel(const char* name, const Op& op, const Attrs& attrs, const std::vector<Spec>& in,
-              Compute compute = Compute::fp32, double flops = 0, const Ints& ints = {}) const {
+  Launch prepare(const Op& op, const Attrs& attrs, const std::vector<StorageRef>& operands,
+                 Compute compute) const {
+    Launch l;
+    l.operands = operands;
     Tensors inputs;
-    std::vector<StorageRef> storages, results;
-    for (const Spec& s : in) {
-      storages.push_back(random(s, ints, storages.size()));
-      inputs.push_back(from_storage(storages.back()));
-    }
+    for (const StorageRef& s : operands) inputs.push_back(from_storage(s));
     const Tensors out = op.traits.effect ? Tensors{} : record(op, attrs, inputs, Where::current());
     Problem p;
     p.op = &op;
     p.attrs = attrs;
     p.compute = compute;
     Pointers ptr;
-    double bytes = 0;
-    for (std::size_t i = 0; i < in.size(); ++i) {
-      p.in.push_back({in[i], contiguous_strides(in[i].shape), true, nullptr});
-      ptr.in[i] = storages[i]->as<void>();
-      ptr.planes[i] = &storages[i]->planes;
-      bytes += static_cast<double>(storages[i]->bytes) *
-               (op.traits.writes >> i & 1 && op.traits.effect ? 2 : 1);
+    for (std::size_t i = 0; i < operands.size(); ++i) {
+      const Storage& s = *operands[i];
+      p.in.push_back({s.spec, contiguous_strides(s.spec.shape), true, nullptr});
+      ptr.in[i] = operands[i]->as<void>();
+      ptr.planes[i] = &operands[i]->planes;
+      l.bytes +=
+          static_cast<double>(s.bytes) * (op.traits.writes >> i & 1 && op.traits.effect ? 2 : 1);
     }
     for (std::size_t o = 0; o < out.size(); ++o) {
-      results.push_back(gpu.storage(out[o].spec(), "result"));
+      l.results.push_back(gpu.storage(out[o].spec(), "result"));
       p.out.push_back({out[o].spec(), contiguous_strides(out[o].shape()), true, nullptr});
-      ptr.out[o] = results.back()->as<void>();
-      bytes += static_cast<double>(results.back()->bytes);
+      ptr.out[o] = l.results.back()->as<void>();
+      l.bytes += static_cast<double>(l.results.back()->bytes);
     }
-    ChainProgram chain;
-    const Kernel* k = nullptr;
-    if (op.map) {
-      chain.loads = static_cast<int>(in.size());
-      chain.instrs.resize(1);
-      chain.instrs[0].op = &op;
-      chain.instrs[0].attrs = attrs;
-      for (std::size_t i = 0; i < in.size(); ++i)
-        chain.instrs[0].src[i] = static_cast<std::int16_t>(i);
-      chain.stores = {static_cast<std::int16_t>(in.size())};
-      p.chain = &chain;
-      k = gpu.chain_kernel(chain);
-    } else {
-      std::string why;
-      k = find_kernel(gpu, p, &why);
-      CHECK(k, "{}: no kernel{}", op.name, why);
-    }
-    StorageRef workspace;
+    Tape::current().nodes().clear();
+    const auto chain = std::make_shared<ChainProgram>();
+    const Kernel* const k = op.map ? chain_kernel(*chain, p) : find(p);
     if (const std::size_t n = k->workspace ? k->workspace(p) : 0) {
-      workspace =
+      l.workspace =
           gpu.storage({Shape{static_cast<std::int64_t>(n)}, DType::u8, nullptr}, "workspace");
-      ptr.workspace = workspace->as<void>();
+      ptr.workspace = l.workspace->as<void>();
     }
     Lane& lane = gpu.lane(LaneKind::compute);
-    const double s = seconds([&] { k->launch(p, ptr, lane); });
+    l.run = [k, p, ptr, chain, &lane] { k->launch(p, ptr, lane); };
+    return l;
+  }
+
+  // Times the kernel that takes the operation with operands of these specs.
+  void kernel(const char* name, const Op& op, const Attrs& attrs, const std::vector<Spec>& in,
+              Compute compute = Compute::fp32, double flops = 0, const Ints& ints = {}) const {
+    std::vector<StorageRef> operands;
+    for (const Spec& s : in) operands.push_back(random(s, ints, operands.size()));
+    const Launch launch = prepare(op, attrs, operands, compute);
+    const double s = seconds(launch.run);
     const std::string shape = in.size() > 1 && in[1].shape.rank == 2
                                   ? to_string(in[0]) + " " + to_string(in[1])
                                   : to_string(in[0]);
-    flops > 0 ? print_flops(name, shape, flops, s) : print(name, shape, bytes, s);
-    Tape::current().nodes().clear();
+    flops > 0 ? print_flops(name, shape, flops, s) : print(name, shape, launch.bytes, s);
+  }
+
+ private:
+  const Kernel* find(const Problem& p) const {
+    std::string why;
+    const Kernel* const k = find_kernel(gpu, p, &why);
+    CHECK(k, "{}: no kernel{}", p.op->name, why);
+    return k;
+  }
+
+  // The chain of this one operation; it must live as long as the problem.
+  const Kernel* chain_kernel(ChainProgram& chain, Problem& p) const {
+    chain.loads = static_cast<int>(p.in.size());
+    chain.instrs.resize(1);
+    chain.instrs[0].op = p.op;
+    chain.instrs[0].attrs = p.attrs;
+    for (std::size_t i = 0; i < p.in.size(); ++i)
+      chain.instrs[0].src[i] = static_cast<std::int16_t>(i);
+    chain.stores = {static_cast<std::int16_t>(p.in.size())};
+    p.chain = &chain;
+    return gpu.chain_kernel(chain);
   }
 };
 

@@ -47,6 +47,29 @@ void one_row(const Bench& b) {
            Compute::bf16);
 }
 
+// An adapter's part of a training step: into it and back, and the gradients of its matrices.
+void thin(const Bench& b) {
+  const std::int64_t t = 4096, d = 4096;
+  auto sum = [&](std::int64_t m, std::int64_t n) {
+    b.kernel("dA, dB += dy^T x", op<GemmAccumulate>(),
+             Attrs::of(GemmAccumulate{gemm_attrs(true, true).as<Gemm>()}),
+             {dense({m, n}, DType::f32), dense({t, m}), dense({t, n})}, Compute::bf16);
+  };
+  for (const std::int64_t rank : {16, 8, 32, 64, 128, 256})
+    for (const std::int64_t k : {std::int64_t{1024}, d, std::int64_t{14336}}) {
+      if (rank != 16 && k != d) continue;
+      b.kernel("x A^T", op<Gemm>(), gemm_attrs(), {dense({t, k}), dense({rank, k}, DType::f32)},
+               Compute::bf16);
+      b.kernel("dy B", op<Gemm>(), gemm_attrs(false, true),
+               {dense({t, k}), dense({k, rank}, DType::f32)}, Compute::bf16);
+      sum(rank, k);
+      sum(k, rank);
+    }
+  b.kernel("x W^T + t B^T", op<Gemm>(), gemm_attrs(),
+           {dense({t, d}), quant({d, d}, "q4_k"), dense({t, 16}), dense({d, 16}, DType::f32)},
+           Compute::bf16, 2.0 * static_cast<double>(t * d) * static_cast<double>(d));
+}
+
 void head(const Bench& b) {
   const std::int64_t t = 4096, v = 128256, d = 4096;
   const double flops =
@@ -76,6 +99,7 @@ int run(const char* device) {
   Bench b{device_backend(device)};
   measure_copy(b);
   b.signs = true;
+  thin(b);
   products(b);
   one_row(b);
   attention(b);

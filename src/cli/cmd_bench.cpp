@@ -24,38 +24,50 @@ namespace {
 struct Row {
   std::string test;
   double rate = 0, deviation = 0, limit_fraction = 0;  // the last is 0 where the limit is unknown
-  // Of a training step, in bytes: its plan and storages; the process's peak, or the GPU's memory.
+  std::vector<double> seconds = {};                    // of each run that counted
+  // What the limit is made of: the operations of a run, or the bytes that a decoded token reads.
+  double operations = 0, bytes = 0;
+  // In bytes: what was planned; the process's peak, or the GPU's memory.
   std::uint64_t planned = 0, taken = 0;
-  std::string level = {};  // what the plan keeps and recomputes
+  std::string level = {};  // what a training step's plan keeps and recomputes
 };
 
 struct Runs {
   int warm, counted;
 };
 
+template <class Work>
+double seconds_of(Work work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 // Runs `work` to warm it, then as often as counted; units: tokens of one run; shortest: seconds
-// that the limits allow, 0 where they are unknown.
+// that the limits allow, 0 where they are unknown. Two runs warm a work of seconds: what a third
+// would save is little beside it.
 template <class Work>
 Row measure(std::string test, std::int64_t units, Runs runs, double shortest, Work work) {
-  for (int i = 0; i < runs.warm; ++i) work();
-  const int repeats = runs.counted;
+  constexpr double kLong = 4;
+  double warming = 0;
+  for (int i = 0; i < runs.warm && (i < 2 || warming < kLong); ++i) warming += seconds_of(work);
+  Row row{.test = std::move(test)};
   double sum = 0, squares = 0;
-  for (int i = 0; i < repeats; ++i) {
+  for (int i = 0; i < runs.counted; ++i) {
     check_interrupt();
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double rate = static_cast<double>(units) / seconds;
+    row.seconds.push_back(seconds_of(work));
+    const double rate = static_cast<double>(units) / row.seconds.back();
     sum += rate, squares += rate * rate;
   }
-  const double mean = sum / repeats;
-  const double variance = repeats > 1 ? std::max(0.0, (squares - sum * mean) / (repeats - 1)) : 0;
-  return {std::move(test), mean, std::sqrt(variance), shortest * mean / static_cast<double>(units)};
+  row.rate = sum / runs.counted;
+  if (runs.counted > 1)
+    row.deviation = std::sqrt(std::max(0.0, (squares - sum * row.rate) / (runs.counted - 1)));
+  row.limit_fraction = shortest * row.rate / static_cast<double>(units);
+  return row;
 }
 
 struct Bench : ModelOptions {
-  std::int64_t prompt = 512, generate = 128;
+  std::int64_t prompt = 512, generate = 128, depth = 0;
   std::int64_t batch = 4, seq_len = 256, rank = 16;
   int repeats = 5;
   std::string kv_type = "auto", optim = "adamw";
@@ -81,6 +93,8 @@ struct Bench : ModelOptions {
     o.add("prompt", prompt, "Tokens of the prompt; 0: no such test").letter('p').range(0, 1 << 20);
     o.add("generate", generate, "Tokens to generate; 0: no such test")
         .letter('n')
+        .range(0, 1 << 20);
+    o.add("depth", depth, "Tokens that the context holds already when a test begins")
         .range(0, 1 << 20);
     o.add("repeats", repeats, "Runs of each test that count, after some that warm up")
         .letter('r')
@@ -111,39 +125,66 @@ struct Bench : ModelOptions {
   }
 
   void measure_inference(LoadedModel& loaded) const {
+    if (prompt == 0 && generate == 0)
+      fail(ErrorKind::usage, "bench: nothing to measure: -p and -n are both 0");
+    const std::uint64_t free_before = free_bytes(backend());
     infer::SessionOptions options;
     options.compute = resolve(loaded.model);
-    options.context = std::max(prompt, generate);
+    options.context = depth + std::max(prompt, generate);
     options.kv_dtype = cli::kv_dtype(kv_type, options.compute);
     options.lora = loaded.lora();
-    const double bytes =
-        infer::decode_bytes(loaded.model, static_cast<double>(generate) / 2, options.kv_dtype);
+    const double bytes = infer::decode_bytes(
+        loaded.model, static_cast<double>(depth) + static_cast<double>(generate) / 2,
+        options.kv_dtype);
     Executor executor = make_executor(loaded.model);
     const auto [limits, read] = probe(bytes);
     const double known = limits_known() ? 1 : 0;
     infer::Session session(loaded.model, executor, options);
-    if (prompt == 0 && generate == 0)
-      fail(ErrorKind::usage, "bench: nothing to measure: -p and -n are both 0");
-    const auto ids = some_ids(std::max<std::int64_t>(prompt, 1), loaded.model.config.vocab_size);
+    const auto ids =
+        some_ids(std::max<std::int64_t>({prompt, depth, 1}), loaded.model.config.vocab_size);
+    if (depth) session.feed(std::span(ids).first(static_cast<std::size_t>(depth)));
     std::vector<Row> rows;
     if (prompt) {
-      const double shortest =
-          known * infer::shortest_time(infer::forward_work(loaded.model, prompt, 1), limits,
-                                       options.compute);
-      rows.push_back(measure(fmt::format("pp{}", prompt), prompt, runs(), shortest, [&] {
-        session.rewind(0);
-        session.feed(ids);
+      const infer::ForwardWork work = forward_work(loaded.model, prompt);
+      const double shortest = known * infer::shortest_time(work, limits, options.compute);
+      rows.push_back(measure(name_of_test("pp", prompt), prompt, runs(), shortest, [&] {
+        session.rewind(depth);
+        session.feed(std::span(ids).first(static_cast<std::size_t>(prompt)));
       }));
+      rows.back().operations = work.products + work.attention;
     }
-    if (generate)
-      rows.push_back(measure(fmt::format("tg{}", generate), generate, runs(),
+    if (generate) {
+      rows.push_back(measure(name_of_test("tg", generate), generate, runs(),
                              known * static_cast<double>(generate) * bytes / read, [&] {
-                               session.rewind(0);
+                               session.rewind(depth);
                                for (std::int64_t i = 0; i < generate; ++i)
                                  session.feed(std::span(ids).subspan(
                                      static_cast<std::size_t>(i) % ids.size(), 1));
                              }));
+      rows.back().bytes = bytes;
+    }
+    for (Row& r : rows) r.taken = taken(free_before);
     report(rows, options.compute);
+  }
+
+  // pp512; pp512@8192 after a context of 8192.
+  std::string name_of_test(const char* kind, std::int64_t tokens) const {
+    return depth ? fmt::format("{}{}@{}", kind, tokens, depth) : fmt::format("{}{}", kind, tokens);
+  }
+
+  // The operations of `tokens` after `depth` others, the logits of the last one.
+  infer::ForwardWork forward_work(const models::Model& m, std::int64_t tokens) const {
+    infer::ForwardWork work = infer::forward_work(m, tokens, 1);
+    work.attention = infer::forward_work(m, depth + tokens, 1).attention -
+                     (depth ? infer::forward_work(m, depth, 1).attention : 0);
+    return work;
+  }
+
+  // The process's peak, or what is gone of the GPU's memory since `free_before`: beside a bare
+  // context.
+  std::uint64_t taken(std::uint64_t free_before) const {
+    return limits_known() ? peak_resident_bytes()
+                          : free_before - std::min(free_before, free_bytes(backend()));
   }
 
   void measure_training(LoadedModel& loaded, std::uint64_t program) const {
@@ -162,20 +203,18 @@ struct Bench : ModelOptions {
         {.budget = memory ? training_budget(memory, program, loaded.model, executor.backend())
                           : SIZE_MAX});
     const text::Batch data = some_batch(loaded.model.config.vocab_size);
+    const infer::ForwardWork work = infer::lora_step_work(loaded.model, lora, batch, seq_len);
     const double shortest =
-        (limits_known() ? 1 : 0) *
-        infer::shortest_time(infer::lora_step_work(loaded.model, lora, batch, seq_len), limits,
-                             arithmetic);
+        (limits_known() ? 1 : 0) * infer::shortest_time(work, limits, arithmetic);
     std::int64_t step = 0;
     Row row = measure(fmt::format("lora{}x{}", batch, seq_len), tokens, runs(), shortest, [&] {
       trainer.accumulate(data, 1.0f / static_cast<float>(tokens));
       trainer.step(++step, 1e-4f);
     });
+    row.operations = work.products + work.attention;
     row.planned = trainer.memory().total();
     row.level = trainer.memory().level;
-    const bool apart = !(executor.backend().compute_place() == Place{});
-    row.taken =
-        apart ? free_before - std::min(free_before, free_bytes(backend())) : peak_resident_bytes();
+    row.taken = taken(free_before);
     report({row}, arithmetic);
   }
 
@@ -215,41 +254,38 @@ struct Bench : ModelOptions {
   }
 
   void report(const std::vector<Row>& rows, Compute compute) const {
-    JsonWriter w;
-    w.begin_array();
-    if (!json)
-      print(fmt::format("{}, {} arithmetic, {} threads\n{:<12}{:>16}{:>10}{:>9}\n", model,
-                        name_of(compute), thread_count(), "test", "tokens/s", "±", "limit"));
+    if (json) return report_json(rows, compute);
+    print(fmt::format("{}, {} arithmetic, {} threads\n{:<12}{:>16}{:>10}{:>9}\n", model,
+                      name_of(compute), thread_count(), "test", "tokens/s", "±", "limit"));
     for (const Row& r : rows) {
-      w.begin_object()
-          .key("test")
-          .value(r.test)
-          .key("tokens_per_second")
-          .value(r.rate)
-          .key("stddev")
-          .value(r.deviation);
-      w.key("limit_fraction");
-      (r.limit_fraction > 0 ? w.value(r.limit_fraction) : w.null())
-          .key("compute")
-          .value(name_of(compute));
-      if (r.planned)
-        w.key("planned_bytes")
-            .value(r.planned)
-            .key("peak_bytes")
-            .value(r.taken)
-            .key("level")
-            .value(r.level);
-      w.end_object();
-      if (!json)
-        print(fmt::format("{:<12}{:>16.1f}{:>10.1f}{:>9}\n", r.test, r.rate, r.deviation,
-                          r.limit_fraction > 0 ? fmt::format("{:.0f} %", 100 * r.limit_fraction)
-                                               : std::string("–")));
-      if (!json && r.planned)
+      print(fmt::format("{:<12}{:>16.1f}{:>10.1f}{:>9}\n", r.test, r.rate, r.deviation,
+                        r.limit_fraction > 0 ? fmt::format("{:.0f} %", 100 * r.limit_fraction)
+                                             : std::string("–")));
+      if (train)
         print(fmt::format("memory: planned {:.2f} GiB, taken {:.2f} GiB ({})\n",
                           static_cast<double>(r.planned) / (1 << 30),
                           static_cast<double>(r.taken) / (1 << 30), r.level));
     }
-    if (json) print(w.end_array().text() + "\n");
+  }
+
+  void report_json(const std::vector<Row>& rows, Compute compute) const {
+    JsonWriter w;
+    w.begin_array();
+    for (const Row& r : rows) {
+      w.begin_object().key("test").value(r.test);
+      w.key("tokens_per_second").value(r.rate).key("stddev").value(r.deviation);
+      w.key("limit_fraction");
+      r.limit_fraction > 0 ? w.value(r.limit_fraction) : w.null();
+      w.key("compute").value(name_of(compute)).key("seconds").begin_array();
+      for (double s : r.seconds) w.value(s);
+      w.end_array();
+      if (r.operations > 0) w.key("operations").value(r.operations);
+      if (r.bytes > 0) w.key("bytes").value(r.bytes);
+      w.key("peak_bytes").value(r.taken);
+      if (train) w.key("planned_bytes").value(r.planned).key("level").value(r.level);
+      w.end_object();
+    }
+    print(w.end_array().text() + "\n");
   }
 };
 

@@ -46,7 +46,7 @@ Tensor sum_of_products(const Gemm& a, Args in, DType type) {
     const Tensor product = batch_matmul(x, w);
     total = total ? add(total, product) : product;
   }
-  return total;
+  return a.alpha == 1 ? total : scale(total, a.alpha);
 }
 
 }  // namespace
@@ -71,20 +71,20 @@ Grads Gemm::backward(const Gemm& a, const BackwardArgs& b) {
     if (b.need[2 * t]) {
       // dX (M,K) = dy · W; stored (K,M) when transposed: W^T · dy^T
       const GemmTermArgs term = tx ? GemmTermArgs{w, dy, !tw ? true : false, false} : GemmTermArgs{dy, w, false, !tw};
-      grads[2 * t] = gemm(std::span(&term, 1), x.dtype());
+      grads[2 * t] = gemm(std::span(&term, 1), x.dtype(), Where::current(), a.alpha);
     }
     if (b.need[2 * t + 1] && !w.spec().format) {
       // dW (N,K) = dy^T · X; stored (K,N) when transposed: X^T · dy
       const GemmTermArgs term = tw ? GemmTermArgs{x, dy, !tx, true} : GemmTermArgs{dy, x, true, !tx};
-      grads[2 * t + 1] = gemm(std::span(&term, 1), w.dtype());
+      grads[2 * t + 1] = gemm(std::span(&term, 1), w.dtype(), Where::current(), a.alpha);
     }
   }
   return grads;
 }
 
 std::vector<Case> Gemm::cases() {
-  auto attrs = [](int tx, int tw) {
-    return Attrs::of(Gemm{static_cast<std::int32_t>(DType::f32), static_cast<std::uint16_t>(tx), static_cast<std::uint16_t>(tw), 0});
+  auto attrs = [](int tx, int tw, float alpha = 1) {
+    return Attrs::of(Gemm{static_cast<std::int32_t>(DType::f32), static_cast<std::uint16_t>(tx), static_cast<std::uint16_t>(tw), 0, alpha});
   };
   std::vector<Case> cases = {
       {{normal({5, 7}), normal({3, 7})}, attrs(0, 0), "nt"},
@@ -93,6 +93,8 @@ std::vector<Case> Gemm::cases() {
       {{normal({7, 5}), normal({3, 7})}, attrs(1, 0), "tt"},
       {{normal({33, 65}), normal({49, 65}), normal({33, 16}), normal({49, 16})}, attrs(0, 0), "two_terms"},
       {{normal({9, 40}), normal({24, 40}), normal({9, 16}), normal({16, 24}), normal({9, 5}), normal({24, 5})}, attrs(0, 2), "three_terms"},
+      {{normal({5, 7}), normal({3, 7})}, attrs(0, 0, -0.75f), "scaled"},
+      {{normal({33, 65}), normal({49, 65}), normal({33, 16}), normal({16, 49})}, attrs(0, 2, 1.5f), "two_terms_scaled"},
   };
   for (const char* format : {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq2_xxs", "iq2_xs",
                              "iq3_xxs", "iq1_s", "iq4_nl", "iq3_s", "iq2_s", "iq4_xs", "iq1_m", "tq1_0", "tq2_0", "mxfp4", "nvfp4",
@@ -124,8 +126,8 @@ Tensors GemmAccumulate::define(const GemmAccumulate& a, Args in) {
   return {};
 }
 
-Tensor gemm(std::span<const GemmTermArgs> terms, DType dtype, Where where) {
-  Gemm a{static_cast<std::int32_t>(dtype), 0, 0, 0};
+Tensor gemm(std::span<const GemmTermArgs> terms, DType dtype, Where where, float alpha) {
+  Gemm a{static_cast<std::int32_t>(dtype), 0, 0, 0, alpha};
   Tensors in;
   for (std::size_t t = 0; t < terms.size(); ++t) {
     in.push_back(terms[t].x);
@@ -154,12 +156,25 @@ bool Add::fold(const FoldArgs& f, FoldNode& out) {
   if (left + right > kMaxGemmTerms) return false;
   Gemm a = l->attrs.as<Gemm>();
   const Gemm b = r->attrs.as<Gemm>();
+  if (a.alpha != 1 || b.alpha != 1) return false;
   a.trans_x = static_cast<std::uint16_t>(a.trans_x | b.trans_x << left);
   a.trans_w = static_cast<std::uint16_t>(a.trans_w | b.trans_w << left);
   a.sensitive = static_cast<std::uint16_t>(a.sensitive | b.sensitive << left);
   out = *l;
   out.attrs = Attrs::of(a);
   out.in.insert(out.in.end(), r->in.begin(), r->in.end());
+  return true;
+}
+
+bool Scale::fold(const FoldArgs& f, FoldNode& out) {
+  const FoldNode* g = f.producers[0];
+  if (!g || g->op != &op<Gemm>()) return false;
+  for (const Spec& s : g->in_specs)
+    if (s.format) return false;
+  Gemm a = g->attrs.as<Gemm>();
+  a.alpha = static_cast<float>(a.alpha * f.node.attrs.as<Scale>().factor);
+  out = *g;
+  out.attrs = Attrs::of(a);
   return true;
 }
 

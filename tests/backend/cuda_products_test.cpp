@@ -150,15 +150,20 @@ TEST_F(CudaProducts, OneRowAndManyColumns) {
 
 TEST_F(CudaProducts, AccumulationAddsToAStorage) {
   for (const Compute compute : {Compute::fp32, Compute::bf16})
-    for (const DType type : {DType::f32, DType::bf16}) {
-      const StorageRef x = numbers({700, 16}, DType::bf16, 1),
-                       w = numbers({700, 72}, DType::bf16, 2),
-                       before = numbers({16, 72}, type, 3, 10);
+    for (const auto& [type, shape] : {std::pair{DType::f32, Shape{16, 72}},
+                                      {DType::bf16, {16, 72}},
+                                      {DType::f32, {200, 17}},
+                                      {DType::f32, {72, 100}},
+                                      {DType::f32, {1, 40}},
+                                      {DType::f32, {65, 64}}}) {
+      const std::int64_t m = shape[0], n = shape[1];
+      const StorageRef x = numbers({700, m}, DType::bf16, 1), w = numbers({700, n}, DType::bf16, 2),
+                       before = numbers({m, n}, type, 3, 10);
       const StorageRef target = resident(before, gpu()), x_here = resident(x, gpu()),
                        w_here = resident(w, gpu());
       Policy policy;
       policy.compute = compute;
-      const Gemm g{static_cast<std::int32_t>(type), 1, 1, 0};
+      const Gemm g{static_cast<std::int32_t>(type), 1, 1, 0, 0.5f};
       run(
           [&] {
             record(op<GemmAccumulate>(), Attrs::of(GemmAccumulate{g}),
@@ -169,15 +174,62 @@ TEST_F(CudaProducts, AccumulationAddsToAStorage) {
       StorageRef after = Storage::make(before->spec);
       copy_contents(*after, *target, gpu());
       std::vector<double> got, want;
-      for (int i = 0; i < 16; ++i)
-        for (int j = 0; j < 72; ++j) {
-          double sum = get(*before, i * 72 + j);
-          for (int k = 0; k < 700; ++k) sum += get(*x, k * 16 + i) * get(*w, k * 72 + j);
+      for (std::int64_t i = 0; i < m; ++i)
+        for (std::int64_t j = 0; j < n; ++j) {
+          double sum = get(*before, i * n + j);
+          for (std::int64_t k = 0; k < 700; ++k)
+            sum += 0.5 * get(*x, k * m + i) * get(*w, k * n + j);
           want.push_back(sum);
-          got.push_back(get(*after, i * 72 + j));
+          got.push_back(get(*after, i * n + j));
         }
       EXPECT_LE(relative_error(got, want), type == DType::bf16 ? 4e-3 : 5e-6);
     }
+}
+
+// One side of at most 64, an adapter's rank, and the ranks beyond, which the general kernels take.
+struct ThinCase {
+  std::int64_t m, n, k;
+  bool tx, tw;
+  DType w, y;
+};
+void expect_thin(const ThinCase& c, float alpha) {
+  SCOPED_TRACE(fmt::format("{} x {} x {}{}{}, {} to {}", c.m, c.n, c.k,
+                           c.tx ? ", X transposed" : "", c.tw ? ", W transposed" : "", name_of(c.w),
+                           name_of(c.y)));
+  const Gemm a{static_cast<std::int32_t>(c.y), c.tx, c.tw, 0, alpha};
+  expect_definition(a,
+                    {numbers(c.tx ? Shape{c.k, c.m} : Shape{c.m, c.k}, DType::bf16, 1),
+                     numbers(c.tw ? Shape{c.k, c.n} : Shape{c.n, c.k}, c.w, 2, 0.2)},
+                    Compute::bf16,
+                    {c.y == DType::bf16  ? 4e-3
+                     : c.y == DType::f16 ? 4e-4
+                                         : 5e-6});
+}
+
+TEST_F(CudaProducts, OfARowAndAFewColumns) {
+  for (const std::int64_t rank : {1, 8, 16, 17, 32, 40, 64, 100, 256})
+    for (const DType w : {DType::f32, DType::bf16})
+      for (const bool tw : {false, true}) {
+        expect_thin({300, rank, 520, false, tw, w, DType::bf16}, 1);
+        expect_thin({1, rank, 264, false, tw, w, DType::f32}, 0.5f);
+        expect_thin({130, rank, 77, false, tw, w, DType::f32}, -2);
+      }
+  for (const std::int64_t k : {1, 31, 32, 256, 257, 3000, 9000})
+    expect_thin({1100, 16, k, false, k % 2 == 0, DType::f32, DType::bf16}, 1);
+  expect_thin({2500, 16, 1024, false, false, DType::f32, DType::f16}, 0.25f);
+}
+
+TEST_F(CudaProducts, OfAFewColumnsOverManyRows) {
+  for (const std::int64_t rank : {1, 8, 16, 17, 32, 40, 64, 100, 256})
+    for (const bool wide_w : {false, true})
+      for (const std::int64_t c : {264, 75}) {
+        const std::int64_t m = wide_w ? rank : c, n = wide_w ? c : rank;
+        expect_thin({m, n, 700, true, true, DType::bf16, DType::f32}, 1);
+        expect_thin({m, n, 33, true, true, DType::bf16, DType::bf16}, 3);
+      }
+  for (const std::int64_t k : {1, 127, 128, 129, 4096, 5000})
+    expect_thin({16, 1032, k, true, true, DType::bf16, DType::f32}, 1);
+  expect_thin({9000, 16, 300, true, true, DType::bf16, DType::f16}, 1);
 }
 
 enum class Seen { causal, packed, window };

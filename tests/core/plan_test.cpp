@@ -126,6 +126,34 @@ TEST(Fold, WhatGoesPastANormJoinsItsGradient) {
   }
 }
 
+TEST(Fold, AScaledProductOfFloatsIsOneProduct) {
+  const StorageRef x = numbers({8, 6}, 1), w = numbers({5, 6}, 2), b = numbers({8, 5}, 3), target = numbers({8, 8}, 4);
+  auto down = [&] { return scale(linear(from_storage(x), from_storage(w)), 0.25); };
+  auto fn = [&] { return Tensors{linear(down(), from_storage(b))}; };
+  EXPECT_EQ(count(*plan_of(fn), "cpu.gemm"), 2);
+  EXPECT_EQ(plan_of(fn)->steps().size(), 2u);
+  expect_same(fn, 1e-6);
+  const auto start = bytes_in(*target);
+  auto twice = [&] {
+    accumulate(from_storage(target), scale(scale(linear(down(), from_storage(b)), 2), -1.5));
+    return Tensors{scale(from_storage(target), 1)};
+  };
+  EXPECT_EQ(count(*plan_of(twice), "cpu.gemm_accumulate"), 1);
+  const auto folded = run(twice)[0];
+  std::memcpy(target->as<void>(), start.data(), start.size());
+  EXPECT_LE(relative_error(run(twice, unfused())[0], folded), 1e-6);
+}
+
+TEST(Fold, ProductsOfDifferentScalesStayApart) {
+  const StorageRef x = numbers({8, 6}, 1), w = numbers({5, 6}, 2);
+  auto fn = [&] {
+    const Tensor a = scale(linear(from_storage(x), from_storage(w)), 0.25), b = linear(from_storage(x), from_storage(w));
+    return Tensors{add(a, b, Where::current())};
+  };
+  EXPECT_EQ(count(*plan_of(fn), "cpu.gemm"), 2);
+  expect_same(fn, 1e-6);
+}
+
 TEST(Fold, NotAcrossAWriteToAnOperand) {
   const StorageRef x = numbers({8, 8}, 1), y = numbers({8, 8}, 2);
   const auto start = bytes_in(*x);

@@ -383,6 +383,17 @@ def test_bench_measures_prefill_and_decode(supersonic, model):
         assert 0 < row["limit_fraction"] < 1.5  # other work on the machine may have slowed the probe
 
 
+def test_bench_measures_after_a_context(supersonic, model):
+    options = ("bench", model, "-p", "64", "-n", "8", "-r", "2", "--kv-type", "bf16")
+    empty, deep = (supersonic(*options, "--depth", n, json_output=True) for n in (0, 128))
+    assert [row["test"] for row in deep] == ["pp64@128", "tg8@128"]
+    for row in (*empty, *deep):
+        assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0 and row["peak_bytes"] > model.stat().st_size / 2
+    layers, heads, kv_heads, dim = 30, 9, 3, 64
+    assert deep[0]["operations"] - empty[0]["operations"] == 4 * layers * heads * dim * 64 * 128  # 64 queries see 128 more keys, two products
+    assert deep[1]["bytes"] - empty[1]["bytes"] == 2 * layers * kv_heads * dim * 2 * 128  # keys and values of 128 more tokens
+
+
 def test_fit_knows_what_a_run_takes(supersonic, model):
     small, large = (supersonic("fit", model, "--ctx", n, json_output=True) for n in (1024, 8192))
     per_token = 2 * 30 * 3 * 64 * 2  # keys and values, layers, heads, head dimension, bf16

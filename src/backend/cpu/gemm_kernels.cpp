@@ -60,6 +60,7 @@ void fill_call(Call& c, const Problem& p, int first, const Gemm& a, const Pointe
   c.problem.y_dtype = y.dtype;
   c.problem.ldy = y.shape[1];
   c.problem.compute = p.compute;
+  c.problem.alpha = a.alpha;
   if (ptr) c.problem.y = first ? ptr->in[0] : ptr->out[0];
   c.problem.accumulate = first == 1;
 }

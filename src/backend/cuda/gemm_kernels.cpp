@@ -41,6 +41,7 @@ void fill_call(Call& c, const Problem& p, int first, const Gemm& a, const Pointe
   c.problem.y_type = y.dtype;
   c.problem.ldy = y.shape[1];
   c.problem.compute = p.compute;
+  c.problem.alpha = a.alpha;
   if (ptr) c.problem.y = first ? ptr->in[0] : ptr->out[0];
   c.problem.accumulate = first == 1;
 }
@@ -73,10 +74,14 @@ const Form kBf16{"bf16", [](const Spec& s) { return static_cast<std::size_t>(s.n
                    decode_panel(d, stream_of(lane));
                  }};
 
-// Floats that the tensor cores will multiply become bf16 for all their readers at once.
+// Floats that the tensor cores will multiply become bf16 for all their readers at once; but those
+// beside quantized weights, an adapter's, together with these, in the workspace.
 const Form* gemm_form(const Problem& p, int input, int first, const Gemm& a) {
   if (input < first || p.in[input].spec.format || p.in[input].spec.dtype == DType::bf16)
     return nullptr;
+  if ((input - first) % 2 == 1)
+    for (std::size_t i = first + 1; i < p.in.size(); i += 2)
+      if (p.in[i].spec.format) return nullptr;
   Call c;
   fill_call(c, p, first, a, nullptr);
   return gemm_in_bf16(c.problem) ? &kBf16 : nullptr;

@@ -133,6 +133,7 @@ struct Scale {
   static constexpr V map(const Scale& s, V x) { return x * V(s.factor); }
   static void infer(Infer& i) { infer_map(i, 1); }
   static Grads backward(const Scale& s, const BackwardArgs& b) { return {scale(b.dy[0], s.factor)}; }
+  static bool fold(const FoldArgs& f, FoldNode& out);  // scaled matmul: ops/gemm.h
   static std::vector<Case> cases() {
     auto c = map_cases(1);
     for (auto& x : c) x.attrs = Attrs::of(Scale{-1.75});

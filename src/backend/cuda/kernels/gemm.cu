@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t kPanelBytes = 64 << 20;    // decoded weights of one pass over the columns
 constexpr std::size_t kPartialBytes = 64 << 20;  // partial sums
+constexpr std::int64_t kAdapterRank = 256;       // an adapter's, at most
 constexpr std::int64_t kColumnStep = 256;        // columns of a pass are a multiple of this
 constexpr int kStepsPerSplit = 4;                // a part of a sum is at least so long
 
@@ -39,13 +40,14 @@ bool copied(const MatrixRef& m, bool tensor_cores) {
 
 std::int64_t inner(const GemmTerm& t) { return t.trans_x ? t.x.rows : t.x.cols; }
 
-// Columns of one pass: all, unless the decoded weights would be larger than a panel. A part of an
-// NF4 matrix begins at a whole byte only where rows are whole bytes.
+// Columns of one pass: all, unless the decoded weights would be larger than a panel, for which an
+// adapter's matrices do not count. A part of an NF4 matrix begins at a whole byte only where rows
+// are whole bytes.
 std::int64_t columns_of_pass(const GemmProblem& p, bool tensor_cores) {
   std::int64_t per_column = 0;
   for (const GemmTerm& t : p.terms) {
-    if (!copied(t.w, tensor_cores)) continue;
-    if (t.w.cols % 8) return p.n;
+    if (!copied(t.w, tensor_cores) || (!quantized(t.w.codec) && inner(t) <= kAdapterRank)) continue;
+    if (quantized(t.w.codec) && t.w.cols % 8) return p.n;
     per_column += inner(t) * (tensor_cores ? 2 : 4);
   }
   if (per_column * p.n <= static_cast<std::int64_t>(kPanelBytes)) return p.n;
@@ -113,10 +115,16 @@ struct Dense {
   DType type;
 };
 
+// What is to be decoded before a pass.
+struct Panels {
+  PanelCall calls[2 * kMaxGemmTerms];
+  std::size_t count = 0;
+};
+
 // The rectangle of a stored matrix as the tiles read it: in place, or decoded to `panel`.
 Dense dense_part(const GemmProblem& p, const MatrixRef& m, bool copy, bool tensor_cores,
                  std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t width,
-                 void* panel, cudaStream_t stream) {
+                 void* panel, Panels& panels) {
   row += m.first_row;
   if (!copy) {
     const DType type = float_type(m.codec);
@@ -125,7 +133,7 @@ Dense dense_part(const GemmProblem& p, const MatrixRef& m, bool copy, bool tenso
                 (row * ld + col) * static_cast<std::int64_t>(size_of(type)),
             ld, type};
   }
-  PanelCall d;
+  PanelCall& d = panels.calls[panels.count++];
   d.codec = m.codec;
   d.planes = m.planes;
   d.cols = m.ld ? m.ld : m.cols;
@@ -133,7 +141,6 @@ Dense dense_part(const GemmProblem& p, const MatrixRef& m, bool copy, bool tenso
   d.out = panel;
   d.out_type = tensor_cores ? DType::bf16 : DType::f32;
   d.live = p.live, d.live_from = p.live_from;
-  decode_panel(d, stream);
   return {panel, width, d.out_type};
 }
 
@@ -165,10 +172,11 @@ void gemm(const GemmProblem& p, void* workspace, cudaStream_t stream) {
   const Cut c = make_cut(p);
   auto* base = static_cast<char*>(workspace);
   Dense x[kMaxGemmTerms];
+  Panels panels;
   for (std::size_t i = 0; i < p.terms.size(); ++i) {
     const MatrixRef& m = p.terms[i].x;
     x[i] = dense_part(p, m, c.copy_x[i], c.tensor_cores, 0, m.rows, 0, m.cols, base + c.x_at[i],
-                      stream);
+                      panels);
   }
   for (std::int64_t n0 = 0; n0 < p.n; n0 += c.columns) {
     const std::int64_t columns = std::min(c.columns, p.n - n0);
@@ -180,17 +188,20 @@ void gemm(const GemmProblem& p, void* workspace, cudaStream_t stream) {
     t.y = static_cast<char*>(p.y) + n0 * static_cast<std::int64_t>(size_of(p.y_type));
     t.live = p.live, t.live_from = p.live_from;
     t.ldy = p.ldy, t.y_type = p.y_type, t.accumulate = p.accumulate;
+    t.alpha = p.alpha;
     for (int i = 0; i < t.count; ++i) {
       const GemmTerm& g = p.terms[i];
       const std::int64_t k = inner(g);
       const Dense w = g.trans_w ? dense_part(p, g.w, c.copy_w[i], c.tensor_cores, 0, k, n0, columns,
-                                             base + c.w_at[i], stream)
+                                             base + c.w_at[i], panels)
                                 : dense_part(p, g.w, c.copy_w[i], c.tensor_cores, n0, columns, 0, k,
-                                             base + c.w_at[i], stream);
+                                             base + c.w_at[i], panels);
       t.terms[i] = {x[i].data,           w.data,          x[i].ld,     w.ld,
                     static_cast<int>(k), x[i].type,       w.type,      g.trans_x,
                     g.trans_w,           aligned16(x[i]), aligned16(w)};
     }
+    decode_panels({panels.calls, panels.count}, stream);
+    panels.count = 0;
     multiply(p, c, t, stream);
     if (t.splits > 1) add_splits(t, stream);
   }

@@ -1,6 +1,6 @@
 // Matrix products of the CUDA backend, as plain functions over device pointers.
 //
-//   Y (M, N) = [Y +] sum_i X_i (M, K_i) * W_i (N, K_i)^T,   each X, W stored transposed if asked
+//   Y (M, N) = [Y +] alpha * sum_i X_i (M, K_i) * W_i (N, K_i)^T,   each X, W stored transposed if asked
 //
 // All terms are summed in fp32 and rounded once. X is f32, bf16 or f16; W also any Format.
 // Compute::fp32 rounds no operand; bf16 (and int8, which behaves the same here) rounds both to bf16
@@ -44,6 +44,7 @@ struct GemmProblem {
   std::int64_t ldy = 0;
   bool accumulate = false;
   Compute compute = Compute::fp32;
+  float alpha = 1;
   std::int64_t longest_sum = 0;  // no run of additions is longer than this; 0: as is fastest
   // Device: only the first *live - live_from rows of X and Y matter, the others may be left as they
   // are. Null: all matter.

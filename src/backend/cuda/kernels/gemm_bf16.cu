@@ -120,8 +120,8 @@ __global__ void __launch_bounds__(32 * warps_m * warps_n, bm == 128 ? 1 : 3)
 #pragma unroll
     for (int j = 0; j < T::wn / 8; ++j) {
       const int row = m0 + m + i * 16 + lane / 4, col = n0 + n + j * 8 + lane % 4 * 2;
-      store_pair(p, row, col, sums[i][j][0], sums[i][j][1], blockIdx.y);
-      store_pair(p, row + 8, col, sums[i][j][2], sums[i][j][3], blockIdx.y);
+      store_pair(p, row, col, p.alpha * sums[i][j][0], p.alpha * sums[i][j][1], blockIdx.y);
+      store_pair(p, row + 8, col, p.alpha * sums[i][j][2], p.alpha * sums[i][j][3], blockIdx.y);
     }
 }
 

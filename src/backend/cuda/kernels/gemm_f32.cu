@@ -68,7 +68,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int r = 0; r < 8; ++r)
 #pragma unroll
     for (int s = 0; s < 4; s += 2)
-      store_pair(p, m0 + ty * 8 + r, n0 + tx * 4 + s, sum[r][s], sum[r][s + 1], blockIdx.y);
+      store_pair(p, m0 + ty * 8 + r, n0 + tx * 4 + s, p.alpha * sum[r][s], p.alpha * sum[r][s + 1],
+                 blockIdx.y);
 }
 
 __global__ void __launch_bounds__(256) add_splits_kernel(const __grid_constant__ TileProblem p) {

@@ -225,6 +225,11 @@ __device__ void consume(const WarpgroupProblem& g, std::uint32_t tiles, std::uin
                                               speaker);
       }
     }
+    if (p.alpha != 1)
+#pragma unroll
+      for (int j = 0; j < columns / 8; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[j][i] *= p.alpha;
     store_sums<columns>(p, work, work.m0 + group * 64 + warp * 16, sums);
   }
 }

@@ -113,7 +113,7 @@ VectorTerm term_of(const GemmTerm& t) {
 }  // namespace
 
 bool vector_product_takes(const GemmProblem& p) {
-  if (p.m > kVectorRows || p.terms.empty() || p.longest_sum > 0) return false;
+  if (p.m > kVectorRows || p.terms.empty() || p.longest_sum > 0 || p.alpha != 1) return false;
   Codec found = Codec::f32;
   for (const GemmTerm& t : p.terms) {
     if (t.trans_x || t.trans_w || t.x.first_row || t.w.first_row) return false;

@@ -3,6 +3,8 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <span>
+
 #include "backend/cuda/kernels/codec.h"
 
 namespace supersonic::cuda {
@@ -23,5 +25,8 @@ struct PanelCall {
 };
 
 void decode_panel(const PanelCall& call, cudaStream_t stream);
+// Several panels of one type. Floats share the launch of the first: an adapter's matrices cost
+// next to nothing beside the weights that they belong to.
+void decode_panels(std::span<const PanelCall> calls, cudaStream_t stream);
 
 }  // namespace supersonic::cuda
