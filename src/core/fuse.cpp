@@ -1,9 +1,10 @@
 // Chain fusion: elementwise nodes of one shape become one ChainProgram, in one forward pass. A group runs where its last member
-// stood, so it may grow only until somebody outside reads one of its values, or an effect writes what it loads ("sealed").
+// stood, so it may grow only until somebody outside reads one of its values, or an effect writes what it loads ("sealed"). Then
+// groups that read the same operands are joined (fuse_siblings.cpp).
+#include "core/fuse.h"
+
 #include <algorithm>
 #include <set>
-
-#include "core/graph.h"
 
 namespace supersonic {
 namespace {
@@ -125,46 +126,55 @@ void emit_chain(const Graph& g, const std::vector<int>& members, const std::vect
   for (std::size_t o = 0; o < outputs.size(); ++o) rewriter.set({outputs[o], 0}, {at, static_cast<int>(o)});
 }
 
+Fusion fusion_of(const Graph& g, const Fuser& fuser) {
+  Fusion f;
+  f.group_of = fuser.group_of;
+  for (const auto& group : fuser.groups) f.groups.push_back(group.members);
+  f.stored.resize(g.nodes.size());
+  for (int i = 0; i < static_cast<int>(g.nodes.size()); ++i)
+    for (const auto& v : g.nodes[i].in)
+      if (f.group_of[i] < 0 || f.group_of[v.node] != f.group_of[i]) f.stored[v.node] = true;
+  for (const auto& r : g.roots) f.stored[r.value.node] = true;
+  for (int i = 0; i < static_cast<int>(g.nodes.size()); ++i) {
+    const int group = f.group_of[i];
+    if (group < 0) f.order.push_back({i, -1});
+    else if (f.groups[group].back() == i) f.order.push_back({-1, group});
+  }
+  return f;
+}
+
+// A group that moved up may read a leaf that is first named further down.
+void keep_leaves(const Graph& g, const std::vector<int>& members, Rewriter& rewriter) {
+  for (int m : members)
+    for (const auto& v : g.nodes[m].in)
+      if (g.is_leaf(v.node) && !rewriter.map(v)) rewriter.keep(v.node);
+}
+
 }  // namespace
 
 Graph fuse_chains(const Graph& graph, bool fuse) {
   Fuser fuser(graph);
   fuser.run(fuse);
-  std::vector<bool> stored(graph.nodes.size());
-  for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i)
-    for (const auto& v : graph.nodes[i].in)
-      if (fuser.group_of[i] < 0 || fuser.group_of[v.node] != fuser.group_of[i]) stored[v.node] = true;
-  for (const auto& r : graph.roots) stored[r.value.node] = true;
+  Fusion fusion = fusion_of(graph, fuser);
+  if (fuse) fuse_siblings(graph, fusion);
 
   Rewriter rewriter(graph);
-  for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
-    const int group = fuser.group_of[i];
-    if (group < 0) {
-      rewriter.keep(i);
+  for (const Unit& unit : fusion.order) {
+    if (unit.group < 0) {
+      if (!graph.is_leaf(unit.node) || !rewriter.map({unit.node, 0})) rewriter.keep(unit.node);
       continue;
     }
-    const auto& members = fuser.groups[group].members;
-    if (members.back() != i) continue;
-    const auto stores = std::count_if(members.begin(), members.end(), [&](int m) { return stored[m]; });
+    const auto& members = fusion.groups[unit.group];
+    keep_leaves(graph, members, rewriter);
+    const auto stores = std::count_if(members.begin(), members.end(), [&](int m) { return fusion.stored[m]; });
     if (stores <= kMaxChainStores) {
-      emit_chain(graph, members, stored, rewriter);
+      emit_chain(graph, members, fusion.stored, rewriter);
       continue;
     }
     const std::vector<bool> all(graph.nodes.size(), true);
     for (int m : members) emit_chain(graph, {m}, all, rewriter);
   }
   return rewriter.finish();
-}
-
-std::string to_string(const ChainProgram& program) {
-  std::string text;
-  for (std::size_t i = 0; i < program.instrs.size(); ++i) {
-    if (i) text += "; ";
-    text += fmt::format("v{} = {}(", program.loads + i, program.instrs[i].op->name);
-    for (int k = 0; k < 3 && program.instrs[i].src[k] >= 0; ++k) text += fmt::format("{}v{}", k ? ", " : "", program.instrs[i].src[k]);
-    text += ")";
-  }
-  return text;
 }
 
 }  // namespace supersonic

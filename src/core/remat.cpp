@@ -1,6 +1,8 @@
 // Recomputation: backward nodes that read the inside of a region get clones of the nodes that made it, placed just before the
 // first reader and shared within the region. The user's function is not called again. A clone must read the same version of
 // every storage as its original; where an effect in between writes one, the original is kept.
+// Activations are made twice, for clones that read them and for backward's own nodes: backward often reads them much later,
+// next to gradients that come from the same operands, where one chain makes both (fuse_siblings.cpp). Waiting would take memory.
 #include <map>
 
 #include "core/graph.h"
@@ -12,7 +14,13 @@ struct Remat {
   const Graph& old;
   const RematChoice& choice;
   Rewriter rewriter;
-  std::map<std::pair<int, std::uint32_t>, int> clones;  // (original, backward region) -> new node
+  struct Clone {
+    int original;
+    std::uint32_t region;  // of backward
+    bool for_clone;        // who reads it, where that matters
+    auto operator<=>(const Clone&) const = default;
+  };
+  std::map<Clone, int> clones;  // -> new node
   std::unordered_map<const Storage*, std::vector<int>> writes;
 
   Remat(const Graph& graph, const RematChoice& c) : old(graph), choice(c), rewriter(graph) {
@@ -48,16 +56,18 @@ struct Remat {
     return true;
   }
 
-  Value recomputed(Value v, std::uint32_t region, int at) {
+  Value recomputed(Value v, std::uint32_t region, int at, bool for_clone) {
     if (!recomputable(v.node, at) || old.nodes[v.node].region != region) return rewriter.map(v);
-    auto [it, fresh] = clones.try_emplace({v.node, region}, -1);
+    const Op* op = old.nodes[v.node].op;
+    const Clone key{v.node, region, for_clone && op->map && op->traits.cheap};
+    auto [it, fresh] = clones.try_emplace(key, -1);
     if (fresh) {
       GNode clone = old.nodes[v.node];
-      for (auto& in : clone.in) in = recomputed(in, region, at);
+      for (auto& in : clone.in) in = recomputed(in, region, at, true);
       clone.backward = true;
       clone.origin = nullptr;
       const int made = rewriter.add(std::move(clone));
-      clones[{v.node, region}] = made;
+      clones[key] = made;
       return {made, v.output};
     }
     return {it->second, v.output};
@@ -70,7 +80,7 @@ struct Remat {
         continue;
       }
       GNode node = old.nodes[i];
-      for (auto& v : node.in) v = recomputed(v, node.region, i);
+      for (auto& v : node.in) v = recomputed(v, node.region, i, false);
       const int outputs = static_cast<int>(node.out.size());
       const int j = rewriter.add(std::move(node));
       for (int o = 0; o < outputs; ++o) rewriter.set({i, o}, {j, o});

@@ -44,13 +44,14 @@ Tensor Recorder::matrix(std::int64_t offset, std::int64_t rows, std::int64_t col
 }
 
 Tensor linear(Recorder& r, const Linear& layer, const Tensor& x) {
+  const bool adapted = layer.lora >= 0 && r.lora;
+  const LoraSlot s = adapted ? r.lora->slots[layer.lora] : LoraSlot{};
+  // The narrow product comes first, so that it is differentiated last: the gradient along x is complete before that of the matrix
+  // A reads a recomputed x, and both recomputation and what is next done with the gradient are one chain.
+  const Tensor down = adapted ? scale(supersonic::linear(x, r.matrix(s.a, s.rank, s.in)), s.scale) : Tensor();
   const GemmTermArgs term{x, from_storage(layer.weight), false, false, layer.sensitive};
   Tensor y = gemm(std::span(&term, 1), x.dtype());
-  if (layer.lora >= 0 && r.lora) {
-    const LoraSlot& s = r.lora->slots[layer.lora];
-    const Tensor down = scale(supersonic::linear(x, r.matrix(s.a, s.rank, s.in)), s.scale);
-    y = add(y, supersonic::linear(down, r.matrix(s.b, s.out, s.rank)));
-  }
+  if (adapted) y = add(y, supersonic::linear(down, r.matrix(s.b, s.out, s.rank)));
   return layer.bias ? add(y, from_storage(layer.bias)) : y;
 }
 

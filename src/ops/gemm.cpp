@@ -4,6 +4,7 @@
 #include "ops/batch_matmul.h"
 #include "ops/dequantize.h"
 #include "ops/map/arithmetic.h"
+#include "ops/rms_norm.h"
 
 namespace supersonic {
 namespace {
@@ -163,6 +164,7 @@ Tensor linear(const Tensor& x, const Tensor& w, Where where) { return linear(x, 
 
 bool Add::fold(const FoldArgs& f, FoldNode& out) {
   const FoldNode *l = f.producers[0], *r = f.producers[1];
+  if (fold_rms_norm_grad(f, out)) return true;
   if (!l || !r || l->op != &op<Gemm>() || r->op != &op<Gemm>()) return false;
   if (!(l->out == f.node.out) || !(r->out == f.node.out)) return false;
   const std::size_t left = l->in.size() / 2, right = r->in.size() / 2;

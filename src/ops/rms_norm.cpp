@@ -48,5 +48,28 @@ Tensors RmsNormGrad::define(const RmsNormGrad& a, Args in) {
   return differentiate(op<RmsNorm>(), Attrs::of(RmsNorm{a.eps}), ins, dys, {true, true});
 }
 
+void RmsNormGradAdd::infer(Infer& i) {
+  i.inputs(5);
+  i.check(i.shape(0) == i.shape(3) && i.spec(0) == i.spec(4), "dy must have the shape of x, and base its type too");
+  i.output(i.shape(0), i.spec(0).dtype);
+}
+
+Tensors RmsNormGradAdd::define(const RmsNormGradAdd& a, Args in) {
+  return {add(in[4], record(RmsNormGrad{a.eps}, {in[0], in[1], in[2], in[3]}, Where::current())[0])};
+}
+
+bool fold_rms_norm_grad(const FoldArgs& f, FoldNode& out) {
+  for (int k : {0, 1}) {
+    const FoldNode* grad = f.producers[k];
+    // x and the gradient along it have two dimensions, dw has one.
+    if (!grad || grad->op != &op<RmsNormGrad>() || !(f.node.out == grad->in_specs[0]) || !(f.node.in_specs[1 - k] == f.node.out)) continue;
+    out = *grad;
+    out.op = &op<RmsNormGradAdd>();
+    out.attrs = Attrs::of(RmsNormGradAdd{grad->attrs.as<RmsNormGrad>().eps});
+    out.in.push_back(f.node.in[1 - k]);
+    return true;
+  }
+  return false;
+}
 
 }  // namespace supersonic

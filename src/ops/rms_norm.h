@@ -22,6 +22,19 @@ struct RmsNormGrad {
 };
 OP(RmsNormGrad);
 
+// The same where nobody asks for dw, plus what the gradient of x already is: the residual stream goes past a norm. An addition folds
+// into this form.
+struct RmsNormGradAdd {
+  float eps;
+  static void infer(Infer& i);  // x, w, rstd, dy, base -> base + dx
+  static Tensors define(const RmsNormGradAdd& a, Args in);
+  static constexpr Traits traits{.may_alias = {{0, 4}, {0, 3}}};
+};
+OP(RmsNormGradAdd);
+
+// An addition of the gradient along x and one other value (Add::fold).
+bool fold_rms_norm_grad(const FoldArgs& f, FoldNode& out);
+
 Tensor rms_norm(const Tensor& x, const Tensor& w, float eps, Where where = Where::current());
 
 }  // namespace supersonic

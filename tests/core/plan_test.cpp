@@ -105,6 +105,27 @@ TEST(Fold, AnAccumulatedProductGoesStraightToItsTarget) {
   EXPECT_LE(relative_error(run(fn, unfused())[0], folded), 1e-6);
 }
 
+TEST(Fold, WhatGoesPastANormJoinsItsGradient) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const StorageRef x = numbers({7, 97}, 1, type), w = numbers({97}, 2), dy = numbers({7, 97}, 3, type), past = numbers({7, 97}, 4, type);
+    for (const bool first : {false, true})
+      for (const bool weight : {false, true}) {
+        auto fn = [&] {
+          const Tensor in = from_storage(x), scales = from_storage(w);
+          const Tensor y[] = {rms_norm(in, scales, 1e-5f)}, cotangents[] = {from_storage(dy)}, wrt[] = {in, weight ? scales : Tensor()};
+          const Tensors g = gradients(y, cotangents, wrt);
+          const Tensor base = from_storage(past);
+          Tensors results = {first ? add(base, g[0]) : add(g[0], base)};
+          if (weight) results.push_back(g[1]);
+          return results;
+        };
+        EXPECT_EQ(count(*plan_of(fn), "cpu.rms_norm_grad_add"), !weight);
+        EXPECT_EQ(count(*plan_of(fn), "cpu.rms_norm_grad"), weight);
+        expect_same(fn, type == DType::bf16 ? 4e-3 : 1e-6);  // rounded once when folded, else twice
+      }
+  }
+}
+
 TEST(Fold, AScaledProductOfFloatsIsOneProduct) {
   const StorageRef x = numbers({8, 6}, 1), w = numbers({5, 6}, 2), b = numbers({8, 5}, 3), target = numbers({8, 8}, 4);
   auto down = [&] { return scale(linear(from_storage(x), from_storage(w)), 0.25); };
@@ -211,6 +232,95 @@ TEST(Fuse, MixedTypesRoundAtStoresAndWholeNumbersInBetween) {
   const StorageRef x = numbers({64}), h = numbers({64}, 2, DType::bf16);
   expect_same([&] { return Tensors{mul(from_storage(x), cast(from_storage(h), DType::f32)), cast(from_storage(h), DType::f64)}; });
   expect_same([&] { return Tensors{cast(cast(scale(from_storage(x), 5), DType::i32), DType::f32)}; });
+}
+
+int stores(const Plan& plan) {
+  int most = 0;
+  for (const auto& s : plan.steps()) most = std::max(most, s.chain ? static_cast<int>(s.out.size()) : 0);
+  return most;
+}
+
+TEST(Fuse, SiblingsThatReadTheSameOperandsAreOneStep) {
+  const StorageRef x = numbers({6, 40}), y = numbers({6, 40}, 2), z = numbers({6, 40}, 3);
+  auto fn = [&] {
+    const Tensor a = from_storage(x), b = from_storage(y);
+    return Tensors{mul(silu(a), b), exp(scale(b, 0.5)), sub(a, b)};
+  };
+  EXPECT_EQ(plan_of(fn)->steps().size(), 1u);
+  EXPECT_EQ(stores(*plan_of(fn)), 3);
+  expect_same(fn);
+  auto apart = [&] { return Tensors{exp(from_storage(x)), silu(from_storage(z))}; };  // nothing is read twice
+  EXPECT_EQ(plan_of(apart)->steps().size(), 2u);
+  expect_same(apart);
+}
+
+TEST(Fuse, SiblingsOfABroadcastRowAloneStayApart) {
+  const StorageRef x = numbers({6, 40}), y = numbers({6, 40}, 2), row = numbers({40}, 3);
+  auto fn = [&] { return Tensors{mul(from_storage(x), from_storage(row)), mul(from_storage(y), from_storage(row))}; };
+  EXPECT_EQ(plan_of(fn)->steps().size(), 2u);
+  expect_same(fn);
+}
+
+TEST(Fuse, ASiblingThatNeedsTheOtherStaysBehindIt) {
+  const StorageRef x = numbers({16, 16}), w = numbers({16, 16}, 2);
+  auto fn = [&] {
+    const Tensor t = from_storage(x);
+    const Tensor product = linear(exp(t), from_storage(w));
+    return Tensors{mul(product, t)};
+  };
+  EXPECT_EQ(plan_of(fn)->steps().size(), 3u);
+  expect_same(fn, 1e-6);
+}
+
+TEST(Fuse, SiblingsAreNotJoinedAcrossAWriteToWhatTheyRead) {
+  const StorageRef x = numbers({16, 16}), y = numbers({16, 16}, 2);
+  const auto start = bytes_in(*x);
+  auto fn = [&] {
+    const Tensor s = from_storage(x), before = exp(s);
+    accumulate(s, from_storage(y));
+    return Tensors{before, silu(from_storage(x))};
+  };
+  EXPECT_EQ(plan_of(fn)->steps().size(), 3u);
+  const auto fused = run(fn);
+  std::memcpy(x->as<void>(), start.data(), start.size());
+  const auto bare = run(fn, unfused());
+  EXPECT_EQ(fused[0], bare[0]);
+  EXPECT_EQ(fused[1], bare[1]);
+}
+
+// The recomputed product of a gate goes into one step with the gradients, before the product that reads it, and all three results
+// take the places of what died.
+TEST(Fuse, TheGradientOfAGateIsOneStepWithItsRecomputation) {
+  const StorageRef x = numbers({32, 48}), w = numbers({48, 48}, 2), v = numbers({48, 48}, 3), g = numbers({32, 48}, 4);
+  auto fn = [&] {
+    const Tensor gate = linear(from_storage(x), from_storage(w)), up = linear(from_storage(x), from_storage(v));
+    const Tensor again = swiglu(gate, up), dy = linear(from_storage(g), from_storage(w));
+    const Tensor reader = linear(again, from_storage(v));
+    const Tensor dup = mul(dy, silu(gate)), dgate = record1(SiluGrad{}, {gate, mul(dy, up)}, Where::current());
+    return Tensors{reader, linear(dgate, from_storage(w)), linear(dup, from_storage(w))};
+  };
+  const auto plan = plan_of(fn);
+  EXPECT_EQ(count(*plan, "cpu.chain"), 1);
+  EXPECT_EQ(stores(*plan), 3);
+  for (const auto& s : plan->steps()) {
+    if (!s.chain) continue;
+    for (const auto& out : s.out)
+      EXPECT_TRUE(std::any_of(s.in.begin(), s.in.end(), [&](const Location& in) { return in.offset == out.offset; }));
+  }
+  expect_same(fn, 1e-6);
+}
+
+TEST(Fuse, SiblingsStayApartWhereTheyWouldLiveLonger) {
+  const StorageRef x = numbers({64, 64}), w = numbers({64, 64}, 2);
+  auto fn = [&] {
+    const Tensor t = linear(from_storage(x), from_storage(w));
+    const Tensor first = linear(exp(t), from_storage(w));
+    const Tensor second = linear(silu(t), from_storage(w));  // silu(t) would wait through the product before it, and t with it
+    return Tensors{linear(t, from_storage(w)), first, second};
+  };
+  EXPECT_EQ(count(*plan_of(fn), "cpu.chain"), 2);
+  EXPECT_EQ(stores(*plan_of(fn)), 1);
+  expect_same(fn, 1e-6);
 }
 
 TEST(Prepare, ThreeReadersShareOneSetOfInt8Rows) {

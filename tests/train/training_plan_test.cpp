@@ -104,7 +104,7 @@ TEST_F(TrainingPlan, WithoutFusionItHasMoreStepsAndTheSameGradients) {
   apart.fuse = false;
   const Outcome fused = run(Compute::fp32, {}), unfused = run(Compute::fp32, apart);
   EXPECT_LT(fused.steps, unfused.steps);
-  EXPECT_NE(fused.peak, unfused.peak);
+  EXPECT_LE(fused.peak, unfused.peak);
   EXPECT_NEAR(fused.loss, unfused.loss, 1e-6 * fused.loss);
   EXPECT_LE(difference(unfused, fused),
             1e-5);  // a sum of products rounds once when folded, else once a product

@@ -36,6 +36,21 @@ cpu::EmbeddingGather gather_of(const Problem& p) {
   return g;
 }
 
+cpu::RmsNormBackward backward_of(const Problem& p, const Pointers& ptr) {
+  const Spec& x = p.in[0].spec;
+  cpu::RmsNormBackward a;
+  a.x = ptr.in[0];
+  a.w = ptr.in[1];
+  a.rstd = static_cast<const float*>(ptr.in[2]);
+  a.dy = ptr.in[3];
+  a.dx = ptr.out[0];
+  a.rows = x.shape[0];
+  a.d = x.shape[1];
+  a.type = x.dtype;
+  a.w_type = p.in[1].spec.dtype;
+  return a;
+}
+
 }  // namespace
 
 KERNEL(rms_norm) {
@@ -65,20 +80,18 @@ KERNEL(rms_norm_grad) {
             return p.out[1].live ? cpu::rms_norm_backward_workspace(p.in[0].spec.shape[0], p.in[0].spec.shape[1]) : 0;
           },
           .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
-            const Spec& x = p.in[0].spec;
-            cpu::RmsNormBackward a;
-            a.x = ptr.in[0];
-            a.w = ptr.in[1];
-            a.rstd = static_cast<const float*>(ptr.in[2]);
-            a.dy = ptr.in[3];
-            a.dx = ptr.out[0];
+            cpu::RmsNormBackward a = backward_of(p, ptr);
             a.dw = static_cast<float*>(ptr.out[1]);
             a.workspace = ptr.workspace;
-            a.rows = x.shape[0];
-            a.d = x.shape[1];
-            a.eps = p.attr<RmsNormGrad>().eps;
-            a.type = x.dtype;
-            a.w_type = p.in[1].spec.dtype;
+            cpu::rms_norm_kernels().backward(pool_of(lane), a);
+          }};
+}
+
+KERNEL(rms_norm_grad_add) {
+  return {.op = &op<RmsNormGradAdd>(), .name = "cpu.rms_norm_grad_add", .reject = reject_rows,
+          .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
+            cpu::RmsNormBackward a = backward_of(p, ptr);
+            a.base = ptr.in[4];
             cpu::rms_norm_kernels().backward(pool_of(lane), a);
           }};
 }

@@ -1,13 +1,14 @@
-// From a ChainProgram to the interpreter's task: slots are given to values and taken back as they
-// die, dimensions are merged along which every operand walks evenly, and each operand's access is
-// classified.
+// From a ChainProgram to a launch: the catalogue's kernel where it has one for the program, the
+// operands are dense and of one type and all addresses suit; else the interpreter's task, where
+// slots are given to values and taken back as they die and each operand's access is classified.
 #include "backend/cuda/chain.h"
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/kernels/chain.h"
-#include "map_ops.h"
 
 namespace supersonic::cuda {
 namespace {
@@ -15,50 +16,57 @@ namespace {
 static_assert(kChainLoads == kMaxChainLoads && kChainInstrs == kMaxChainInstructions &&
               kChainStores == kMaxChainStores && kChainRank == kMaxRank);
 
-std::uint8_t map_index(const Op* wanted) {
-  static const Op* const ops[] = {
-#define SUPERSONIC_MAP_RECORD(M) &op<M>(),
-      SUPERSONIC_MAP_OPS(SUPERSONIC_MAP_RECORD)
-#undef SUPERSONIC_MAP_RECORD
-  };
-  static_assert(std::size(ops) < 256);
-  for (std::size_t i = 0; i < std::size(ops); ++i)
-    if (ops[i] == wanted) return static_cast<std::uint8_t>(i);
-  fail(ErrorKind::failure, "{}: not an elementwise operation", wanted->name);
+bool aligned(const void* p, std::size_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
-void collapse(ChainTask& t, const Problem& p) {
-  const Shape& shape = p.out[0].spec.shape;
-  t.rank = 0;
-  for (int d = 0; d < shape.rank; ++d) {
-    if (shape[d] == 1) continue;
-    bool merges = t.rank > 0;
-    for (int v = 0; v < t.loads && merges; ++v)
-      merges = t.in[v].strides[t.rank - 1] == p.in[v].strides[d] * shape[d];
-    if (!merges) t.dims[t.rank++] = 1;
-    t.dims[t.rank - 1] *= shape[d];
-    for (int v = 0; v < t.loads; ++v) t.in[v].strides[t.rank - 1] = p.in[v].strides[d];
+bool code_of(const ChainProgram& c, ChainCode& code) {
+  if (c.loads > kKnownLoads || c.instrs.size() > kKnownInstrs || c.stores.size() > kKnownStores)
+    return false;
+  code.loads = static_cast<std::uint8_t>(c.loads);
+  code.instrs = static_cast<std::uint8_t>(c.instrs.size());
+  code.stores = static_cast<std::uint8_t>(c.stores.size());
+  for (std::size_t i = 0; i < c.instrs.size(); ++i) {
+    code.instr[i].op = static_cast<std::uint8_t>(map_index(*c.instrs[i].op));
+    for (int k = 0; k < 3; ++k) code.instr[i].src[k] = static_cast<std::int8_t>(c.instrs[i].src[k]);
   }
-  if (t.rank == 0) {
-    t.rank = 1;
-    t.dims[0] = 1;
-    for (int v = 0; v < t.loads; ++v) t.in[v].strides[0] = 0;
+  for (std::size_t s = 0; s < c.stores.size(); ++s)
+    code.store[s] = static_cast<std::int8_t>(c.stores[s]);
+  return true;
+}
+
+// Whether the catalogue ran the chain.
+bool run_known(const Problem& p, const ChainSpace& space, const Pointers& ptr, Lane& lane) {
+  const ChainProgram& c = *p.chain;
+  ChainCode code;
+  if (p.in.empty() || space.rank != 1 || !code_of(c, code)) return false;
+  const DType in = p.in[0].spec.dtype, out = p.out[0].spec.dtype;
+  KnownChainTask t{};
+  for (int v = 0; v < c.loads; ++v) {
+    if (p.in[v].spec.dtype != in || space.strides[v][0] != 1 || !aligned(ptr.in[v], kKnownAlign))
+      return false;
+    t.in[v] = ptr.in[v];
   }
-  t.total = shape.numel();
+  for (int s = 0; s < static_cast<int>(c.stores.size()); ++s) {
+    if (p.out[s].spec.dtype != out || !aligned(ptr.out[s], kKnownAlign)) return false;
+    t.out[s] = ptr.out[s];
+  }
+  const KnownChain run = find_known_chain(code, in, out);
+  if (!run) return false;
+  for (std::size_t i = 0; i < c.instrs.size(); ++i)
+    std::memcpy(t.attrs[i].bytes, c.instrs[i].attrs.bytes, kChainAttrBytes);
+  t.total = space.dims[0];
+  run(t, stream_of(lane));
+  return true;
 }
 
 // Values get slots; a result may take the slot of an operand that dies with it, which is read
 // before.
 void assign_slots(ChainTask& t, const ChainProgram& c) {
   constexpr int kValues = kMaxChainLoads + kMaxChainInstructions;
-  const int values = t.loads + t.num_instrs;
-  int last_use[kValues], slot_of[kValues];
+  const std::vector<int> last_use = last_uses(c);
+  int slot_of[kValues];
   bool busy[kValues] = {};
-  for (int v = 0; v < values; ++v) last_use[v] = -1;
-  for (int i = 0; i < t.num_instrs; ++i)
-    for (int k = 0; k < 3; ++k)
-      if (c.instrs[i].src[k] >= 0) last_use[c.instrs[i].src[k]] = i;
-  for (auto v : c.stores) last_use[v] = t.num_instrs;
   t.slots = 0;
   auto take = [&](int v) {
     int s = 0;
@@ -83,25 +91,26 @@ void assign_slots(ChainTask& t, const ChainProgram& c) {
     t.out[s].slot = static_cast<std::uint8_t>(slot_of[c.stores[s]]);
 }
 
-bool aligned(const void* p, DType type, int width) {
-  return reinterpret_cast<std::uintptr_t>(p) % (size_of(type) * width) == 0;
-}
-
 void classify(ChainTask& t, int width) {
   const int inner = t.rank - 1;
+  t.few = t.rank == 1 && t.loads <= 4;
   for (int v = 0; v < t.loads; ++v) {
     auto& in = t.in[v];
+    const std::size_t bytes = size_of(in.type) * static_cast<std::size_t>(width);
     if (in.strides[inner] == 0) {
       in.access = ChainAccess::one;
     } else if (in.strides[inner] != 1) {
       in.access = ChainAccess::strided;
     } else {
-      bool whole = aligned(in.data, in.type, width);
+      bool whole = aligned(in.data, bytes);
       for (int d = 0; d < inner; ++d) whole &= in.strides[d] % width == 0;
       in.access = whole ? ChainAccess::vector : ChainAccess::dense;
     }
+    t.few &= in.access == ChainAccess::vector && bytes >= 4 && bytes <= 16;
   }
-  for (int s = 0; s < t.stores; ++s) t.out[s].vector = aligned(t.out[s].data, t.out[s].type, width);
+  for (int s = 0; s < t.stores; ++s)
+    t.out[s].vector =
+        aligned(t.out[s].data, size_of(t.out[s].type) * static_cast<std::size_t>(width));
 }
 
 int width_of(const ChainTask& t, bool f64) {
@@ -116,29 +125,30 @@ int width_of(const ChainTask& t, bool f64) {
 void launch_chain(const Problem& p, const Pointers& ptr, Lane& lane) {
   if (p.out[0].spec.numel() == 0) return;
   const ChainProgram& c = *p.chain;
+  const ChainSpace space = chain_space(p);
+  if (run_known(p, space, ptr, lane)) return;
   ChainTask t{};
   t.loads = c.loads;
   t.num_instrs = static_cast<int>(c.instrs.size());
   t.stores = static_cast<int>(c.stores.size());
-  bool f64 = false;
+  t.rank = space.rank;
+  t.total = p.out[0].spec.numel();
+  std::copy_n(space.dims, space.rank, t.dims);
   for (int v = 0; v < t.loads; ++v) {
     t.in[v].data = ptr.in[v];
     t.in[v].type = p.in[v].spec.dtype;
-    f64 |= t.in[v].type == DType::f64;
+    std::copy_n(space.strides[v], space.rank, t.in[v].strides);
   }
   for (int i = 0; i < t.num_instrs; ++i) {
-    t.instrs[i].op = map_index(c.instrs[i].op);
+    t.instrs[i].op = static_cast<std::uint8_t>(map_index(*c.instrs[i].op));
     std::memcpy(t.instrs[i].attrs, c.instrs[i].attrs.bytes, kChainAttrBytes);
   }
   for (int s = 0; s < t.stores; ++s) {
     t.out[s].data = ptr.out[s];
     t.out[s].type = p.out[s].spec.dtype;
-    f64 |= t.out[s].type == DType::f64;
   }
   assign_slots(t, c);
-  collapse(t, p);
-  // Whole numbers wider than a float's 24 bits are copied, not computed with; fp64 holds them.
-  f64 |= t.num_instrs == 0 && (t.in[0].type == DType::i32 || t.in[0].type == DType::i64);
+  const bool f64 = chain_in_fp64(p);
   const int width = width_of(t, f64);
   classify(t, width);
   run_chain(t, f64, width, limits_of(lane).multiprocessors, stream_of(lane));

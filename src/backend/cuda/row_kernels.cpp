@@ -48,6 +48,21 @@ AdamWRates rates_of(const A& a) {
   return {a.beta1, a.beta2, a.eps, a.weight_decay};
 }
 
+RmsNormBackward backward_of(const Problem& p, const Pointers& ptr) {
+  const Spec& x = p.in[0].spec;
+  RmsNormBackward a;
+  a.x = ptr.in[0];
+  a.w = ptr.in[1];
+  a.rstd = static_cast<const float*>(ptr.in[2]);
+  a.dy = ptr.in[3];
+  a.dx = ptr.out[0];
+  a.rows = x.shape[0];
+  a.d = x.shape[1];
+  a.type = x.dtype;
+  a.w_type = p.in[1].spec.dtype;
+  return a;
+}
+
 }  // namespace
 
 KERNEL(rms_norm) {
@@ -84,21 +99,22 @@ KERNEL(rms_norm_grad) {
               },
           .launch =
               [](const Problem& p, const Pointers& ptr, Lane& lane) {
-                const Spec& x = p.in[0].spec;
-                RmsNormBackward a;
-                a.x = ptr.in[0];
-                a.w = ptr.in[1];
-                a.rstd = static_cast<const float*>(ptr.in[2]);
-                a.dy = ptr.in[3];
-                a.dx = ptr.out[0];
+                RmsNormBackward a = backward_of(p, ptr);
                 a.dw = static_cast<float*>(ptr.out[1]);
                 a.workspace = static_cast<float*>(ptr.workspace);
-                a.rows = x.shape[0];
-                a.d = x.shape[1];
-                a.type = x.dtype;
-                a.w_type = p.in[1].spec.dtype;
                 rms_norm_backward(a, stream_of(lane));
               }};
+}
+
+KERNEL(rms_norm_grad_add) {
+  return {.op = &op<RmsNormGradAdd>(),
+          .name = "cuda.rms_norm_grad_add",
+          .reject = reject_rows,
+          .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
+            RmsNormBackward a = backward_of(p, ptr);
+            a.base = ptr.in[4];
+            rms_norm_backward(a, stream_of(lane));
+          }};
 }
 
 KERNEL(rope) {

@@ -41,7 +41,7 @@ struct Add {
   static constexpr V map(const Add&, V a, V b) { return a + b; }
   static void infer(Infer& i) { infer_map(i, 2); }
   static Grads backward(const Add&, const BackwardArgs& b) { return {b.dy[0], cast(b.dy[0], b.in[1].dtype())}; }
-  static bool fold(const FoldArgs& f, FoldNode& out);  // matmul + matmul: ops/gemm.h
+  static bool fold(const FoldArgs& f, FoldNode& out);  // matmul + matmul: ops/gemm.h; the gradient of a norm: ops/rms_norm.h
   static std::vector<Case> cases() { return map_cases(2); }
 };
 OP(Add);

@@ -26,12 +26,13 @@ struct RmsNormBackward {
   const void* x = nullptr;      // (rows, d)
   const void* w = nullptr;      // (d)
   const float* rstd = nullptr;  // (rows); null: computed again from x and eps
-  void* dx = nullptr;           // (rows, d), or null; may be dy
+  void* dx = nullptr;           // (rows, d), or null; may be dy or base
   float* dw = nullptr;          // (d), or null
   void* workspace = nullptr;    // rms_norm_backward_workspace bytes; unused when dw is null
   std::int64_t rows = 0, d = 0;
   float eps = 0;
   DType type = DType::f32, w_type = DType::f32;
+  const void* base = nullptr;  // (rows, d), added to dx, or null
 };
 
 std::size_t rms_norm_backward_workspace(std::int64_t rows, std::int64_t d);

@@ -60,9 +60,12 @@ void rms_norm_backward_row(const RmsNormBackward& a, std::int64_t row, float* dw
     return fma(load(w + i, n) * load(dy + i, n), load(x + i, n), s);
   });
   const float c = -dot / static_cast<float>(a.d) * rstd * rstd * rstd;
-  for_each_vec(a.d, [&](auto i, auto n) {
-    store(dx + i, fma(load(x + i, n), c, load(w + i, n) * load(dy + i, n) * rstd), n);
-  });
+  const auto gradient = [&](auto i, auto n) {
+    return fma(load(x + i, n), c, load(w + i, n) * load(dy + i, n) * rstd);
+  };
+  if (!a.base) return for_each_vec(a.d, [&](auto i, auto n) { store(dx + i, gradient(i, n), n); });
+  const T* base = static_cast<const T*>(a.base) + row * a.d;
+  for_each_vec(a.d, [&](auto i, auto n) { store(dx + i, load(base + i, n) + gradient(i, n), n); });
 }
 
 template <class T, class W>

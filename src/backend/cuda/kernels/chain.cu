@@ -1,60 +1,12 @@
 #include "backend/cuda/kernels/chain.h"
 
+#include "backend/cuda/kernels/chain_maps.cuh"
 #include "backend/cuda/kernels/fault.h"
-#include "backend/cuda/kernels/scalar.h"
-#include "map_ops.h"
 
 namespace supersonic::cuda {
 namespace {
 
 constexpr int kThreads = 128, kSharedBytes = 48 << 10;
-
-// The number that maps compute with on a device; its functions are found by argument-dependent
-// lookup (ops/map/functions.h).
-template <class T>
-struct Num {
-  T v;
-  __device__ constexpr explicit Num(double x) : v(static_cast<T>(x)) {}
-  __device__ static Num of(T x) {
-    Num n(0.0);
-    n.v = x;
-    return n;
-  }
-};
-#define NUM_BINARY(name, expression)                  \
-  template <class T>                                  \
-  __device__ inline Num<T> name(Num<T> x, Num<T> y) { \
-    const T a = x.v, b = y.v;                         \
-    return Num<T>::of(expression);                    \
-  }
-#define NUM_UNARY(name, expression)         \
-  template <class T>                        \
-  __device__ inline Num<T> name(Num<T> x) { \
-    const T a = x.v;                        \
-    return Num<T>::of(expression);          \
-  }
-NUM_BINARY(operator+, a + b)
-NUM_BINARY(operator-, a - b)
-NUM_BINARY(operator*, a* b)
-NUM_BINARY(operator/, a / b)
-NUM_BINARY(less, a < b ? T(1) : T(0))
-NUM_BINARY(equal, a == b ? T(1) : T(0))
-NUM_BINARY(vmax, a > b ? a : b)
-NUM_BINARY(vmin, a < b ? a : b)
-NUM_UNARY(exp, ::exp(a))
-NUM_UNARY(log, ::log(a))
-NUM_UNARY(sqrt, ::sqrt(a))
-NUM_UNARY(rsqrt, T(1) / ::sqrt(a))
-NUM_UNARY(sin, ::sin(a))
-NUM_UNARY(cos, ::cos(a))
-NUM_UNARY(tanh, ::tanh(a))
-NUM_UNARY(sigmoid, T(1) / (T(1) + ::exp(-a)))
-#undef NUM_BINARY
-#undef NUM_UNARY
-template <class T>
-__device__ inline Num<T> select(Num<T> condition, Num<T> yes, Num<T> no) {
-  return condition.v != 0 ? yes : no;
-}
 
 // A thread's values in shared memory: column of the block, in parts of 16 bytes, so that neighbours
 // use neighbouring banks.
@@ -101,12 +53,6 @@ __device__ void apply(const ChainTask::Instr& instr, const Slots<T, W>& slots) {
   }
   slots.put(instr.slot, x);
 }
-
-enum class MapOp : std::uint8_t {
-#define SUPERSONIC_MAP_NAME(M) M,
-  SUPERSONIC_MAP_OPS(SUPERSONIC_MAP_NAME)
-#undef SUPERSONIC_MAP_NAME
-};
 
 template <class T, int W>
 __device__ void execute(const ChainTask::Instr& instr, const Slots<T, W>& slots) {
@@ -164,6 +110,55 @@ __device__ void store(const ChainTask::Out& out, std::int64_t at, const Pack<T, 
   });
 }
 
+// The first operands of a chain that reads few, whole vectors of each: all of them are on their way
+// before the first is needed.
+template <class T, int W>
+struct Prefetched {
+  static constexpr int kMost = 4;
+  uint4 raw[kMost];
+
+  // A vector of 2 to 16 bytes.
+  __device__ static uint4 fetch(const void* data, std::int64_t at, int bytes) {
+    const char* p = static_cast<const char*>(data) + at;
+    uint4 r{};
+    if (bytes == 16)
+      r = *reinterpret_cast<const uint4*>(p);
+    else if (bytes == 8)
+      *reinterpret_cast<uint2*>(&r) = *reinterpret_cast<const uint2*>(p);
+    else
+      r.x = *reinterpret_cast<const unsigned*>(p);
+    return r;
+  }
+  __device__ void load(const ChainTask& t, std::int64_t first) {
+#pragma unroll
+    for (int v = 0; v < kMost; ++v) {
+      if (v >= t.loads) break;
+      const int size = bytes_of_element(t.in[v].type);
+      raw[v] = fetch(t.in[v].data, first * size, W * size);
+    }
+  }
+  __device__ void put(const ChainTask& t, const Slots<T, W>& slots) const {
+#pragma unroll
+    for (int v = 0; v < kMost; ++v) {
+      if (v >= t.loads) break;
+      with_type(t.in[v].type, [&](auto tag) {
+        using From = typename decltype(tag)::type;
+        if constexpr (sizeof(From) * W <= 16) {
+          const auto packed = *reinterpret_cast<const Pack<From, W>*>(&raw[v]);
+          Pack<T, W> x;
+#pragma unroll
+          for (int i = 0; i < W; ++i) x.v[i] = widen<T>(packed.v[i]);
+          slots.put(t.in[v].slot, x);
+        }
+      });
+    }
+  }
+  __device__ static int bytes_of_element(DType type) {
+    return with_type(
+        type, [](auto tag) { return static_cast<int>(sizeof(typename decltype(tag)::type)); });
+  }
+};
+
 // Index: 32 bits where the element count allows it, since the coordinates cost divisions.
 template <class T, int W, class Index>
 __global__ void __launch_bounds__(kThreads) chain(const __grid_constant__ ChainTask t) {
@@ -175,17 +170,23 @@ __global__ void __launch_bounds__(kThreads) chain(const __grid_constant__ ChainT
   for (Index first = (static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x) * W; first < total;
        first += step) {
     const int n = total - first < W ? static_cast<int>(total - first) : W;
-    for (int v = 0; v < t.loads; ++v) {
-      const auto& in = t.in[v];
-      std::int64_t at = 0;
-      Index rest = first;
-      for (int d = inner; d > 0; --d) {
-        const Index size = static_cast<Index>(t.dims[d]), next = rest / size;
-        at += static_cast<std::int64_t>(rest - next * size) * in.strides[d];
-        rest = next;
+    if (W > 1 && t.few && n == W) {
+      Prefetched<T, W> operands;
+      operands.load(t, static_cast<std::int64_t>(first));
+      operands.put(t, slots);
+    } else {
+      for (int v = 0; v < t.loads; ++v) {
+        const auto& in = t.in[v];
+        std::int64_t at = 0;
+        Index rest = first;
+        for (int d = inner; d > 0; --d) {
+          const Index size = static_cast<Index>(t.dims[d]), next = rest / size;
+          at += static_cast<std::int64_t>(rest - next * size) * in.strides[d];
+          rest = next;
+        }
+        at += static_cast<std::int64_t>(rest) * in.strides[0];
+        slots.put(in.slot, load<T, W>(in, at, in.strides[inner], n));
       }
-      at += static_cast<std::int64_t>(rest) * in.strides[0];
-      slots.put(in.slot, load<T, W>(in, at, in.strides[inner], n));
     }
     for (int i = 0; i < t.num_instrs; ++i) execute(t.instrs[i], slots);
     for (int s = 0; s < t.stores; ++s)

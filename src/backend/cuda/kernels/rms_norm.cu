@@ -7,7 +7,10 @@
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kMostThreads = 512, kColumnThreads = 128, kHeld = 4, kWarpsOfBlock = 4;
+constexpr int kMostThreads = 512, kColumnThreads = 128, kWarpsOfBlock = 4;
+// Vectors of a row that a thread holds: few where that takes the row, so that many rows are on
+// their way; many in rows of one warp and in the widest.
+constexpr int kFew = 2, kMany = 4;
 constexpr std::int64_t kRowsOfChunk = 32, kMostChunks = 64;
 
 template <class T>
@@ -32,7 +35,7 @@ __device__ inline void store_floats(T* p, std::int64_t i, const Pack<float, W>& 
 
 // One row a group of blockDim.x threads, which keeps it in registers: kHeld vectors a thread.
 // Groups of one warp share a block.
-template <class T, class Wt>
+template <class T, class Wt, int kHeld>
 __global__ void __launch_bounds__(kMostThreads) forward_held(RmsNormForward a) {
   constexpr int W = kVector<T>;
   __shared__ float scratch[32];
@@ -64,8 +67,8 @@ __global__ void __launch_bounds__(kMostThreads) forward_held(RmsNormForward a) {
   }
 }
 
-// dx = rstd · (w · dy - x · mean(w · dy · x) · rstd²)
-template <class T, class Wt>
+// dx = base + rstd · (w · dy - x · mean(w · dy · x) · rstd²)
+template <class T, class Wt, bool kBase, int kHeld>
 __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a) {
   constexpr int W = kVector<T>;
   __shared__ float scratch[32];
@@ -73,7 +76,9 @@ __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a)
   if (row >= a.rows) return;
   const T *x = static_cast<const T*>(a.x) + row * a.d,
           *dy = static_cast<const T*>(a.dy) + row * a.d;
+  const T* base = static_cast<const T*>(a.base) + row * a.d;
   Pack<float, W> v[kHeld], g[kHeld];  // g: w · dy
+  Pack<T, W> past[kHeld];             // of base
   float dot = 0;
 #pragma unroll
   for (int h = 0; h < kHeld; ++h) {
@@ -81,6 +86,7 @@ __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a)
     if (i >= a.d) continue;
     v[h] = load_floats<W>(x, i);
     g[h] = load_floats<W>(dy, i);
+    if constexpr (kBase) past[h] = *reinterpret_cast<const Pack<T, W>*>(base + i);
     const auto w = load_floats<W>(static_cast<const Wt*>(a.w), i);
 #pragma unroll
     for (int k = 0; k < W; ++k) {
@@ -97,6 +103,9 @@ __global__ void __launch_bounds__(kMostThreads) backward_held(RmsNormBackward a)
     if (i >= a.d) continue;
 #pragma unroll
     for (int k = 0; k < W; ++k) v[h].v[k] = fmaf(v[h].v[k], c, g[h].v[k] * rstd);
+    if constexpr (kBase)
+#pragma unroll
+      for (int k = 0; k < W; ++k) v[h].v[k] += widen<float>(past[h].v[k]);
     store_floats(static_cast<T*>(a.dx) + row * a.d, i, v[h]);
   }
 }
@@ -133,8 +142,12 @@ __global__ void __launch_bounds__(kMostThreads) backward_loop(RmsNormBackward a)
   const float rstd = a.rstd[blockIdx.x];
   const float c =
       -reduce_block(dot, Plus{}, 0.0f, scratch) / static_cast<float>(a.d) * rstd * rstd * rstd;
-  for (std::int64_t i = threadIdx.x; i < a.d; i += blockDim.x)
-    dx[i] = narrow<T>(fmaf(widen<float>(x[i]), c, widen<float>(w[i]) * widen<float>(dy[i]) * rstd));
+  const T* base = a.base ? static_cast<const T*>(a.base) + blockIdx.x * a.d : nullptr;
+  for (std::int64_t i = threadIdx.x; i < a.d; i += blockDim.x) {
+    const float past = base ? widen<float>(base[i]) : 0.0f;
+    dx[i] = narrow<T>(past +
+                      fmaf(widen<float>(x[i]), c, widen<float>(w[i]) * widen<float>(dy[i]) * rstd));
+  }
 }
 
 std::int64_t chunks_of(std::int64_t rows) {
@@ -167,21 +180,26 @@ bool aligned(const void* p, std::size_t bytes) {
   return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
-// The group of threads that holds a row of `vectors` in registers; none (0, 0): too wide.
-dim3 held_block(std::int64_t vectors) {
-  if (vectors <= 32 * kHeld) return dim3(32, kWarpsOfBlock);
+// The group of threads that holds a row of `vectors` in registers, and how many vectors each of
+// them; none (0, 0): too wide.
+struct Held {
+  dim3 block;
+  int vectors;
+};
+Held held_rows(std::int64_t vectors) {
+  if (vectors <= 32 * kMany) return {dim3(32, kWarpsOfBlock), kMany};
   for (unsigned threads = 128; threads <= kMostThreads; threads *= 2)
-    if (vectors <= std::int64_t{threads} * kHeld) return dim3(threads, 1);
-  return dim3(0, 0);
+    if (vectors <= std::int64_t{threads} * kFew) return {dim3(threads, 1), kFew};
+  if (vectors <= std::int64_t{kMostThreads} * kMany) return {dim3(kMostThreads, 1), kMany};
+  return {dim3(0, 0), 0};
 }
 
 // launch(block of the held kernel) where it takes the row, else loop(threads).
-template <class T, class Wt, class Held, class Loop>
-void choose(std::int64_t d, bool aligned_rows, const void* w, Held&& held, Loop&& loop) {
+template <class T, class Wt, class LaunchHeld, class Loop>
+void choose(std::int64_t d, bool aligned_rows, const void* w, LaunchHeld&& held, Loop&& loop) {
   constexpr int W = kVector<T>;
-  const dim3 block =
-      d % W == 0 && aligned_rows && aligned(w, W * sizeof(Wt)) ? held_block(d / W) : dim3(0, 0);
-  if (block.x) return held(block);
+  const bool fits = d % W == 0 && aligned_rows && aligned(w, W * sizeof(Wt));
+  if (const Held rows = held_rows(d / W); fits && rows.vectors) return held(rows);
   unsigned threads = 32;
   while (threads < d && threads < kMostThreads) threads *= 2;
   loop(threads);
@@ -189,6 +207,13 @@ void choose(std::int64_t d, bool aligned_rows, const void* w, Held&& held, Loop&
 
 unsigned blocks_of(std::int64_t rows, dim3 block) {
   return static_cast<unsigned>((rows + block.y - 1) / block.y);
+}
+
+template <class T, class Wt, bool kBase>
+void backward(const RmsNormBackward& a, const Held& held, cudaStream_t stream) {
+  const unsigned blocks = blocks_of(a.rows, held.block);
+  held.vectors == kFew ? backward_held<T, Wt, kBase, kFew><<<blocks, held.block, 0, stream>>>(a)
+                       : backward_held<T, Wt, kBase, kMany><<<blocks, held.block, 0, stream>>>(a);
 }
 
 // launch(TypeTag of x, TypeTag of w) for the four combinations.
@@ -213,7 +238,11 @@ void rms_norm_forward(const RmsNormForward& a, cudaStream_t stream) {
     using Wt = typename decltype(w)::type;
     choose<T, Wt>(
         a.d, aligned(a.x, 16) && aligned(a.y, 16), a.w,
-        [&](dim3 block) { forward_held<T, Wt><<<blocks_of(a.rows, block), block, 0, stream>>>(a); },
+        [&](const Held& held) {
+          const unsigned blocks = blocks_of(a.rows, held.block);
+          held.vectors == kFew ? forward_held<T, Wt, kFew><<<blocks, held.block, 0, stream>>>(a)
+                               : forward_held<T, Wt, kMany><<<blocks, held.block, 0, stream>>>(a);
+        },
         [&](unsigned threads) {
           forward_loop<T, Wt><<<static_cast<unsigned>(a.rows), threads, 0, stream>>>(a);
         });
@@ -240,9 +269,9 @@ void rms_norm_backward(const RmsNormBackward& a, cudaStream_t stream) {
     using T = typename decltype(x)::type;
     using Wt = typename decltype(w)::type;
     choose<T, Wt>(
-        a.d, aligned(a.x, 16) && aligned(a.dy, 16) && aligned(a.dx, 16), a.w,
-        [&](dim3 block) {
-          backward_held<T, Wt><<<blocks_of(a.rows, block), block, 0, stream>>>(a);
+        a.d, aligned(a.x, 16) && aligned(a.dy, 16) && aligned(a.dx, 16) && aligned(a.base, 16), a.w,
+        [&](const Held& held) {
+          a.base ? backward<T, Wt, true>(a, held, stream) : backward<T, Wt, false>(a, held, stream);
         },
         [&](unsigned threads) {
           backward_loop<T, Wt><<<static_cast<unsigned>(a.rows), threads, 0, stream>>>(a);

@@ -25,8 +25,9 @@ struct RmsNormBackward {
   const void* dy = nullptr;     // (rows, d)
   const void* x = nullptr;      // (rows, d)
   const void* w = nullptr;      // (d)
+  const void* base = nullptr;   // (rows, d), added to dx, or null
   const float* rstd = nullptr;  // (rows)
-  void* dx = nullptr;           // (rows, d), or null; may be dy
+  void* dx = nullptr;           // (rows, d), or null; may be dy or base
   float* dw = nullptr;          // (d), or null
   float* workspace = nullptr;   // rms_norm_grad_workspace bytes; unused when dw is null
   std::int64_t rows = 0, d = 0;

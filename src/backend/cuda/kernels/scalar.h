@@ -2,6 +2,8 @@
 // conversions that round once, and the choice of a type at run time, which all threads of a launch
 // make alike.
 #pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -49,8 +51,10 @@ constexpr bool is_half = std::is_same_v<T, bf16> || std::is_same_v<T, f16>;
 
 // A stored value as float or double.
 template <class T, class From>
-__host__ __device__ inline T widen(From x) {
-  if constexpr (is_half<From>)
+__device__ inline T widen(From x) {
+  if constexpr (std::is_same_v<From, f16>)
+    return static_cast<T>(__half2float(__ushort_as_half(x.bits)));
+  else if constexpr (is_half<From>)
     return static_cast<T>(static_cast<float>(x));
   else
     return static_cast<T>(x);
@@ -58,11 +62,15 @@ __host__ __device__ inline T widen(From x) {
 // A float or double as a stored value. 16-bit results of doubles round through float, as on the
 // CPU.
 template <class To, class T>
-__host__ __device__ inline To narrow(T x) {
-  if constexpr (is_half<To>)
-    return To(static_cast<float>(x));
+__device__ inline To narrow(T x) {
+  To y;
+  if constexpr (std::is_same_v<To, bf16>)
+    y.bits = __bfloat16_as_ushort(__float2bfloat16_rn(static_cast<float>(x)));
+  else if constexpr (std::is_same_v<To, f16>)
+    y.bits = __half_as_ushort(__float2half_rn(static_cast<float>(x)));
   else
-    return static_cast<To>(x);
+    y = static_cast<To>(x);
+  return y;
 }
 
 // Element i of an array whose type is known at run time alone.
