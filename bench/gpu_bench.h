@@ -18,20 +18,19 @@ struct Bench {
   // the tensor cores draw less power and run a fifth faster than on real ones.
   bool signs = false;
 
-  // Seconds of one launch: the shortest of five runs of many.
+  // Seconds of one launch: the shortest of five runs of many, or of few long ones.
   double seconds(const std::function<void()>& launch) const {
-    constexpr int kLaunches = 20;
-    launch();
-    gpu.sync();
-    double best = 1e30;
-    for (int run = 0; run < 5; ++run) {
+    const auto time = [&](int launches) {
       const auto start = std::chrono::steady_clock::now();
-      for (int i = 0; i < kLaunches; ++i) launch();
+      for (int i = 0; i < launches; ++i) launch();
       gpu.sync();
-      best = std::min(
-          best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() /
-                    kLaunches);
-    }
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() /
+             launches;
+    };
+    time(1);
+    const int launches = std::clamp(static_cast<int>(0.1 / time(1)), 3, 20);
+    double best = 1e30;
+    for (int run = 0; run < 5; ++run) best = std::min(best, time(launches));
     return best;
   }
 
@@ -125,6 +124,9 @@ struct Bench {
                                   ? to_string(in[0]) + " " + to_string(in[1])
                                   : to_string(in[0]);
     flops > 0 ? print_flops(name, shape, flops, s) : print(name, shape, launch.bytes, s);
+    if (launch.workspace)
+      fmt::print("{:<28}workspace {:.1f} MiB\n", "",
+                 static_cast<double>(launch.workspace->bytes) / (1 << 20));
   }
 
  private:

@@ -1,7 +1,8 @@
 // The GPU's matrix-bound kernels: products in bf16 and fp32, one-row products of every fast format,
 // attention forward and backward, the head with its loss. Times are of launches back to back; small
 // ones include what a launch costs.
-//   gpu_products_bench [DEVICE]        DEVICE: cuda (default), cuda:1
+//   gpu_products_bench [DEVICE [PART]]   DEVICE: cuda (default), cuda:1
+//                                        PART: thin, products, one_row, attention or head alone
 #include "gpu_bench.h"
 #include "ops/attention.h"
 #include "ops/gemm.h"
@@ -71,14 +72,24 @@ void thin(const Bench& b) {
 }
 
 void head(const Bench& b) {
-  const std::int64_t t = 4096, v = 128256, d = 4096;
-  const double flops =
-      4.0 * static_cast<double>(t) * static_cast<double>(v) * static_cast<double>(d);
-  const std::vector<Spec> rest = {dense({t}, DType::i32), dense({1}, DType::f32)};
-  b.kernel("linear_xent", op<LinearXent>(), {}, {dense({t, d}), dense({v, d}), rest[0], rest[1]},
-           Compute::bf16, flops);
-  b.kernel("linear_xent", op<LinearXent>(), {},
-           {dense({t, d}), quant({v, d}, "q6_k"), rest[0], rest[1]}, Compute::bf16, flops);
+  struct Size {
+    std::int64_t t, v, d;
+    const char* format;
+  };
+  const Bench::Ints spread = [](std::size_t, std::int64_t i) { return i * 7919 % 49152; };
+  for (const Size& s : {Size{4096, 128256, 4096, nullptr},
+                        {4096, 128256, 4096, "q6_k"},
+                        {8192, 128256, 4096, "q6_k"},
+                        {8192, 128256, 2048, "q6_k"},
+                        {8192, 49152, 576, nullptr},
+                        {8192, 49152, 576, "q8_0"}}) {
+    const double flops =
+        4.0 * static_cast<double>(s.t) * static_cast<double>(s.v) * static_cast<double>(s.d);
+    b.kernel("linear_xent", op<LinearXent>(), {},
+             {dense({s.t, s.d}), s.format ? quant({s.v, s.d}, s.format) : dense({s.v, s.d}),
+              dense({s.t}, DType::i32), dense({1}, DType::f32)},
+             Compute::bf16, flops, spread);
+  }
 }
 
 void attention(const Bench& b) {
@@ -95,15 +106,16 @@ void attention(const Bench& b) {
   }
 }
 
-int run(const char* device) {
+int run(const char* device, std::string_view part) {
   Bench b{device_backend(device)};
   measure_copy(b);
   b.signs = true;
-  thin(b);
-  products(b);
-  one_row(b);
-  attention(b);
-  head(b);
+  const auto wanted = [&](std::string_view name) { return part.empty() || part == name; };
+  if (wanted("thin")) thin(b);
+  if (wanted("products")) products(b);
+  if (wanted("one_row")) one_row(b);
+  if (wanted("attention")) attention(b);
+  if (wanted("head")) head(b);
   return 0;
 }
 
@@ -112,7 +124,7 @@ int run(const char* device) {
 
 int main(int argc, char** argv) {
   try {
-    return supersonic::run(argc > 1 ? argv[1] : "cuda");
+    return supersonic::run(argc > 1 ? argv[1] : "cuda", argc > 2 ? argv[2] : "");
   } catch (const std::exception& e) {
     fmt::print(stderr, "gpu_products_bench: {}\n", e.what());
     return 1;

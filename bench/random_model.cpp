@@ -3,8 +3,8 @@
 // The tokenizer is that of another GGUF file, filled up with unused tokens to the vocabulary of the
 // shape; the rest of the file is a Llama model as other programs read it.
 //
-//   random_model SHAPE TYPE TOKENIZER.gguf OUT.gguf      SHAPE: 1b 1.5b 8b 13b 70b;  TYPE: q4_k_m,
-//   or any type that can be written
+//   random_model SHAPE TYPE TOKENIZER.gguf OUT.gguf [LAYERS]      SHAPE: 1b 1.5b 8b 13b 70b;
+//   TYPE: q4_k_m, or any type that can be written;  LAYERS: fewer than the shape has
 //
 // q4_k_m is the mixture that llama.cpp writes under this name: Q6_K for the head and for half of
 // the value and down projections.
@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <random>
 #include <string>
@@ -82,8 +83,9 @@ struct Matrix {
 
 class Writer {
  public:
-  Writer(const std::string& shape, std::string type, const std::string& out)
+  Writer(const std::string& shape, std::string type, const std::string& out, const char* layers)
       : shape_(find_shape(shape)), type_(std::move(type)), out_(out) {
+    if (layers) shape_.layers = std::clamp<std::int64_t>(std::atoll(layers), 1, shape_.layers);
     mixture_ = type_ == "q4_k_m";
     if (!mixture_ && type_ != "bf16" && !find_format(type_))
       throw Error(fmt::format("unknown type {}", type_), ErrorKind::usage);
@@ -209,12 +211,12 @@ class Writer {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    std::fputs("usage: random_model SHAPE TYPE TOKENIZER.gguf OUT.gguf\n", stderr);
+  if (argc != 5 && argc != 6) {
+    std::fputs("usage: random_model SHAPE TYPE TOKENIZER.gguf OUT.gguf [LAYERS]\n", stderr);
     return 2;
   }
   try {
-    Writer(argv[1], argv[2], argv[4]).write(argv[3]);
+    Writer(argv[1], argv[2], argv[4], argc == 6 ? argv[5] : nullptr).write(argv[3]);
   } catch (const std::exception& e) {
     fmt::print(stderr, "random_model: {}\n", e.what());
     return 1;

@@ -1,6 +1,6 @@
 // supersonic bench MODEL: tokens per second of prefill and decode on warmed programs, and how near
 // that is to what this machine can do.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
@@ -189,7 +189,7 @@ struct Bench : ModelOptions {
 
   void measure_training(LoadedModel& loaded, std::uint64_t program) const {
     const std::uint64_t free_before = free_bytes(backend());
-    Executor executor = make_executor(loaded.model);
+    Executor executor = make_executor();
     const auto limits = probe(1 << 20).first;
     train::LoraOptions adapter_options;
     adapter_options.rank = rank;
@@ -198,10 +198,13 @@ struct Bench : ModelOptions {
     const std::int64_t tokens = batch * seq_len;
     train::OptimizerOptions optimizer;
     optimizer.eight_bit = optim == "adamw-8bit";
-    train::LoraTrainer trainer(
-        loaded.model, lora, executor, tokens, arithmetic, optimizer,
-        {.budget = memory ? training_budget(memory, program, loaded.model, executor.backend())
-                          : SIZE_MAX});
+    const Policy policy{
+        .budget =
+            memory ? training_budget(memory, program, loaded.model, executor.backend()) : SIZE_MAX};
+    const models::Residence residence = train::choose_residence(
+        loaded.model, lora, executor.backend(), tokens, arithmetic, optimizer, policy);
+    models::make_resident(loaded.model, executor.backend(), residence);
+    train::LoraTrainer trainer(loaded.model, lora, executor, tokens, arithmetic, optimizer, policy);
     const text::Batch data = some_batch(loaded.model.config.vocab_size);
     const infer::ForwardWork work = infer::lora_step_work(loaded.model, lora, batch, seq_len);
     const double shortest =
@@ -214,6 +217,7 @@ struct Bench : ModelOptions {
     row.operations = work.products + work.attention;
     row.planned = trainer.memory().total();
     row.level = trainer.memory().level;
+    if (residence.streamed) row.level += fmt::format(", {} layers streamed", residence.streamed);
     row.taken = taken(free_before);
     report({row}, arithmetic);
   }

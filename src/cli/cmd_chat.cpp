@@ -1,6 +1,6 @@
 // supersonic chat MODEL: a conversation. Each turn renders the whole conversation and feeds only
 // what the cache does not hold yet.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "cli/console.h"
 #include "cli/generate_options.h"

@@ -1,5 +1,5 @@
 // supersonic cp MODEL DEST: a model out of the cache into a folder, or into the cache under a name.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <filesystem>
 

@@ -1,6 +1,6 @@
 // supersonic doctor: what this machine offers and what stands in the way; the page to paste into a
 // bug report.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdlib>

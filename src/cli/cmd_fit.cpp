@@ -7,6 +7,7 @@
 #include "cli/console.h"
 #include "cli/json_writer.h"
 #include "cli/model_options.h"
+#include "core/device.h"
 #include "core/error.h"
 #include "core/machine.h"
 #include "infer/session.h"
@@ -59,9 +60,10 @@ struct Fit : ModelOptions {
   void options(Options& o) {
     declare_model(o);
     o.add("memory", memory,
-          "Bytes that may be used (8GiB, 900M); auto: what this machine has free");
+          "Bytes that may be used (8GiB, 900M); auto: what is free on the device");
     declare_adapter(o);
     ComputeOptions::options(o);
+    declare_device(o);
     o.group("A run");
     o.add("ctx", context, "Context in tokens; 0: 4,096, at most what the model was trained for")
         .range(0, 1 << 24);
@@ -79,27 +81,32 @@ struct Fit : ModelOptions {
 
   int run(Context&) {
     const text::Tokenizer tokenizer = text::ModelText(model).tokenizer();
-    const std::uint64_t program = peak_resident_bytes(),
-                        room = memory ? memory->count : inspect_machine().available;
+    const bool apart = !(backend().compute_place() == Place{});  // a GPU holds no program
+    const std::uint64_t program = apart ? 0 : peak_resident_bytes(),
+                        room = memory ? memory->count : free_bytes(backend());
     LoadedModel loaded = load();
-    Executor executor = make_executor();
-    return train ? fit_training(loaded, executor, program, room)
-                 : fit_run(loaded, executor, program, room);
+    if (!train) loaded.model = models::planned_residence(loaded.model, backend(), {});
+    return train ? fit_training(loaded, backend(), program, room)
+                 : fit_run(loaded, backend(), program, room);
+  }
+
+  std::string place_note(const char* mapped) const {
+    return backend().compute_place() == Place{} ? mapped : "in the GPU's memory";
   }
 
   // --- a run ---
 
-  Estimate run_estimate(const LoadedModel& loaded, Executor& executor, std::uint64_t base,
+  Estimate run_estimate(const LoadedModel& loaded, Backend& backend, std::uint64_t base,
                         std::int64_t ctx) const {
     infer::SessionOptions o;
     o.compute = resolve(loaded.model);
     o.context = ctx;
     o.kv_type = kv_type_of(kv_type, o.compute);
     o.lora = loaded.lora();
-    const infer::SessionMemory m = infer::plan_session(loaded.model, executor.backend(), o);
+    const infer::SessionMemory m = infer::plan_session(loaded.model, backend, o);
     Estimate e;
     e.parts = {{"weights", "weights", loaded.model.weight_bytes(),
-                "mapped from the file, read as they are"},
+                place_note("mapped from the file, read as they are")},
                {"kv_cache", "keys and values", m.cache,
                 fmt::format("{} for {} tokens", name_of(o.kv_type), ctx)},
                {"working_memory", "working memory", m.arena,
@@ -110,13 +117,13 @@ struct Fit : ModelOptions {
     return e;
   }
 
-  int fit_run(const LoadedModel& loaded, Executor& executor, std::uint64_t base,
+  int fit_run(const LoadedModel& loaded, Backend& backend, std::uint64_t base,
               std::uint64_t room) const {
     const std::int64_t trained = loaded.model.config.max_position_embeddings;
     const std::int64_t ctx = context > 0 ? context : std::min<std::int64_t>(4096, trained);
-    const Estimate e = run_estimate(loaded, executor, base, ctx);
+    const Estimate e = run_estimate(loaded, backend, base, ctx);
     const std::int64_t longest = largest(std::max(trained, ctx), 64, [&](std::int64_t n) {
-      return run_estimate(loaded, executor, base, n).total() <= room;
+      return run_estimate(loaded, backend, base, n).total() <= room;
     });
     std::vector<std::string> advice;
     if (longest && longest < ctx) advice.push_back(fmt::format("--ctx {} fits", longest));
@@ -151,7 +158,7 @@ struct Fit : ModelOptions {
 
   // What training takes with a plan that meets the budget, weights and state included; throws
   // Error(memory) where there is none.
-  train::TrainMemory plan_training(LoadedModel& loaded, Executor& executor, std::int64_t rows,
+  train::TrainMemory plan_training(LoadedModel& loaded, Backend& backend, std::int64_t rows,
                                    std::int64_t length, std::uint64_t budget) const {
     nn::LoraSet& lora = loaded.adapter;
     if (lora.slots.empty() || !lora.gradients) {
@@ -161,15 +168,14 @@ struct Fit : ModelOptions {
     }
     train::OptimizerOptions o;
     o.eight_bit = optim == "adamw-8bit";
-    return train::LoraTrainer(loaded.model, lora, executor, rows * length,
-                              resolve_training(loaded.model), o, {.budget = budget})
-        .memory();
+    return train::planned_memory(loaded.model, lora, backend, rows * length,
+                                 resolve_training(loaded.model), o, {.budget = budget});
   }
 
-  bool training_fits(LoadedModel& loaded, Executor& executor, std::int64_t rows,
-                     std::int64_t length, std::uint64_t budget) const {
+  bool training_fits(LoadedModel& loaded, Backend& backend, std::int64_t rows, std::int64_t length,
+                     std::uint64_t budget) const {
     try {
-      plan_training(loaded, executor, rows, length, budget);
+      plan_training(loaded, backend, rows, length, budget);
       return true;
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::memory) throw;
@@ -177,23 +183,23 @@ struct Fit : ModelOptions {
     }
   }
 
-  int fit_training(LoadedModel& loaded, Executor& executor, std::uint64_t base,
+  int fit_training(LoadedModel& loaded, Backend& backend, std::uint64_t base,
                    std::uint64_t room) const {
-    train::TrainMemory m = plan_training(loaded, executor, batch, seq_len, SIZE_MAX);
+    train::TrainMemory m = plan_training(loaded, backend, batch, seq_len, SIZE_MAX);
     const std::uint64_t budget = room - std::min(room, base);
     std::vector<std::string> advice;
     if (m.total() > budget) {
-      if (training_fits(loaded, executor, batch, seq_len, budget)) {
-        m = plan_training(loaded, executor, batch, seq_len, budget);
+      if (training_fits(loaded, backend, batch, seq_len, budget)) {
+        m = plan_training(loaded, backend, batch, seq_len, budget);
       } else {
         const std::int64_t rows = largest(batch, 1, [&](std::int64_t n) {
-          return training_fits(loaded, executor, n, seq_len, budget);
+          return training_fits(loaded, backend, n, seq_len, budget);
         });
         if (rows)
           advice.push_back(
               fmt::format("--batch {} fits; more accumulation keeps the effective batch", rows));
         const std::int64_t length = rows ? 0 : largest(seq_len, 32, [&](std::int64_t n) {
-          return training_fits(loaded, executor, 1, n, budget);
+          return training_fits(loaded, backend, 1, n, budget);
         });
         if (length) advice.push_back(fmt::format("--batch 1 --seq-len {} fits", length));
         if (!rows && !length)
@@ -201,7 +207,10 @@ struct Fit : ModelOptions {
       }
     }
     Estimate e;
-    e.parts = {{"weights", "weights", m.weights, "frozen, mapped from the file"},
+    e.parts = {{"weights", "weights", m.weights,
+                m.outside ? fmt::format("frozen; {} more in host memory, with activations",
+                                        size_text(m.outside))
+                          : place_note("frozen, mapped from the file")},
                {"adapter", "adapter", m.adapter, fmt::format("rank {}, fp32", rank)},
                {"gradients", "gradients", m.gradients, ""},
                {"optimizer", "optimizer", m.moments, optim},

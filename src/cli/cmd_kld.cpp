@@ -1,7 +1,7 @@
 // supersonic kld MODEL --reference MODEL2 -f FILE: what quantizing or changing a model did to its
 // distribution. Both models score the same windows in one process; nothing is kept but one number
 // set a token.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // supersonic ppl MODEL -f FILE: perplexity of a text, by llama.cpp's convention or by the usual one
 // of transformers' users.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

@@ -1,5 +1,5 @@
 // supersonic pull OWNER/NAME[:FILE|:QUANT][@REVISION]: a model from the hub into the cache.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 

@@ -1,5 +1,5 @@
 // supersonic push FOLDER_OR_FILE OWNER/NAME: a model or an adapter to the hub.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <filesystem>

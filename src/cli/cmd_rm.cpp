@@ -1,5 +1,5 @@
 // supersonic rm NAME…: models out of the cache.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <iostream>

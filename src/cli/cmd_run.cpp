@@ -1,8 +1,6 @@
 // supersonic run MODEL [PROMPT]: one answer to one prompt, or one to each line of a file.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
-
-#include <nlohmann/json.hpp>
 
 #include "cli/console.h"
 #include "cli/generate_options.h"
@@ -11,6 +9,7 @@
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "core/machine.h"
+#include "io/json.h"
 
 namespace supersonic::cli {
 namespace {
@@ -128,11 +127,11 @@ struct Run : GenerateSettings {
 
   std::vector<std::int32_t> ids_of_line(const Engine& engine, const std::string& line,
                                         const std::string& where) const {
-    const auto row = nlohmann::json::parse(line, nullptr, false);
-    if (row.is_object() && row.contains("prompt") && row["prompt"].is_string())
-      return ids_of(engine, row["prompt"]);
-    CHECK_FILE(row.is_object() && row.contains("messages"),
-               "{}: needs \"messages\" or \"prompt\" in a JSON object", where);
+    const auto document = io::JsonDocument::attempt(line);
+    const io::JsonView row = document.root();
+    if (const auto prompt = row.find("prompt").text()) return ids_of(engine, *prompt);
+    CHECK_FILE(row.contains("messages"), "{}: needs \"messages\" or \"prompt\" in a JSON object",
+               where);
     CHECK_FILE(!raw, "{}: --raw continues text: the line must have \"prompt\"", where);
     try {
       return engine.prompter().chat(line);

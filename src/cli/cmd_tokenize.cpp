@@ -1,5 +1,5 @@
 // supersonic tokenize MODEL: text to token ids and back, by the model's own tokenizer.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "cli/command.h"
 #include "cli/console.h"

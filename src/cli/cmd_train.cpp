@@ -13,6 +13,7 @@
 #include "cli/model_reference.h"
 #include "cli/progress.h"
 #include "core/device.h"
+#include "core/format_into.h"
 #include "core/interrupt.h"
 #include "core/machine.h"
 #include "io/folder_lock.h"
@@ -199,6 +200,7 @@ struct Train : ComputeOptions {
     auto mib = [](std::size_t b) { return static_cast<double>(b) / (1 << 20); };
     log_info("memory: weights {:.0f} MiB, adapter with optimizer {:.0f} MiB, activations and workspace {:.0f} MiB ({}); {:.0f} MiB in all",
              mib(m.weights), mib(m.adapter + m.gradients + m.moments), mib(m.arena), m.level, mib(m.total()));
+    if (m.outside) log_info("page-locked host memory beside it: {:.0f} MiB", mib(m.outside));
   }
 
   void save_adapter(const models::Model& m, const nn::LoraSet& lora) const {
@@ -257,11 +259,17 @@ struct Train : ComputeOptions {
     models::Model m = load_and_warn(model, {base});
     models::check_context(m, t.seq_len);
     nn::LoraSet lora = adapt(m);
-    Executor executor = make_executor(m);
+    Executor executor = make_executor();
     const Compute arithmetic = resolve_training(m);
     const train::RunOptions options = plan_run(t, arithmetic);
     const std::size_t budget = training_budget(memory, program, m, executor.backend());
-    train::LoraTrainer trainer(m, lora, executor, t.seq_len * std::max<std::int64_t>(1, batch), arithmetic, optimizer_options(), {.budget = budget});
+    const std::int64_t tokens = t.seq_len * std::max<std::int64_t>(1, batch);
+    const models::Residence residence =
+        train::choose_residence(m, lora, executor.backend(), tokens, arithmetic, optimizer_options(), {.budget = budget});
+    if (residence.streamed)
+      log_info("{} of {} layers stay in host memory and are streamed: page-locking them takes a moment", residence.streamed, m.layers.size());
+    models::make_resident(m, executor.backend(), residence);
+    train::LoraTrainer trainer(m, lora, executor, tokens, arithmetic, optimizer_options(), {.budget = budget});
     print_memory(trainer.memory());
     log_info("{} steps of {} x {} tokens, {} arithmetic, {} threads", options.schedule.steps, options.accumulate,
              t.seq_len * std::max<std::int64_t>(1, batch), name_of(arithmetic), executor.backend().threads());
@@ -298,8 +306,8 @@ struct Train : ComputeOptions {
     train::Observer observer;
     observer.start = [&] { io::write_file(out + "/config.yaml", given.resolved_yaml()); };
     observer.step = [&](const train::StepRecord& s, double rate) {
-      const auto end = fmt::format_to_n(note, sizeof note, "loss {:.3f}  {:.0f} tok/s", s.loss, rate);
-      progress.update(static_cast<std::uint64_t>(s.step), std::string_view(note, std::min(end.size, sizeof note)));
+      const std::size_t end = format_into(note, sizeof note, "loss {:.3f}  {:.0f} tok/s", s.loss, rate);
+      progress.update(static_cast<std::uint64_t>(s.step), std::string_view(note, std::min(end, sizeof note)));
     };
     observer.eval = [&](const train::EvalRecord& e) {
       progress.clear();

@@ -1,5 +1,5 @@
 // supersonic version: what this build is.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "cli/command.h"
 #include "cli/console.h"

@@ -11,6 +11,7 @@
 #include "cli/json_writer.h"
 #include "cli/model_reference.h"
 #include "cli/progress.h"
+#include "core/device.h"
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "core/machine.h"
@@ -158,15 +159,15 @@ void warn(const std::string& path, const std::optional<Verified>& v) {
 
 // Loads what was written and compares it with the source.
 Verified compare(const models::Model& source, const nn::LoraSet* lora, const std::string& written,
-                 double limit) {
+                 double limit, Backend& backend) {
   log_info("comparing logits with the source");
   const auto ids = infer::probe_ids(source);
-  const auto wanted = infer::prompt_logits(source, lora, ids);
+  const auto wanted = infer::prompt_logits(source, lora, ids, backend);
   check_interrupt();
   const models::Model result = models::load_model(written);
   check_tokens(source.path, written, ids);
   check_positions(source, result);
-  return check(infer::difference(wanted, infer::prompt_logits(result, nullptr, ids),
+  return check(infer::difference(wanted, infer::prompt_logits(result, nullptr, ids, backend),
                                  source.config.vocab_size),
                limit, ids.size(), written);
 }
@@ -222,16 +223,22 @@ void ExportJob::options(Options& o) {
         "Largest file; auto: 5 GiB in a folder, and a GGUF model is one file");
   o.add("force", force, "Replace what is there");
   o.add("threads", threads, "Threads; auto: as many CPUs as this process may use").range(1, 1024);
+  o.add("device", device,
+        "Where to compare logits: auto (a GPU where one is), cpu, cuda, cuda:1, …")
+      .value("DEVICE");
   o.add("verify", verify, "Compare logits with the source before the output takes its name");
 }
 
-void ExportJob::prepare_threads() const { cpu::set_threads(threads.value_or(usable_threads())); }
+Backend& ExportJob::prepare_backend() const {
+  cpu::set_threads(threads.value_or(usable_threads()));
+  return device_backend(device);
+}
 
 bool ExportJob::gguf() const { return to == "auto" ? output.ends_with(".gguf") : to == "gguf"; }
 
 int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora,
                             const std::vector<std::string>& inputs) const {
-  prepare_threads();
+  Backend& backend = prepare_backend();
   if (shard_size && shard_size->count == 0) fail(ErrorKind::usage, "--shard-size must be above 0");
   const InterruptGuard guard(kNotice);
   io::StagedOutput out(output,
@@ -242,7 +249,7 @@ int ExportJob::export_model(models::Model& model, const nn::LoraSet* lora,
     auto summary = write_model(model, lora, out.staged());
     check_interrupt();
     const std::string written = summary.files.empty() ? out.staged() : summary.files[0];
-    if (verify) verified = compare(model, lora, written, tolerance_of(summary));
+    if (verify) verified = compare(model, lora, written, tolerance_of(summary), backend);
     check_interrupt();
     return summary;
   });
@@ -275,7 +282,7 @@ models::ExportSummary ExportJob::write_model(const models::Model& model, const n
 
 int ExportJob::export_adapter(models::Model& base, const io::LoraAdapter& adapter,
                               const std::vector<std::string>& inputs) const {
-  prepare_threads();
+  prepare_backend();
   const InterruptGuard guard(kNotice);
   const DType dtype = type == "bf16" ? DType::bf16 : type == "f16" ? DType::f16 : DType::f32;
   if (type != "auto" && type != name_of(dtype))

@@ -12,7 +12,7 @@
 namespace supersonic::cli {
 
 struct ExportJob {
-  std::string output, to = "auto", type = "auto";
+  std::string output, to = "auto", type = "auto", device = "auto";
   std::optional<int> threads;
   std::optional<Bytes> shard_size;
   bool force = false, verify = true, json = false;
@@ -29,7 +29,7 @@ struct ExportJob {
                      const std::vector<std::string>& inputs) const;
 
  private:
-  void prepare_threads() const;
+  Backend& prepare_backend() const;  // sets the CPU's threads
   models::ExportSummary write_model(const models::Model& model, const nn::LoraSet* lora,
                                     const std::string& path) const;
 };

@@ -1,6 +1,6 @@
 // docs/formats.md, from what the program knows: the format registry, the loops of the CPU's
 // products, the mixtures.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "backend/cpu/kernels/gemm.h"
 #include "cli/help.h"

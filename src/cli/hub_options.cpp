@@ -1,6 +1,6 @@
 #include "cli/hub_options.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "cli/console.h"
 #include "core/interrupt.h"

@@ -94,7 +94,10 @@ std::size_t training_budget(const std::optional<Bytes>& memory, std::uint64_t pr
   const bool apart = !(backend.compute_place() == Place{});
   if (memory) return memory->count - std::min(memory->count, apart ? 0 : program);
   const auto room = static_cast<std::size_t>(kShare * static_cast<double>(free_bytes(backend)));
-  return apart ? room + model.weight_bytes() : room;  // there the weights are resident already
+  const std::size_t weights = std::min(model.weight_bytes(), room);
+  return apart ? weights + static_cast<std::size_t>(
+                               kShare * static_cast<double>(free_bytes(backend) - weights))
+               : room;
 }
 
 void declare_kv_type(Options& o, std::string& name) {

@@ -2,7 +2,7 @@
 // config file is read in config.cpp.
 #include "cli/options.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>

@@ -2,13 +2,13 @@
 // ten seconds.
 #include "cli/progress.h"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "cli/console.h"
+#include "core/format_into.h"
 
 namespace supersonic::cli {
 namespace {
@@ -21,9 +21,9 @@ struct Line {
   std::size_t size = 0;
   template <class... Args>
   void add(fmt::format_string<Args...> format, Args&&... args) {
-    const auto result =
-        fmt::format_to_n(data + size, kBuffer - size, format, std::forward<Args>(args)...);
-    size = std::min(kBuffer, size + result.size);
+    const std::size_t added =
+        format_into(data + size, kBuffer - size, format, std::forward<Args>(args)...);
+    size = std::min(kBuffer, size + added);
   }
 };
 
@@ -43,9 +43,8 @@ void add_scaled(Line& line, double value) {
 
 std::size_t format_duration(double seconds, char* out) {
   const long s = std::lround(std::clamp(seconds, 0.0, 359999.0));
-  if (s >= 3600)
-    return fmt::format_to_n(out, 16, "{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60).size;
-  return fmt::format_to_n(out, 16, "{}:{:02}", s / 60, s % 60).size;
+  if (s >= 3600) return format_into(out, 16, "{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return format_into(out, 16, "{}:{:02}", s / 60, s % 60);
 }
 
 Progress::Progress(std::string_view label, std::string_view unit, std::uint64_t total,

@@ -41,6 +41,15 @@ struct Backend {
   virtual std::unique_ptr<Arena> arena(Place) = 0;
   // Zero-filled memory that outlives plans, where kernels read and write it in place.
   virtual StorageRef storage(const Spec& spec, std::string name) { return Storage::make(spec, std::move(name)); }
+  // Page-locked host memory with the contents of `host`, which copies read at the link's full speed: in Place::pinned, and a second
+  // storage over the same bytes, in the compute place, through which kernels read it where it lies. The storage itself where kernels
+  // work in host memory.
+  struct Locked {
+    StorageRef copied, read;
+  };
+  virtual Locked lock(const StorageRef& host) { return {host, host}; }
+  // Zero-filled host memory for a program's results, where copies from the compute place arrive fastest.
+  virtual StorageRef result_storage(const Spec& spec, std::string name) { return Storage::make(spec, std::move(name)); }
   virtual Lane& lane(LaneKind) = 0;
   virtual int events() const = 0;                   // how many events exist; a plan uses the first ones
   virtual void reserve_events(int count) = 0;
@@ -49,6 +58,10 @@ struct Backend {
   virtual void wait(Lane&, int event) = 0;          // the lane's later work waits for the event's last signal
   virtual void sync() = 0;                          // the host waits for everything
   virtual int threads() const { return 1; }
+  // Estimates for the policy loop, in seconds: how long a step takes by its arithmetic and its bytes, and how long bytes are on their
+  // way between host memory and the compute place. 0: unknown. Nothing is timed.
+  virtual double seconds(const Problem&) const { return 0; }
+  virtual double copy_seconds(std::size_t /*bytes*/) const { return 0; }
   // A recording of what `enqueue` puts on the lanes, the plan's steps in order; its run() also waits for the end. Called when a plan
   // runs for the second time. Null: this plan is better run by looping.
   virtual std::unique_ptr<Replay> capture(const Plan&, const std::function<void()>& /*enqueue*/) { return nullptr; }

@@ -45,9 +45,6 @@ void sync_after(Backend& backend, const Step& s) {
   }
 }
 
-// A storage that receives a result.
-StorageRef result_storage(const Spec& spec) { return Storage::make(spec, "result"); }
-
 }  // namespace
 
 bool eager_mode() {
@@ -148,11 +145,11 @@ struct Captured {
   std::vector<StorageRef> results;
 };
 
-Captured record_program(const std::function<Tensors()>& fn) {
+Captured record_program(const std::function<Tensors()>& fn, Backend& backend) {
   TapeScope scope;
   Captured c;
   c.roots = fn();
-  for (const auto& t : c.roots) c.results.push_back(result_storage(t.spec()));
+  for (const auto& t : c.roots) c.results.push_back(backend.result_storage(t.spec(), "result"));
   c.nodes = std::move(scope.tape().nodes());
   return c;
 }
@@ -160,7 +157,7 @@ Captured record_program(const std::function<Tensors()>& fn) {
 }  // namespace
 
 Program Program::capture(const std::function<Tensors()>& fn, Executor& executor, const Policy& policy) {
-  const Captured c = record_program(fn);
+  const Captured c = record_program(fn, executor.backend());
   Program program;
   program.results_ = c.results;
   program.bound_ = BoundPlan(Plan::build(c.nodes, c.roots, c.results, executor.backend(), effective(policy)), executor);
@@ -168,7 +165,7 @@ Program Program::capture(const std::function<Tensors()>& fn, Executor& executor,
 }
 
 std::shared_ptr<const Plan> plan_only(const std::function<Tensors()>& fn, Backend& backend, const Policy& policy) {
-  const Captured c = record_program(fn);
+  const Captured c = record_program(fn, backend);
   return Plan::build(c.nodes, c.roots, c.results, backend, effective(policy));
 }
 
@@ -307,7 +304,7 @@ void eval(Executor& executor, const Policy& requested) {
   std::vector<StorageRef> operands = r.leaves;
   std::vector<StorageRef> results;
   for (const auto& t : r.roots) {
-    results.push_back(result_storage(t.spec()));
+    results.push_back(Storage::make(t.spec(), "result"));
     operands.push_back(results.back());
   }
   r.signature.add(std::uint64_t{r.leaves.size()} << 32 | results.size());

@@ -90,6 +90,7 @@ struct Expander {
       g.where = node.where;
       g.region = node.region;
       g.backward = node.backward;
+      g.away = node.away;
       for (int i = 0; i < n->num_inputs; ++i) g.in.push_back(value_of(n->inputs[i]));
       for (int o = 0; o < n->num_outputs; ++o) g.out.push_back(n->outputs[o]);
       done[n.get()] = emit(std::move(g));

@@ -119,6 +119,7 @@ void emit_chain(const Graph& g, const std::vector<int>& members, const std::vect
     chain.stores.push_back(number.at({m, 0}));
     node.out.push_back(g.nodes[m].out[0]);
     outputs.push_back(m);
+    node.away |= g.nodes[m].away;
   }
   const int at = rewriter.add(std::move(node));
   for (std::size_t o = 0; o < outputs.size(); ++o) rewriter.set({outputs[o], 0}, {at, static_cast<int>(o)});

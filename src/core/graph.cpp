@@ -27,7 +27,7 @@ bool Operand::contiguous() const {
 
 std::uint64_t Policy::key() const {
   std::uint64_t h = budget * 0x9e3779b97f4a7c15ull;
-  for (std::uint64_t v : {static_cast<std::uint64_t>(taken), std::uint64_t(remat_cheap), std::uint64_t(checkpoint_regions + 1), std::uint64_t(offload),
+  for (std::uint64_t v : {static_cast<std::uint64_t>(taken), std::uint64_t(remat_cheap), std::uint64_t(checkpoint_regions + 1), std::uint64_t(offload), std::uint64_t(least),
                           std::uint64_t(fuse), std::uint64_t(prepare), std::uint64_t(reuse),
                           static_cast<std::uint64_t>(compute)})
     h = (h ^ v) * 0x9e3779b97f4a7c15ull + (h >> 29);
@@ -110,7 +110,7 @@ struct Importer {
             "{}: input {} is written, so it must be a storage or a view of one [recorded at {}:{}]", n->op->name, i,
             n->where.file_name(), n->where.line());
     }
-    index[n] = static_cast<int>(graph.nodes.size());
+    index[n] = g.id = static_cast<int>(graph.nodes.size());
     graph.nodes.push_back(std::move(g));
   }
 };

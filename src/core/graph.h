@@ -32,6 +32,8 @@ struct GNode {
   std::uint32_t region = 0;       // of a forward node
   bool backward = false;          // recorded by a gradient sweep
   bool dead = false;
+  int id = -1;                    // position of the recorded node that this is or repeats
+  bool away = false;              // its results wait in host memory for backward
   std::shared_ptr<ChainProgram> chain;
   const Form* form = nullptr;     // this node prepares `form` of its input
   Place place;                    // of its outputs
@@ -88,7 +90,8 @@ Graph import_nodes(std::span<const Ref<Node>> nodes, std::span<const Tensor> roo
 void drop_dead(Graph& graph);
 struct RematChoice {
   bool cheap = true;
-  std::uint32_t checkpoint_upto = 0;  // regions 1..n are recomputed in backward
+  std::vector<bool> again = {};  // by region number: recomputed in backward
+  std::vector<bool> kept = {};   // by node id: not recomputed even so
 };
 std::uint32_t count_regions(const Graph& graph);  // regions are numbered 1, 2, … in the order of their first node
 Graph rematerialise(const Graph& graph, const RematChoice& choice);
@@ -98,8 +101,7 @@ Graph fuse_chains(const Graph& graph, bool fuse);
 Graph select_kernels(const Graph& graph, Backend& backend, const Policy& policy);
 // How operands that lie in another place come to where kernels work (offload.cpp).
 struct CopyChoice {
-  int ahead = 1;            // how many regions early a copy may start
-  bool boundaries = false;  // activations wait in host memory for backward
+  int ahead = 1;  // how many regions early a copy may start
 };
 Graph place_copies(Graph graph, Backend& backend, const CopyChoice& choice);
 

@@ -2,7 +2,7 @@
 // a GPU) is copied in before its use and the copy dies with its last reader. Time is divided into epochs: the stretch of nodes of one
 // checkpoint region in one direction. Every epoch that reads a storage has its own copy, started up to `ahead` epochs early, so
 // that the transfer of one region overlaps the work of another. An effect on such a storage runs on the copy, which is sent
-// back at once. Where the policy asks for it, activations that backward reads again wait in host memory in between.
+// back at once. Activations that the policy sends away wait in host memory until backward reads them again.
 #include <algorithm>
 #include <map>
 
@@ -12,6 +12,7 @@ namespace supersonic {
 namespace {
 
 constexpr std::size_t kLeastBoundary = 4096;  // bytes: what is smaller stays
+constexpr double kLead = 1e-4, kSlow = 1.3;   // seconds, and times the estimate: for copies that are slower than they should be
 
 struct Copier {
   const Graph& g;
@@ -24,6 +25,8 @@ struct Copier {
   std::vector<int> epoch_begin;                                  // first node of an epoch
   std::vector<Value> base_of;                                    // of output 0, through views
   std::vector<bool> foreign;                                     // leaves in another place
+  std::unordered_map<int, std::vector<int>> written;             // leaf's handle -> effects on it
+  std::unordered_map<int, int> shared;                           // leaf's handle -> epoch of the one copy
   std::unordered_map<Value, int, ValueHash> away;                // activation sent to host -> its last forward reader
   std::unordered_map<Value, Value, ValueHash> host_copy;
   std::map<std::pair<int, int>, std::vector<int>> uses;          // (source value's handle, epoch) -> readers, ascending
@@ -64,6 +67,10 @@ struct Copier {
       base_of[i] = is_alias(i) ? base(g.nodes[i].in[0]) : Value{i, 0};
       foreign[i] = g.is_leaf(i) && !(g.nodes[i].storage->place == compute);
     }
+    for (int i = 0; i < n; ++i) {
+      for (std::size_t k = 0; writes(i) && k < g.nodes[i].in.size(); ++k)
+        if (writes(i) >> k & 1) written[handle(base(g.nodes[i].in[k]))].push_back(i);
+    }
     std::unordered_map<Value, std::array<int, 3>, ValueHash> reads;  // last forward, first backward, last of all
     for (int i = 0; i < n; ++i) {
       if (is_alias(i)) continue;
@@ -83,11 +90,10 @@ struct Copier {
       reads.erase(base(r.value));
       if (is_alias(r.value.node) && foreign_leaf(base(r.value))) use(base(r.value), n);
     }
-    if (!choice.boundaries) return;
     for (const auto& [v, read] : reads) {
       const auto [last_forward, first_backward, last] = read;
       const GNode& maker = g.nodes[v.node];
-      if (g.is_leaf(v.node) || maker.backward || first_backward == n || first_backward < last_forward) continue;
+      if (!maker.away || maker.backward || first_backward == n || first_backward < last_forward) continue;
       const int leaves_at = std::max(last_forward, v.node);
       if (epoch[first_backward] < epoch[leaves_at] + 2 || bytes_of(g.spec(v)) < kLeastBoundary) continue;
       away[v] = leaves_at;
@@ -99,29 +105,60 @@ struct Copier {
     }
   }
 
+  // Whole numbers that nothing writes (positions, ranges, labels) are small and stay once they are here; everything else has a copy
+  // for each epoch.
+  int copy_of(Value source, int reader) {
+    const GNode& leaf = g.nodes[source.node];
+    if (!leaf.storage || leaf.out[0].format || is_float(leaf.out[0].dtype) || written.count(handle(source))) return epoch[reader];
+    return shared.try_emplace(handle(source), epoch[reader]).first->second;
+  }
+
   void use(Value source, int reader) {
-    auto& list = uses[{handle(source), epoch[reader]}];
+    auto& list = uses[{handle(source), copy_of(source, reader)}];
     if (list.empty() || list.back() != reader) list.push_back(reader);
   }
 
-  // A copy starts at the first node of an earlier epoch, but not before its bytes are final.
+  // When the compute lane should reach each node, in seconds, if nothing made it wait; all 0 without estimates.
+  std::vector<double> clock() const {
+    std::vector<double> at(n + 1);
+    for (int i = 0; i < n; ++i)
+      at[i + 1] = at[i] + (g.nodes[i].problem && !g.nodes[i].copy ? backend.seconds(*g.nodes[i].problem) : 0);
+    return at;
+  }
+
+  // The last node before which a copy may start so that it is there when `reader` runs and the lane is free for the copies after
+  // it: `free` is when the next one starts.
+  int in_time(Value source, int reader, const std::vector<double>& at, double free) const {
+    const double latest = std::min(at[reader] - kLead, free) - kSlow * backend.copy_seconds(bytes_of(g.spec(source)));
+    const auto it = std::upper_bound(at.begin(), at.begin() + reader, latest);
+    return std::max(0, static_cast<int>(it - at.begin()) - 1);
+  }
+
+  // A copy starts just in time by the backend's estimates, or without them at the first node of an earlier epoch: never before that,
+  // and not before its bytes are final.
   void schedule() {
-    std::unordered_map<int, std::vector<int>> written;  // leaf -> effects on it
-    for (int i = 0; i < n; ++i) {
-      if (!writes(i)) continue;
-      for (std::size_t k = 0; k < g.nodes[i].in.size(); ++k)
-        if (writes(i) >> k & 1) written[handle(base(g.nodes[i].in[k]))].push_back(i);
-    }
     fetch_before.resize(n + 1);
-    for (const auto& [key, readers] : uses) {
+    const std::vector<double> reached = clock();
+    const bool timed = reached[n] > 0;
+    double free = reached[n];
+    std::vector<std::pair<int, std::pair<int, int>>> last_first;  // first reader, key
+    for (const auto& [key, readers] : uses) last_first.push_back({readers.front(), key});
+    std::sort(last_first.begin(), last_first.end(), std::greater<>());
+    for (const auto& [reader, key] : last_first) {
       const Value source{key.first / kMaxOutputs, key.first % kMaxOutputs};
-      int at = readers.front();
-      if (choice.ahead > 0) at = std::min(at, epoch_begin[std::max(0, key.second - choice.ahead)]);
+      int at = reader;
+      if (choice.ahead > 0) {
+        at = std::min(at, epoch_begin[std::max(0, key.second - choice.ahead)]);
+        if (timed) at = std::max(at, in_time(source, reader, reached, free));
+        free = reached[at];
+      }
       if (auto it = away.find(source); it != away.end()) at = std::max(at, it->second + 1);
-      for (int w : written[key.first])
-        if (w < readers.front()) at = std::max(at, w + 1);
+      if (const auto it = written.find(key.first); it != written.end())
+        for (int w : it->second)
+          if (w < reader) at = std::max(at, w + 1);
       fetch_before[at].push_back({source, key.second});
     }
+    for (auto& list : fetch_before) std::reverse(list.begin(), list.end());  // the first reader's copy first
   }
 
   unsigned writes(int i) const {
@@ -160,7 +197,7 @@ struct Copier {
   Value resolve(Value v, int reader) {
     const Value b = base(v);
     if (!moved(b, reader)) return rewriter.map(v);
-    const int e = epoch[reader];
+    const int e = copy_of(b, reader);
     if (b == v) return here.at({handle(v), e});
     if (auto it = views.find({handle(v), e}); it != views.end()) return it->second;
     GNode view = g.nodes[v.node];
@@ -186,7 +223,7 @@ struct Copier {
       const Value target = base(g.nodes[i].in[k]);
       if (!(writes(i) >> k & 1) || !foreign_leaf(target)) continue;
       const StorageRef& storage = g.nodes[target.node].storage;
-      const Value home = copy(here.at({handle(target), epoch[i]}), storage->spec, storage->place, LaneKind::copy_out, g.nodes[i]);
+      const Value home = copy(here.at({handle(target), copy_of(target, i)}), storage->spec, storage->place, LaneKind::copy_out, g.nodes[i]);
       rewriter.graph().roots.push_back({home, storage});
     }
   }
@@ -235,7 +272,7 @@ struct Copier {
       roots_after[whole && !g.is_leaf(root.value.node) ? root.value.node : n].push_back(r);
     }
     std::unordered_map<int, std::vector<Value>> leaving;
-    for (const auto& [v, after] : away) leaving[after].push_back(v);
+    for (const auto& [v, after] : away) leaving[v.node].push_back(v);
     for (auto& [after, values] : leaving)
       std::sort(values.begin(), values.end(), [](Value a, Value b) { return handle(a) < handle(b); });
     for (int i = 0; i < n; ++i)
@@ -267,8 +304,9 @@ struct Copier {
 
 Graph place_copies(Graph graph, Backend& backend, const CopyChoice& choice) {
   const Place compute = backend.compute_place();
-  bool needed = choice.boundaries;
+  bool needed = false;
   for (auto& node : graph.nodes) {
+    needed |= node.away;
     if (node.storage) {
       needed |= !(node.storage->place == compute);
     } else {

@@ -69,16 +69,20 @@ struct Placer {
   Backend& backend;
   const Policy& policy;
   std::shared_ptr<Plan> plan = std::make_shared<Plan>();
-  Layouts layouts;
-  std::vector<std::array<int, kMaxOutputs>> last_use;   // step position (node index) of the last reader
-  std::unordered_map<Value, Location, ValueHash> where;  // of base values
-  std::vector<std::pair<Place, FreeList>> arenas;
-  std::unordered_map<const Storage*, int> storage_index;
-  std::unordered_map<Value, const Storage*, ValueHash> direct;  // results written where they must end up
-  std::map<std::pair<int, int>, std::vector<Touch>> touches;    // (place or ~storage, lane)
-  std::vector<std::vector<Value>> dying;                        // after node i
+  Layouts layouts = {};
+  std::vector<std::array<int, kMaxOutputs>> last_use = {};   // step position (node index) of the last reader
+  std::unordered_map<Value, Location, ValueHash> where = {};  // of base values
+  std::vector<std::pair<Place, FreeList>> arenas = {};
+  std::unordered_map<const Storage*, int> storage_index = {};
+  std::unordered_map<Value, const Storage*, ValueHash> direct = {};  // results written where they must end up
+  std::map<std::pair<int, int>, std::vector<Touch>> touches = {};    // (place or ~storage, lane)
+  std::vector<std::vector<Value>> dying = {};                        // after node i
+  bool patient = true;
   bool lanes_used = false;
   int next_value = 0;
+  double clock = 0, link_free = 0;                               // seconds, by the backend's estimates
+  std::unordered_map<Value, double, ValueHash> leaving = {};          // values on their way out -> when that should be done
+  std::vector<std::pair<double, Value>> lingering = {};               // dead but for such a copy
 
   FreeList& arena(Place place) {
     for (auto& [p, list] : arenas)
@@ -141,7 +145,7 @@ struct Placer {
     auto fits = [&](int k) {
       const Value v = n.in[k];
       const Layout l = layouts.of(g, v);
-      if (!(l.base == v) || g.is_leaf(v.node) || last_use[v.node][v.output] != i) return false;
+      if (!(l.base == v) || g.is_leaf(v.node) || last_use[v.node][v.output] != i || still_leaving(v)) return false;
       if (bytes_of(g.spec(v)) != bytes_of(n.out[o]) || !(g.spec(v).shape == n.out[o].shape)) return false;
       if (where.at(v).kind != Location::arena || !(where.at(v).place == n.place)) return false;
       // In a chain the same value twice is fine: an element is read before it is written. Another view of it is not.
@@ -157,6 +161,30 @@ struct Placer {
     for (const auto& a : n.op->traits.may_alias)
       if (a.output == o && a.input >= 0 && a.input < static_cast<int>(n.in.size()) && fits(a.input)) return a.input;
     return -1;
+  }
+
+  bool still_leaving(Value v) const {
+    const auto it = leaving.find(v);
+    return it != leaving.end() && it->second > clock;
+  }
+
+  // Time passes: a step of node i is on its lane.
+  void advance(int i) {
+    const GNode& n = g.nodes[i];
+    if (!patient || !n.problem) return;
+    if (n.lane == LaneKind::compute) clock += backend.seconds(*n.problem);
+    if (n.lane != LaneKind::copy_out) return;
+    const Value source = layouts.of(g, n.in[0]).base;
+    link_free = std::max(link_free, clock) + backend.copy_seconds(bytes_of(g.spec(source)));
+    if (link_free > clock) leaving[source] = link_free;
+  }
+
+  void give_back_what_left() {
+    std::erase_if(lingering, [&](const auto& l) {
+      if (l.first > clock) return false;
+      give_back(l.second);
+      return true;
+    });
   }
 
   void give_back(Value v) {
@@ -235,6 +263,7 @@ struct Placer {
 
   void emit(int i) {
     const GNode& n = g.nodes[i];
+    give_back_what_left();
     Step step;
     step.kernel = n.form ? nullptr : n.kernel;
     step.form = n.form;
@@ -255,7 +284,14 @@ struct Placer {
     order_lanes(step);
     if (workspace && policy.reuse) arena(backend.compute_place()).give(step.workspace.offset, rounded(workspace));
     plan->steps_.push_back(std::move(step));
-    for (const Value& v : dying[i]) give_back(v);
+    advance(i);
+    for (const Value& v : dying[i]) {
+      if (still_leaving(v)) {
+        lingering.push_back({leaving.at(v), v});
+      } else {
+        give_back(v);
+      }
+    }
   }
 
   // Results that are views, leaves or named twice are copied to their storage.
@@ -298,8 +334,10 @@ struct Placer {
   }
 };
 
-std::shared_ptr<Plan> place(const Graph& graph, Backend& backend, const Policy& policy) {
-  return Placer{graph, backend, policy, std::make_shared<Plan>(), {}, {}, {}, {}, {}, {}, {}, {}, false, 0}.run();
+std::shared_ptr<Plan> place(const Graph& graph, Backend& backend, const Policy& policy, bool patient) {
+  Placer placer{graph, backend, policy};
+  placer.patient = patient;
+  return placer.run();
 }
 
 }  // namespace supersonic

@@ -3,40 +3,23 @@
 #include <algorithm>
 #include <map>
 
+#include "core/levels.h"
+
 namespace supersonic {
 namespace {
 
-struct Level {
-  RematChoice remat;
-  CopyChoice copies;
-  std::string name;
-};
-
 constexpr int kPatience = 2;  // levels
 
-// The levels of the policy loop in order of cost: everything kept, cheap results recomputed, one region after another
-// recomputed; where kernels do not work in host memory, then region boundaries sent there, and copies not started early.
-std::vector<Level> levels_of(std::uint32_t regions, Backend& backend, const Policy& policy) {
-  std::vector<Level> levels;
-  if (!policy.remat_cheap) levels.emplace_back(RematChoice{false, 0}, CopyChoice{}, "everything kept");
-  levels.emplace_back(RematChoice{true, 0}, CopyChoice{}, "norms, activations and casts recomputed");
-  for (std::uint32_t n = 1; n <= regions; ++n)
-    levels.emplace_back(RematChoice{true, n}, CopyChoice{}, fmt::format("{} of {} regions recomputed", n, regions));
-  if (backend.compute_place() == Place{} || !policy.offload) return levels;
-  const RematChoice all{true, regions};
-  levels.emplace_back(all, CopyChoice{1, true}, "all regions recomputed, boundaries in host memory");
-  levels.emplace_back(all, CopyChoice{0, true}, "all regions recomputed, boundaries in host memory, copies at the last moment");
-  return levels;
-}
-
 std::shared_ptr<Plan> plan_level(const Graph& recorded, const Level& level, Backend& backend, const Policy& policy) {
-  Graph g = rematerialise(recorded, level.remat);
+  Graph g = recorded;
+  for (auto& n : g.nodes) n.away = n.id >= 0 && n.id < static_cast<int>(level.away.size()) && level.away[n.id];
+  g = rematerialise(g, level.remat);
   g = expand(std::move(g), backend, policy);
   if (policy.fuse) g = fold_matmuls(g);
   g = fuse_chains(g, policy.fuse);
   g = select_kernels(g, backend, policy);
   g = place_copies(std::move(g), backend, level.copies);
-  return place(g, backend, policy);
+  return place(g, backend, policy, level.patient);
 }
 
 std::string mebibytes(std::size_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20)); }
@@ -62,29 +45,32 @@ std::string mebibytes(std::size_t bytes) { return fmt::format("{:.1f} MiB", stat
 std::shared_ptr<const Plan> Plan::build(std::span<const Ref<Node>> nodes, std::span<const Tensor> roots,
                                         std::span<const StorageRef> results, Backend& backend, const Policy& policy) {
   const Graph recorded = import_nodes(nodes, roots, results);
-  const std::uint32_t regions = count_regions(recorded);
-  const auto levels = levels_of(regions, backend, policy);
-  auto build = [&](int i) {
-    auto plan = plan_level(recorded, levels[i], backend, policy);
-    plan->level_ = levels[i].name;
+  auto planned = [&](const Level& level) {
+    auto plan = plan_level(recorded, level, backend, policy);
+    plan->level_ = level.name;
     return plan;
   };
   auto fits = [&](const Plan& plan) { return policy.taken + plan.peak(backend.compute_place()) <= policy.budget; };
   if (policy.checkpoint_regions >= 0) {
-    const int n = std::min(static_cast<int>(regions), policy.checkpoint_regions) + (policy.remat_cheap ? 0 : 1);
-    auto plan = build(n);
+    auto plan = planned(recomputed_level(recorded, static_cast<std::uint32_t>(policy.checkpoint_regions)));
     if (!fits(*plan)) refuse(*plan, backend, policy);
     return plan;
   }
-  auto best = build(0);
+  if (policy.least) {
+    const auto levels = levels_of(recorded, backend, policy);
+    return planned(levels[levels.size() - (levels.back().copies.ahead == 0 ? 2 : 1)]);
+  }
+  auto best = planned(policy.remat_cheap ? recomputed_level(recorded, 0) : Level{RematChoice{false}, {}, {}, true, "everything kept"});
   if (fits(*best)) return best;
-  int low = 0, high = static_cast<int>(levels.size()) - 1;  // low does not fit, high does
+  const auto levels = levels_of(recorded, backend, policy);
+  auto build = [&](int i) { return planned(levels[i]); };
+  int low = policy.remat_cheap ? 0 : -1, high = static_cast<int>(levels.size()) - 1;  // low does not fit, high does
   auto chosen = build(high), least = chosen;
   // The last level may need more than one before it, so those are tried as well: all of them where little is missing, else
   // until several in a row bring nothing, since a refusal shall not cost the planning of every level.
   const std::size_t room = policy.budget - std::min(policy.budget, policy.taken), far = room + room / 4;
   int worse = 0;
-  while (!fits(*chosen) && --high > 0 && (worse < kPatience || least->peak(backend.compute_place()) <= far)) {
+  while (!fits(*chosen) && --high > low && (worse < kPatience || least->peak(backend.compute_place()) <= far)) {
     chosen = build(high);
     const bool better = chosen->peak(backend.compute_place()) < least->peak(backend.compute_place());
     if (better) least = chosen;

@@ -75,6 +75,7 @@ class Plan {
 };
 
 // Chooses offsets for the graph's values and emits steps (place.cpp).
-std::shared_ptr<Plan> place(const Graph& graph, Backend& backend, const Policy& policy);
+// patient: what is copied away keeps its memory until the copy should be done, so that no step waits for one.
+std::shared_ptr<Plan> place(const Graph& graph, Backend& backend, const Policy& policy, bool patient);
 
 }  // namespace supersonic

@@ -13,6 +13,7 @@ struct Policy {
   std::size_t taken = 0;          // by what outlives the plan: weights, parameters, optimizer
   bool remat_cheap = true;        // level 0 may already recompute norms, activations and casts
   int checkpoint_regions = -1;    // -1: as many as the budget asks for; n: the last n... none are kept inside
+  bool least = false;             // the plan that needs least while copies overlap with computation, whatever the budget
   bool offload = true;            // may send region boundaries to host memory (backends with a place of their own)
   bool fuse = true;               // elementwise chains, matmul + add
   bool prepare = true;            // operand forms shared by their readers

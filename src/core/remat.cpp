@@ -38,7 +38,8 @@ struct Remat {
   bool recomputable(int i, int at) const {
     const GNode& n = old.nodes[i];
     if (n.backward || old.is_leaf(i) || n.op->traits.effect) return false;
-    const bool checkpointed = n.region != 0 && n.region <= choice.checkpoint_upto;
+    if (n.id >= 0 && n.id < static_cast<int>(choice.kept.size()) && choice.kept[n.id]) return false;
+    const bool checkpointed = n.region != 0 && n.region < choice.again.size() && choice.again[n.region];
     if (!checkpointed && !(choice.cheap && n.op->traits.cheap) && !n.op->traits.view) return false;
     for (const auto& v : n.in) {
       const Value base = old.base(v);

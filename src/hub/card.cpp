@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "hub/name.h"
 #include "io/gguf.h"
 #include "io/json.h"
+#include "io/json_tree.h"
 
 namespace supersonic::hub {
 namespace {
@@ -38,14 +38,11 @@ std::string yaml(const std::string& text) {
       !text.empty() &&
       text.find_first_not_of(
           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") == text.npos;
-  return plain
-             ? text
-             : nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return plain ? text : io::json_quoted(text, io::JsonTree::Utf8::replace);
 }
 
-std::string text_field(const nlohmann::json& object, const char* key) {
-  const auto it = object.is_object() ? object.find(key) : object.end();
-  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
+std::string text_field(const io::JsonDocument& document, const char* key) {
+  return document.root().find(key).text().value_or("");
 }
 
 std::string named_in_files(const CardRequest& r) {
@@ -56,9 +53,10 @@ std::string named_in_files(const CardRequest& r) {
     return host == url.npos ? "" : url.substr(host + 15);
   }
   if (is_adapter(r))
-    return text_field(io::read_json(inside(r, "adapter_config.json")), "base_model_name_or_path");
+    return text_field(io::JsonDocument::read(inside(r, "adapter_config.json")),
+                      "base_model_name_or_path");
   if (!there(r, "config.json")) return {};
-  return text_field(io::read_json(inside(r, "config.json")), "_name_or_path");
+  return text_field(io::JsonDocument::read(inside(r, "config.json")), "_name_or_path");
 }
 
 // "license: apache-2.0" of the base model's card, where that lies in the cache.
@@ -92,20 +90,19 @@ Losses read_losses(const CardRequest& r) {
   if (!there(r, "train_log.jsonl")) return out;
   std::ifstream in(inside(r, "train_log.jsonl"));
   for (std::string line; std::getline(in, line);) {
-    const auto row = nlohmann::json::parse(line, nullptr, false);
-    if (!row.is_object()) continue;
+    const auto document = io::JsonDocument::attempt(line);
+    const io::JsonView row = document.root();
     const auto take = [&](const char* key, std::optional<double>& first,
                           std::optional<double>& last) {
-      const auto it = row.find(key);
-      if (it == row.end() || !it->is_number()) return;
-      last = it->get<double>();
+      const auto value = row.find(key).number();
+      if (!value) return;
+      last = value;
       if (!first) first = last;
     };
     take("loss", out.first, out.last);
     take("eval_loss", out.eval_first, out.eval_last);
-    const auto step = row.find("step");
-    if (step != row.end() && step->is_number_integer())
-      out.steps = std::max(out.steps, step->get<std::int64_t>());
+    const io::JsonView step = row.find("step");
+    if (step.is_integer()) out.steps = std::max(out.steps, step.integer().value_or(0));
   }
   return out;
 }
@@ -129,16 +126,15 @@ std::string front_matter(const CardRequest& r, const std::string& base) {
 }
 
 std::string adapter_section(const CardRequest& r) {
-  const nlohmann::json config = io::read_json(inside(r, "adapter_config.json"));
+  const auto document = io::JsonDocument::read(inside(r, "adapter_config.json"));
+  const io::JsonView config = document.root();
   std::string out = "## Adapter\n\n| | |\n| --- | --- |\n";
   for (const auto& [key, title] : {std::pair{"r", "rank"}, {"lora_alpha", "alpha"}})
-    if (const auto it = config.find(key); it != config.end() && it->is_number())
-      out += fmt::format("| {} | {} |\n", title, it->dump());
-  const auto targets = config.find("target_modules");
+    if (const io::JsonView value = config.find(key); value.is_number())
+      out += fmt::format("| {} | {} |\n", title, value.dump());
   std::vector<std::string> names;
-  if (targets != config.end() && targets->is_array())
-    for (const auto& item : *targets)
-      if (item.is_string()) names.push_back(printable(item.get<std::string>(), 80));
+  for (const io::JsonView& item : config.find("target_modules").items())
+    if (const auto name = item.text()) names.push_back(printable(*name, 80));
   if (!names.empty()) out += fmt::format("| layers | {} |\n", fmt::join(names, ", "));
   return out + "\n";
 }

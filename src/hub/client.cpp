@@ -3,12 +3,10 @@
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/error.h"
 #include "hub/name.h"
-#include "io/json.h"
 #include "io/json_fields.h"
 
 namespace supersonic::hub {
@@ -172,7 +170,7 @@ std::string Client::post(const std::string& url, const std::string& body, const 
 
 std::string Client::commit_of(const std::string& repo, const std::string& revision) {
   const std::string url = api(repo) + "/revision/" + url_segment(revision);
-  const nlohmann::json root = io::parse_json(get(url, {repo, revision, ""}), url);
+  const io::JsonDocument root(get(url, {repo, revision, ""}), url);
   const std::string commit = io::JsonFields(root, url).string("sha").value_or("");
   CHECK_FILE(is_commit(commit), "{}: \"{}\" is no commit", url, printable(commit, 80));
   return commit;

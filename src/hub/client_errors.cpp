@@ -1,6 +1,4 @@
 // What the hub or the network refuses, said so that a person knows what to do next.
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/nearest.h"
 #include "hub/client.h"
@@ -116,11 +114,10 @@ std::string Client::near_revisions(const Subject& subject) {
   if (result.fault != Fault::none || result.head.status != 200) return {};
   std::vector<std::string> names;
   try {
-    const nlohmann::json root = io::parse_json(body, request.url);
+    const io::JsonDocument document(body, request.url);
     for (const char* kind : {"branches", "tags"})
-      for (const auto& item : root.value(kind, nlohmann::json::array()))
-        if (item.is_object() && item.contains("name") && item["name"].is_string())
-          names.push_back(item["name"]);
+      for (const io::JsonView& item : document.root().find(kind).items())
+        if (const auto name = item.find("name").text()) names.push_back(*name);
   } catch (const std::exception&) {
     return {};
   }

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <set>
 
+#include "core/error.h"
 #include "hub/name.h"
-#include "io/json.h"
 #include "io/json_fields.h"
 
 namespace supersonic::hub {
@@ -36,11 +36,12 @@ RepoFile parse_entry(const io::JsonFields& entry, const std::string& source) {
 }  // namespace
 
 std::vector<RepoFile> parse_tree(std::string_view text, const std::string& source) {
-  const nlohmann::json root = io::parse_json(text, source);
+  const io::JsonDocument document(text, source);
+  const io::JsonView root = document.root();
   CHECK_FILE(root.is_array(), "{}: a list of files was expected", source);
   CHECK_FILE(root.size() <= kMostFiles, "{}: over {} files", source, kMostFiles);
   std::vector<RepoFile> files;
-  for (const auto& item : root) {
+  for (const io::JsonView& item : root.items()) {
     const io::JsonFields entry(item, source);
     if (entry.string("type").value_or("") == "file") files.push_back(parse_entry(entry, source));
   }

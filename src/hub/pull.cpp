@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <tuple>
 
@@ -34,13 +33,12 @@ std::set<std::string> indexed_files(const std::string& folder) {
   const std::string path = (fs::path(folder) / kIndex).string();
   std::error_code error;
   if (!fs::is_regular_file(path, error)) return out;
-  const nlohmann::json root = io::read_json(path);
-  const auto map = root.is_object() ? root.find("weight_map") : root.end();
-  if (map == root.end() || !map->is_object()) return out;
-  for (const auto& [tensor, file] : map->items()) {
-    if (!file.is_string()) continue;
-    check_path(file.get<std::string>(), path);
-    out.insert(file.get<std::string>());
+  const auto index = io::JsonDocument::read(path);
+  for (const auto& [tensor, file] : index.root().find("weight_map").members()) {
+    const auto name = file.text();
+    if (!name) continue;
+    check_path(*name, path);
+    out.insert(*name);
   }
   return out;
 }

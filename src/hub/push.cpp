@@ -4,27 +4,24 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "hub/download.h"
 #include "hub/name.h"
 #include "hub/upload.h"
-#include "io/json.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 #include "io/mapped_file.h"
 
 namespace supersonic::hub {
 namespace {
 
-using nlohmann::json;
+using io::JsonTree;
 constexpr std::size_t kFilesOfAQuestion = 256, kSample = 512, kPiece = std::size_t{4} << 20;
 constexpr std::uint64_t kMostRegular = std::uint64_t{32} << 20;
 constexpr const char* kJson = "application/json";
 
-std::string dumped(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
+std::string dumped(const JsonTree& value) { return value.dump(-1, JsonTree::Utf8::replace); }
 
 std::string base64(std::string_view bytes) {
   constexpr std::string_view kDigits =
@@ -65,10 +62,10 @@ Push::Push(const Settings& settings, PushOptions options, const Watch& watch)
 
 void Push::open_repository() {
   const std::size_t slash = options_.repo.find('/');
-  json body = {{"type", "model"},
-               {"name", options_.repo.substr(slash + 1)},
-               {"organization", options_.repo.substr(0, slash)}};
-  if (options_.is_private) body["private"] = true;
+  JsonTree body = JsonTree::object({{"name", options_.repo.substr(slash + 1)},
+                                    {"organization", options_.repo.substr(0, slash)}});
+  if (options_.is_private) body.set("private", true);
+  body.set("type", "model");
   const std::string text = dumped(body);
   HttpRequest request;
   request.method = "POST", request.url = settings_.endpoint + "/api/repos/create",
@@ -124,18 +121,19 @@ void Push::ask_modes(std::vector<PushFile>& files) {
   for (PushFile& f : files) by_path[f.path] = &f;
   std::size_t answered = 0;
   for (std::size_t begin = 0; begin < files.size(); begin += kFilesOfAQuestion) {
-    json question = {{"files", json::array()}};
+    JsonTree asked = JsonTree::array();
     for (std::size_t i = begin; i < std::min(files.size(), begin + kFilesOfAQuestion); ++i)
       with_content(files[i], [&](std::string_view bytes) {
-        question["files"].push_back({{"path", files[i].path},
-                                     {"size", files[i].size},
-                                     {"sample", base64(bytes.substr(0, kSample))}});
+        asked.push_back(JsonTree::object({{"path", files[i].path},
+                                          {"sample", base64(bytes.substr(0, kSample))},
+                                          {"size", files[i].size}}));
       });
-    const json answer = io::parse_json(client_.post(url, dumped(question), kJson, subject()), url);
+    const std::string question = dumped(JsonTree::object({{"files", asked}}));
+    const io::JsonDocument answer(client_.post(url, question, kJson, subject()), url);
     const io::JsonFields fields(answer, url);
-    CHECK_FILE(fields.has("files") && answer["files"].is_array(),
-               "{}: the answer has no list of files", url);
-    for (const json& item : answer["files"]) {
+    const io::JsonView answers = fields.find("files");
+    CHECK_FILE(answers.is_array(), "{}: the answer has no list of files", url);
+    for (const io::JsonView& item : answers.items()) {
       const io::JsonFields entry(item, url);
       const auto it = by_path.find(entry.string("path").value_or(""));
       if (it == by_path.end()) continue;
@@ -182,21 +180,25 @@ PushResult Push::send(std::vector<PushFile>& files, const Progress& progress) {
 }
 
 std::string Push::commit_body(const std::vector<PushFile>& files) const {
-  json header = {{"summary", options_.message}, {"description", ""}, {"parentCommit", head_}};
-  std::string body = dumped({{"key", "header"}, {"value", header}}) + "\n";
+  const auto line = [](const char* key, const JsonTree& value) {
+    return dumped(JsonTree::object({{"key", key}, {"value", value}})) + "\n";
+  };
+  std::string body = line(
+      "header", JsonTree::object(
+                    {{"description", ""}, {"parentCommit", head_}, {"summary", options_.message}}));
   for (const PushFile& f : files) {
     if (f.unchanged || f.ignored) continue;
-    json line;
     if (f.large)
-      line = {
-          {"key", "lfsFile"},
-          {"value", {{"path", f.path}, {"algo", "sha256"}, {"oid", f.sha256}, {"size", f.size}}}};
+      body +=
+          line("lfsFile",
+               JsonTree::object(
+                   {{"algo", "sha256"}, {"oid", f.sha256}, {"path", f.path}, {"size", f.size}}));
     else
       with_content(f, [&](std::string_view bytes) {
-        line = {{"key", "file"},
-                {"value", {{"content", base64(bytes)}, {"path", f.path}, {"encoding", "base64"}}}};
+        body += line("file",
+                     JsonTree::object(
+                         {{"content", base64(bytes)}, {"encoding", "base64"}, {"path", f.path}}));
       });
-    body += dumped(line) + "\n";
   }
   return body;
 }
@@ -237,7 +239,7 @@ PushResult Push::commit(const std::vector<PushFile>& files) {
     };
     const HttpResult result = client_.exchange(request);
     if (result.fault == Fault::none && result.head.status / 100 == 2) {
-      const json root = io::parse_json(answer, url);
+      const io::JsonDocument root(answer, url);
       const io::JsonFields fields(root, url);
       out.commit = printable(fields.string("commitOid").value_or(""));
       out.pull_request = printable(fields.string("pullRequestUrl").value_or(""));

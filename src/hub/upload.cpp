@@ -12,18 +12,18 @@
 #include <cstring>
 #include <deque>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "hub/name.h"
 #include "hub/workers.h"
-#include "io/json.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::hub {
 namespace {
 
-using nlohmann::json;
+using io::JsonTree;
+using io::JsonView;
 constexpr std::size_t kFilesOfABatch = 256, kMostParts = 10'000;
 constexpr const char* kLfs = "application/vnd.git-lfs+json";
 
@@ -53,7 +53,7 @@ struct Transfer {
 };
 
 // An address that the hub gave: http(s), and never http where the hub itself has https.
-std::string address(const json& action, const Client& client, const std::string& source) {
+std::string address(JsonView action, const Client& client, const std::string& source) {
   const std::string href = io::JsonFields(action, source).string("href").value_or("");
   const std::string checked =
       redirected(client.settings().endpoint, at_endpoint(href, client.settings().endpoint));
@@ -68,33 +68,30 @@ bool plain_header(const std::string& name, const std::string& value) {
   return !name.empty() && name.find(':') == name.npos && ok(name) && ok(value);
 }
 
-std::vector<std::string> headers_of(const json& action) {
+std::vector<std::string> headers_of(JsonView action) {
   std::vector<std::string> out;
-  if (!action.contains("header") || !action["header"].is_object()) return out;
-  for (const auto& [name, value] : action["header"].items())
-    if (value.is_string() && plain_header(name, value.get<std::string>()))
-      out.push_back(name + ": " + value.get<std::string>());
+  for (const auto& [name, value] : action.find("header").members())
+    if (const auto text = value.text(); text && plain_header(name, *text))
+      out.push_back(name + ": " + *text);
   return out;
 }
 
 // chunk_size and the numbered addresses of a multipart upload.
-std::vector<Part> parts_of(const json& action, const PushFile& file, std::size_t index,
+std::vector<Part> parts_of(JsonView action, const PushFile& file, std::size_t index,
                            const std::string& source) {
-  const json& header = action["header"];
+  const JsonView header = action.find("header"), size = header.find("chunk_size");
   std::uint64_t chunk = 0;
-  const json& size = header["chunk_size"];
-  if (size.is_number_unsigned()) chunk = size.get<std::uint64_t>();
-  if (size.is_string()) {
-    const std::string text = size;
-    std::from_chars(text.data(), text.data() + text.size(), chunk);
-  }
+  if (size.is_integer())
+    chunk = static_cast<std::uint64_t>(std::max<std::int64_t>(size.integer().value_or(0), 0));
+  if (const auto text = size.text())
+    std::from_chars(text->data(), text->data() + text->size(), chunk);
   CHECK_FILE(chunk > 0, "{}: chunk_size is no size", source);
   std::map<std::uint64_t, std::string> urls;
-  for (const auto& [name, value] : header.items()) {
+  for (const auto& [name, value] : header.members()) {
     std::uint64_t number = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-    if (error == std::errc{} && end == name.data() + name.size() && value.is_string())
-      urls[number] = value.get<std::string>();
+    const auto url = value.text();
+    if (error == std::errc{} && end == name.data() + name.size() && url) urls[number] = *url;
   }
   const std::uint64_t wanted = (file.size - 1) / chunk + 1;
   CHECK_FILE(urls.size() == wanted && wanted <= kMostParts,
@@ -117,22 +114,23 @@ class Uploads {
         url_(settings.endpoint + "/" + options.repo + ".git/info/lfs/objects/batch") {}
 
   void ask(const std::vector<PushFile*>& files, std::size_t begin) {
-    json question = {{"operation", "upload"},
-                     {"transfers", {"basic", "multipart"}},
-                     {"hash_algo", "sha256"},
-                     {"ref", {{"name", options_.revision}}},
-                     {"objects", json::array()}};
+    JsonTree objects = JsonTree::array();
     std::map<std::string, PushFile*> by_hash;
     for (std::size_t i = begin; i < std::min(files.size(), begin + kFilesOfABatch); ++i) {
       if (!by_hash.emplace(files[i]->sha256, files[i]).second) continue;  // the same content twice
-      question["objects"].push_back({{"oid", files[i]->sha256}, {"size", files[i]->size}});
+      objects.push_back(object_of(*files[i]));
     }
-    const json answer =
-        io::parse_json(client_.post(url_, question.dump(), kLfs, subject("")), url_);
-    CHECK_FILE(answer.is_object() && answer.contains("objects") && answer["objects"].is_array(),
-               "{}: the answer has no list of objects", url_);
+    const JsonTree question =
+        JsonTree::object({{"hash_algo", "sha256"},
+                          {"objects", objects},
+                          {"operation", "upload"},
+                          {"ref", JsonTree::object({{"name", options_.revision}})},
+                          {"transfers", JsonTree::array({"basic", "multipart"})}});
+    const io::JsonDocument answer(client_.post(url_, question.dump(), kLfs, subject("")), url_);
+    const JsonView answers = answer.root().find("objects");
+    CHECK_FILE(answers.is_array(), "{}: the answer has no list of objects", url_);
     std::size_t answered = 0;
-    for (const json& object : answer["objects"]) {
+    for (const JsonView& object : answers.items()) {
       const auto it = by_hash.find(io::JsonFields(object, url_).string("oid").value_or(""));
       if (it == by_hash.end()) continue;
       add(object, *it->second);
@@ -159,15 +157,18 @@ class Uploads {
     return {options_.repo, options_.revision, path};
   }
 
-  void add(const json& object, PushFile& file) {
+  static JsonTree object_of(const PushFile& f) {
+    return JsonTree::object({{"oid", f.sha256}, {"size", f.size}});
+  }
+
+  void add(JsonView object, PushFile& file) {
     if (object.contains("error")) {
       const io::JsonFields error = io::JsonFields(object, url_).object("error");
       fail(ErrorKind::network, "{}: the hub does not take it: {}", file.path,
            printable(error.string("message").value_or("")));
     }
-    if (!object.contains("actions") || !object["actions"].contains("upload"))
-      return;  // it is there
-    const json& action = object["actions"]["upload"];
+    const JsonView actions = object.find("actions"), action = actions.find("upload");
+    if (!action) return;  // it is there
     Transfer t;
     t.file = &file;
     t.fd = ::open(file.source.c_str(), O_RDONLY | O_CLOEXEC);
@@ -176,8 +177,7 @@ class Uploads {
                    static_cast<std::uint64_t>(info.st_size) == file.size,
                "{}: changed or vanished while it was being sent", file.source);
     const std::string target = address(action, client_, url_);
-    const bool many = action.contains("header") && action["header"].is_object() &&
-                      action["header"].contains("chunk_size");
+    const bool many = action.find("header").contains("chunk_size");
     if (many) {
       t.close_url = target;
       for (Part& p : parts_of(action, file, transfers_.size(), url_))
@@ -186,9 +186,9 @@ class Uploads {
       t.headers = headers_of(action);
       parts_.push_back({transfers_.size(), target, "", 0, file.size});
     }
-    if (object["actions"].contains("verify")) {
-      t.verify_url = address(object["actions"]["verify"], client_, url_);
-      t.verify_headers = headers_of(object["actions"]["verify"]);
+    if (const JsonView verify = actions.find("verify")) {
+      t.verify_url = address(verify, client_, url_);
+      t.verify_headers = headers_of(verify);
     }
     transfers_.push_back(std::move(t));
   }
@@ -218,17 +218,18 @@ class Uploads {
 
   void close(const Transfer& t, std::size_t index) {
     if (!t.close_url.empty()) {
-      json body = {{"oid", t.file->sha256}, {"parts", json::array()}};
+      JsonTree parts = JsonTree::array();
       for (const Part& p : parts_) {
         if (p.file != index) continue;
         CHECK_FILE(!p.etag.empty(), "{}: the store did not name a part of {}", url_, t.file->path);
-        body["parts"].push_back({{"partNumber", body["parts"].size() + 1}, {"etag", p.etag}});
+        parts.push_back(JsonTree::object({{"etag", p.etag}, {"partNumber", parts.size() + 1}}));
       }
+      const JsonTree body = JsonTree::object({{"oid", t.file->sha256}, {"parts", parts}});
       client_.post(t.close_url, body.dump(), kLfs, subject(t.file->path));
     }
     if (!t.verify_url.empty()) {
-      const json body = {{"oid", t.file->sha256}, {"size", t.file->size}};
-      client_.post(t.verify_url, body.dump(), kLfs, subject(t.file->path), t.verify_headers);
+      client_.post(t.verify_url, object_of(*t.file).dump(), kLfs, subject(t.file->path),
+                   t.verify_headers);
     }
   }
 

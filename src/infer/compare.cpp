@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/device.h"
 #include "infer/divergence.h"
 #include "infer/score.h"
 #include "text/model_text.h"
@@ -17,6 +18,8 @@ constexpr const char* kProbe =
     "def add(a, b):\n    return a + b  # Grüße, 世界\n"
     "Question: what is the capital of France? Answer:";
 
+constexpr double kMostOfDevice = 0.8;  // of its free memory, for weights
+
 }  // namespace
 
 std::vector<std::int32_t> probe_ids(const models::Model& model, std::int64_t limit) {
@@ -29,9 +32,14 @@ std::vector<std::int32_t> probe_ids(const models::Model& model, std::int64_t lim
   return ids;
 }
 
-std::vector<float> prompt_logits(const models::Model& model, const nn::LoraSet* lora,
-                                 std::span<const std::int32_t> ids) {
-  Executor executor(cpu_backend());
+std::vector<float> prompt_logits(const models::Model& loaded, const nn::LoraSet* lora,
+                                 std::span<const std::int32_t> ids, Backend& backend) {
+  const bool here = backend.compute_place() == Place{};
+  if (!here && loaded.weight_bytes() > kMostOfDevice * static_cast<double>(free_bytes(backend)))
+    return prompt_logits(loaded, lora, ids);
+  Executor executor(backend);
+  models::Model model = loaded;
+  models::make_resident(model, backend);
   const auto n = static_cast<std::int64_t>(ids.size());
   Scorer scorer(model, executor, Compute::fp32, n, true, lora);
   scorer.nll(ids, std::vector<std::int32_t>(ids.size(), -1));

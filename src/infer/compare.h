@@ -21,9 +21,11 @@ struct LogitDifference {
 // Ids of a fixed text by the model's own tokenizer, at most `limit`, those that the model has an
 // embedding for.
 std::vector<std::int32_t> probe_ids(const models::Model& model, std::int64_t limit = 64);
-// (ids, vocab) row-major, fp32 arithmetic.
+// (ids, vocab) row-major, fp32 arithmetic; on a backend with memory of its own if the weights fit
+// there, else on the CPU.
 std::vector<float> prompt_logits(const models::Model& model, const nn::LoraSet* lora,
-                                 std::span<const std::int32_t> ids);
+                                 std::span<const std::int32_t> ids,
+                                 Backend& backend = cpu_backend());
 // Both (positions, vocab). infer/divergence.h measures each position.
 LogitDifference difference(std::span<const float> reference, std::span<const float> other,
                            std::int64_t vocab);

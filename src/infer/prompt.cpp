@@ -1,33 +1,31 @@
 #include "infer/prompt.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
+#include "io/json_tree.h"
 #include "text/chat_template.h"
 
 namespace supersonic::infer {
 
-using Json = nlohmann::json;
-
 std::string messages_to_json(const std::vector<Message>& messages) {
-  Json list = Json::array();
-  for (const Message& m : messages) list.push_back({{"role", m.role}, {"content", m.content}});
-  return list.dump(-1, ' ', false, Json::error_handler_t::replace);
+  io::JsonTree list = io::JsonTree::array();
+  for (const Message& m : messages)
+    list.push_back(io::JsonTree::object({{"content", m.content}, {"role", m.role}}));
+  return list.dump(-1, io::JsonTree::Utf8::replace);
 }
 
 std::vector<Message> messages_from_json(std::string_view json, const std::string& source) {
-  const Json all = Json::parse(json, nullptr, false);
-  const Json* list = all.is_object() && all.contains("messages") ? &all["messages"] : &all;
-  CHECK_FILE(list->is_array(),
+  const auto document = io::JsonDocument::attempt(json);
+  const io::JsonView all = document.root();
+  const io::JsonView list = all.contains("messages") ? all.find("messages") : all;
+  CHECK_FILE(list.is_array(),
              "{}: is not a conversation: a JSON list of {{\"role\", \"content\"}} was expected",
              source);
   std::vector<Message> out;
-  for (const Json& m : *list) {
-    CHECK_FILE(m.is_object() && m.contains("role") && m.contains("content") &&
-                   m["role"].is_string() && m["content"].is_string(),
-               "{}: message {} has no \"role\" and \"content\" of plain text", source,
-               out.size() + 1);
-    out.push_back({m["role"], m["content"]});
+  for (const io::JsonView& m : list.items()) {
+    const auto role = m.find("role").text(), content = m.find("content").text();
+    CHECK_FILE(role && content, "{}: message {} has no \"role\" and \"content\" of plain text",
+               source, out.size() + 1);
+    out.push_back({*role, *content});
   }
   return out;
 }

@@ -1,6 +1,7 @@
 #include "infer/session.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "backend/cpu/pool.h"
@@ -10,6 +11,9 @@ namespace supersonic::infer {
 namespace {
 
 constexpr std::int64_t kDefaultContext = 4096, kFirstContext = 256;
+// Steps of up to so many tokens are padded to a power of two; that is the CPU's largest step, too. A GPU decodes the weights
+// anew in each step, and so few rows do not fill it.
+constexpr std::int64_t kMostPadded = 512, kDeviceChunk = 2048;
 
 std::int64_t round_up_to_power(std::int64_t n) {
   std::int64_t p = 1;
@@ -43,8 +47,8 @@ Tensors record_step(const models::Model& model, const SessionOptions& options, c
   return {models::logits(model, embedding(h, from_storage(f.last), h.dtype()))};
 }
 
-// The context that a caller gets; the cache itself has room for a whole step more, since padding rows of a step land behind the
-// last real one.
+// The context that a caller gets; the cache itself has room for a whole padded step more, since padding rows of a step land
+// behind the last real one.
 std::int64_t capacity_of(const models::Model& model, const SessionOptions& options) {
   // longrope's divisors are those of the whole context, so that one that nobody asked for stays with the first ones.
   const io::RopeScaling& scaling = model.config.rope_scaling;
@@ -54,13 +58,25 @@ std::int64_t capacity_of(const models::Model& model, const SessionOptions& optio
   return std::max(options.context > 0 ? options.context : std::min(kDefaultContext, trained), std::int64_t{16});
 }
 
+std::int64_t chunk_of(const SessionOptions& options, Backend& backend) {
+  if (options.chunk > 0) return options.chunk;
+  return backend.compute_place() == Place{} ? kMostPadded : kDeviceChunk;
+}
+
+// How many of the tokens that are left the next step takes: from kMostPadded on a whole power of two.
+std::int64_t next_tokens(std::int64_t left, std::int64_t chunk) {
+  if (left >= chunk) return chunk;
+  return left <= kMostPadded ? left : static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(left)));
+}
+
 }  // namespace
 
 SessionMemory plan_session(const models::Model& model, Backend& backend, const SessionOptions& options) {
-  const std::int64_t rows = capacity_of(model, options) + options.chunk;
+  const std::int64_t chunk = chunk_of(options, backend), capacity = capacity_of(model, options),
+                     rows = capacity + std::min(chunk, kMostPadded);
   const Spec spec = models::kv_cache_spec(model, rows, options.kv_type, backend);
   models::KvCache cache;  // addresses are not needed, but where they would be is
-  cache.capacity = rows - options.chunk;
+  cache.capacity = capacity;
   SessionMemory memory;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     cache.k.push_back(Storage::external(spec, {}, "k cache"));
@@ -68,7 +84,7 @@ SessionMemory plan_session(const models::Model& model, Backend& backend, const S
     cache.k[i]->place = cache.v[i]->place = backend.compute_place();
     memory.cache += cache.k[i]->bytes + cache.v[i]->bytes;
   }
-  for (const std::int64_t tokens : {std::int64_t{1}, options.chunk}) {
+  for (const std::int64_t tokens : {std::int64_t{1}, std::min(chunk, rows)}) {
     const StepFeeds feeds = make_feeds(tokens);
     const auto plan = plan_only([&] { return record_step(model, options, feeds, cache, rows, true); }, backend, policy_of(options));
     memory.arena = std::max(memory.arena, plan->peak(backend.compute_place()));
@@ -88,8 +104,9 @@ Session::Session(const models::Model& model, Executor& executor, const SessionOp
     lora_ = std::make_unique<nn::LoraSet>(options.lora->resident(executor.backend()));
     options_.lora = lora_.get();
   }
+  options_.chunk = chunk_of(options, executor.backend());
   const std::int64_t capacity = capacity_of(model, options);
-  cache_ = models::make_kv_cache(model, capacity + options_.chunk, options_.kv_type, executor.backend());
+  cache_ = models::make_kv_cache(model, capacity + std::min(options_.chunk, kMostPadded), options_.kv_type, executor.backend());
   cache_.capacity = capacity;
 }
 
@@ -123,7 +140,7 @@ std::span<const float> Session::feed(std::span<const std::int32_t> ids) {
          position_, count);
   Step* step = nullptr;
   for (std::int64_t done = 0; done < count;) {
-    const std::int64_t n = std::min(options_.chunk, count - done), tokens = std::min(options_.chunk, round_up_to_power(n));
+    const std::int64_t n = next_tokens(count - done, options_.chunk), tokens = std::min(options_.chunk, round_up_to_power(n));
     std::int64_t context = kFirstContext;
     while (context < position_ + tokens) context *= 2;
     context = std::min(context, cache_.k[0]->spec.shape[0]);

@@ -15,7 +15,7 @@ namespace supersonic::infer {
 struct SessionOptions {
   Compute compute = Compute::int8;
   std::int64_t context = 0;          // capacity in tokens; 0: the model's own, at most 4,096
-  std::int64_t chunk = 512;          // most tokens of one step
+  std::int64_t chunk = 0;            // most tokens of one step; 0: what suits the backend
   models::TensorType kv_type{DType::bf16};  // f32, bf16, f16, or one of cache_formats()
   const nn::LoraSet* lora = nullptr;
 };

@@ -1,7 +1,7 @@
 // adapter_config.json: what is read, what is refused and why, and how ours is written.
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
+#include <map>
 #include <set>
 
 #include "core/error.h"
@@ -9,12 +9,11 @@
 #include "io/adapter_json.h"
 #include "io/json.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
 namespace {
-
-using nlohmann::json;
 
 constexpr JsonLimits kLimits{
     .max_bytes = std::size_t{16} << 20, .max_depth = 32, .max_values = 1'000'000};
@@ -22,8 +21,9 @@ constexpr std::int64_t kMaxRank = 65536;
 
 // Present and neither false, null, nor empty.
 bool is_set(const JsonFields& f, const char* key) {
-  const json* value = f.find(key);
-  return value && *value != json(false) && !(value->is_structured() && value->empty());
+  const JsonView value = f.find(key);
+  const bool structured = value.is_object() || value.is_array();
+  return value && value.boolean() != false && !(structured && value.size() == 0);
 }
 
 void refuse_what_cannot_be_applied(const JsonFields& f) {
@@ -50,9 +50,9 @@ void refuse_what_cannot_be_applied(const JsonFields& f) {
     CHECK_FILE(!is_set(f, r.key), "{}: {} is set: {}", f.file(), r.key, r.reason);
   if (f.string("bias").value_or("none") != "none")
     f.bad("bias", "\"none\" (trained biases are not applied here)");
-  const json* init = f.find("init_lora_weights");
-  if (!init || !init->is_string()) return;
-  const std::string how = init->get<std::string>();
+  const JsonView init = f.find("init_lora_weights");
+  if (!init.is_string()) return;
+  const std::string how = *init.text();
   for (const char* changes_base : {"pissa", "olora", "corda", "loftq"})
     CHECK_FILE(!how.starts_with(changes_base),
                "{}: init_lora_weights is \"{}\": such an adapter belongs to changed base weights; "
@@ -62,16 +62,16 @@ void refuse_what_cannot_be_applied(const JsonFields& f) {
 }
 
 void read_targets(LoraConfig& c, const JsonFields& f) {
-  const json* value = f.find("target_modules");
+  const JsonView value = f.find("target_modules");
   if (!value) return;
-  if (value->is_string()) {
-    c.target_pattern = value->get<std::string>();
+  if (value.is_string()) {
+    c.target_pattern = *value.text();
     return;
   }
-  if (!value->is_array()) f.bad("target_modules", "a list of names or a pattern");
-  for (const auto& item : *value) {
+  if (!value.is_array()) f.bad("target_modules", "a list of names or a pattern");
+  for (const JsonView& item : value.items()) {
     if (!item.is_string()) f.bad("target_modules", "a list of names");
-    c.target_modules.push_back(item.get<std::string>());
+    c.target_modules.push_back(*item.text());
   }
 }
 
@@ -93,7 +93,7 @@ std::string literal(const std::string& name) {
 }  // namespace
 
 LoraConfig lora_config_from_json(std::string_view text, const std::string& source) {
-  const json root = parse_json(text, source, kLimits);
+  const JsonDocument root(text, source, kLimits);
   const JsonFields f(root, source);
   refuse_what_cannot_be_applied(f);
   LoraConfig c;
@@ -107,12 +107,12 @@ LoraConfig lora_config_from_json(std::string_view text, const std::string& sourc
   read_targets(c, f);
   if (f.has("rank_pattern")) {
     const JsonFields patterns = f.object("rank_pattern");
-    for (const auto& [key, value] : patterns.value().items())
+    for (const auto& [key, value] : patterns.value().members())
       c.rank_pattern.emplace_back(key, patterns.require_integer(key.c_str(), 1, kMaxRank));
   }
   if (f.has("alpha_pattern")) {
     const JsonFields patterns = f.object("alpha_pattern");
-    for (const auto& [key, value] : patterns.value().items()) {
+    for (const auto& [key, value] : patterns.value().members()) {
       const auto alpha = patterns.real(key.c_str(), -1e9, 1e9);
       if (!alpha) patterns.bad(key.c_str(), "a number");
       c.alpha_pattern.emplace_back(key, *alpha);
@@ -123,37 +123,40 @@ LoraConfig lora_config_from_json(std::string_view text, const std::string& sourc
 
 std::string to_adapter_json(const LoraAdapter& adapter) {
   const LoraConfig& c = adapter.config;
-  nlohmann::ordered_json j;
-  j["peft_type"] = "LORA";
-  j["task_type"] = c.task_type.empty() ? json(nullptr) : json(c.task_type);
-  j["base_model_name_or_path"] = c.base_model.empty() ? json(nullptr) : json(c.base_model);
-  j["revision"] = c.revision.empty() ? json(nullptr) : json(c.revision);
-  j["inference_mode"] = true;
-  j["r"] = c.rank;
+  JsonTree j;
+  j.set("peft_type", "LORA");
+  j.set("task_type", c.task_type.empty() ? JsonTree() : JsonTree(c.task_type));
+  j.set("base_model_name_or_path", c.base_model.empty() ? JsonTree() : JsonTree(c.base_model));
+  j.set("revision", c.revision.empty() ? JsonTree() : JsonTree(c.revision));
+  j.set("inference_mode", true);
+  j.set("r", c.rank);
   // Whole alphas are written as integers, the usual form.
   const auto number = [](double v) {
-    return v == std::floor(v) && std::abs(v) < 1e9 ? json(static_cast<std::int64_t>(v)) : json(v);
+    return v == std::floor(v) && std::abs(v) < 1e9 ? JsonTree(static_cast<std::int64_t>(v))
+                                                   : JsonTree(v);
   };
-  j["lora_alpha"] = number(c.alpha);
-  j["lora_dropout"] = c.dropout;
-  j["use_rslora"] = c.use_rslora;
-  j["bias"] = "none";
-  j["fan_in_fan_out"] = false;
-  j["init_lora_weights"] = true;
-  j["modules_to_save"] = nullptr;
-  j["layers_to_transform"] = nullptr;
-  j["layers_pattern"] = nullptr;
+  j.set("lora_alpha", number(c.alpha));
+  j.set("lora_dropout", c.dropout);
+  j.set("use_rslora", c.use_rslora);
+  j.set("bias", "none");
+  j.set("fan_in_fan_out", false);
+  j.set("init_lora_weights", true);
+  j.set("modules_to_save", nullptr);
+  j.set("layers_to_transform", nullptr);
+  j.set("layers_pattern", nullptr);
   std::set<std::string> targets;
-  auto ranks = json::object(), alphas = json::object();
+  std::map<std::string, JsonTree> ranks, alphas;
   for (const auto& m : adapter.modules) {
     targets.insert(last_part(m.name));
     if (m.rank != c.rank) ranks[literal(m.name)] = m.rank;
     if (m.alpha != c.alpha) alphas[literal(m.name)] = number(m.alpha);
   }
-  j["target_modules"] = targets;
-  j["rank_pattern"] = ranks;
-  j["alpha_pattern"] = alphas;
-  j["use_dora"] = false;
+  JsonTree names = JsonTree::array();
+  for (const std::string& name : targets) names.push_back(name);
+  j.set("target_modules", names);
+  j.set("rank_pattern", JsonTree::object(ranks));
+  j.set("alpha_pattern", JsonTree::object(alphas));
+  j.set("use_dora", false);
   return j.dump(2) + "\n";
 }
 

@@ -15,7 +15,6 @@
 #pragma once
 #include <functional>
 #include <initializer_list>
-#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,6 +25,7 @@
 namespace supersonic::io {
 
 class JsonFields;
+class JsonTree;
 
 // What a layer's tensors are, whatever they are called.
 enum class Role {
@@ -82,7 +82,7 @@ struct Architecture {
 
   void (*describe)(ModelConfig&) = nullptr;
   void (*from_json)(ModelConfig&, const JsonFields&) = nullptr;
-  void (*to_json)(const ModelConfig&, nlohmann::ordered_json&) = nullptr;
+  void (*to_json)(const ModelConfig&, JsonTree&) = nullptr;
   // prefix: "qwen3.", of this architecture's keys.
   void (*from_gguf)(ModelConfig&, const GgufFile&, const std::string& prefix) = nullptr;
   void (*to_gguf)(const ModelConfig&, GgufWriter&, const std::string& prefix) = nullptr;
@@ -99,7 +99,7 @@ const Architecture* find_architecture(std::string_view name);  // null when unkn
 void read_sliding_layers(ModelConfig& c, const JsonFields& f, std::int64_t window,
                          const std::function<bool(std::int64_t layer)>& otherwise);
 void set_sliding_layers(ModelConfig& c, std::int64_t window, std::vector<std::uint8_t> layers);
-void write_layer_types(const ModelConfig& c, nlohmann::ordered_json& j);
+void write_layer_types(const ModelConfig& c, JsonTree& j);
 // GGUF: which layers slide. Every `period`th does not, unless the file lists them.
 void sliding_pattern_from_gguf(ModelConfig& c, const GgufFile& file, const std::string& prefix,
                                std::int64_t period);

@@ -11,7 +11,6 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <set>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -19,6 +18,7 @@
 #include "core/error.h"
 #include "io/json.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 #include "io/mapped_file.h"
 #include "io/output_file.h"
 
@@ -27,7 +27,6 @@ namespace supersonic::io {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr std::string_view kPrefix = "step-", kTemporary = ".tmp-", kManifest = "manifest.json";
 constexpr JsonLimits kLimits{
@@ -102,7 +101,7 @@ void replace_directory(const fs::path& from, const fs::path& to) {
 struct CheckpointWriter::State {
   std::string root, temporary;
   std::int64_t step;
-  json config;
+  JsonTree config;
   std::vector<CheckpointFile> files;
   std::optional<OutputFile> file;
   std::optional<Hash> hash;
@@ -115,7 +114,8 @@ CheckpointWriter::CheckpointWriter(std::string root, std::int64_t step,
   CHECK(step >= 0, "{}: a checkpoint of step {}", root, step);
   state_->root = std::move(root);
   state_->step = step;
-  state_->config = parse_json(config_json, "the checkpoint's configuration", kLimits);
+  state_->config =
+      JsonTree(JsonDocument(config_json, "the checkpoint's configuration", kLimits).root());
   make_directories(state_->root);
   static std::atomic<unsigned> counter{0};
   const std::string name = fmt::format("{}{}-{}-{}", kTemporary, ::getpid(), counter++, step);
@@ -197,15 +197,14 @@ void CheckpointWriter::commit() {
   std::set<std::string_view> names;
   for (const auto& f : state_->files)
     CHECK(names.insert(f.name).second, "checkpoint: {} is listed twice", f.name);
-  nlohmann::ordered_json manifest;
-  manifest["format"] = "supersonic-checkpoint";
-  manifest["version"] = 1;
-  manifest["step"] = state_->step;
-  manifest["config"] = state_->config;
-  auto files = nlohmann::ordered_json::array();
+  JsonTree files = JsonTree::array();
   for (const auto& f : state_->files)
-    files.push_back({{"name", f.name}, {"bytes", f.bytes}, {"xxh3_128", f.hash}});
-  manifest["files"] = std::move(files);
+    files.push_back(JsonTree::object({{"name", f.name}, {"bytes", f.bytes}, {"xxh3_128", f.hash}}));
+  const JsonTree manifest = JsonTree::object({{"format", "supersonic-checkpoint"},
+                                              {"version", 1},
+                                              {"step", state_->step},
+                                              {"config", state_->config},
+                                              {"files", files}});
   named([&] {
     write_file((fs::path(state_->temporary) / kManifest).string(), manifest.dump(2) + "\n");
   });
@@ -224,17 +223,17 @@ std::string Checkpoint::file(std::string_view name) const {
 
 Checkpoint open_checkpoint(const std::string& path) {
   const std::string manifest_path = (fs::path(path) / kManifest).string();
-  const json root = read_json(manifest_path, kLimits);
+  const JsonDocument root = JsonDocument::read(manifest_path, kLimits);
   const JsonFields f(root, manifest_path);
   if (f.string("format") != "supersonic-checkpoint") f.bad("format", "\"supersonic-checkpoint\"");
   (void)f.require_integer("version", 1, 1);
   Checkpoint c;
   c.path = path;
   c.step = f.require_integer("step", 0, INT64_MAX);
-  c.config_json = f.find("config") ? f.find("config")->dump() : "{}";
-  const json* files = f.find("files");
-  if (!files || !files->is_array()) f.bad("files", "a list");
-  for (const auto& item : *files) {
+  c.config_json = f.has("config") ? f.find("config").dump() : "{}";
+  const JsonView files = f.find("files");
+  if (!files.is_array()) f.bad("files", "a list");
+  for (const JsonView& item : files.items()) {
     const JsonFields e(item, manifest_path, "files[].");
     CheckpointFile entry{e.string("name").value_or(""), e.string("xxh3_128").value_or(""),
                          static_cast<std::uint64_t>(e.require_integer("bytes", 0, INT64_MAX))};

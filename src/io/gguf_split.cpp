@@ -3,7 +3,7 @@
 // and against the others before anything is believed.
 #include "io/gguf_split.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <filesystem>

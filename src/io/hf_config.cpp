@@ -5,19 +5,18 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <map>
 
 #include "core/error.h"
 #include "io/architecture.h"
 #include "io/json.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 #include "io/output_file.h"
 
 namespace supersonic::io {
 
 namespace {
-
-using nlohmann::json;
 
 constexpr JsonLimits kLimits{
     .max_bytes = std::size_t{16} << 20, .max_depth = 32, .max_values = 1'000'000};
@@ -25,10 +24,10 @@ constexpr std::int64_t kMax = std::int64_t{1} << 31;
 
 const Architecture& named_architecture(ModelConfig& c, const JsonFields& f) {
   std::string asked;
-  if (const json* list = f.find("architectures")) {
-    if (!list->is_array() || list->empty() || !(*list)[0].is_string())
+  if (const JsonView list = f.find("architectures")) {
+    if (list.size() == 0 || !list.is_array() || !list.items()[0].is_string())
       f.bad("architectures", "a list of class names");
-    asked = (*list)[0].get<std::string>();
+    asked = *list.items()[0].text();
   }
   const std::string type = f.string("model_type").value_or("");
   std::string names;
@@ -55,14 +54,14 @@ double yarn_attention(const JsonFields& r, double factor) {
 }
 
 std::vector<double> divisors(const JsonFields& r, const char* key, std::int64_t count) {
-  const json* list = r.find(key);
+  const JsonView list = r.find(key);
   const auto expected = [&] { return fmt::format("a list of {} positive numbers", count); };
-  if (!list || !list->is_array() || static_cast<std::int64_t>(list->size()) != count)
-    r.bad(key, expected());
+  if (!list.is_array() || static_cast<std::int64_t>(list.size()) != count) r.bad(key, expected());
   std::vector<double> result;
-  for (const json& x : *list) {
-    if (!x.is_number() || !(x.get<double>() > 0 && x.get<double>() <= 1e9)) r.bad(key, expected());
-    result.push_back(x.get<double>());
+  for (const JsonView& item : list.items()) {
+    const auto x = item.number();
+    if (!x || !(*x > 0 && *x <= 1e9)) r.bad(key, expected());
+    result.push_back(*x);
   }
   return result;
 }
@@ -190,27 +189,28 @@ void refuse_quantized(const JsonFields& f) {
        f.file(), method.substr(0, 60));
 }
 
-json scaling_to_json(const ModelConfig& c) {
+JsonTree scaling_to_json(const ModelConfig& c) {
   const auto& s = c.rope_scaling;
   if (s.kind == RopeScaling::Kind::none) return nullptr;
-  json r{{"rope_type", name_of(s.kind)}, {"factor", s.factor}};
-  if (s.kind == RopeScaling::Kind::linear || s.kind == RopeScaling::Kind::dynamic) return r;
+  std::map<std::string, JsonTree> r{{"rope_type", name_of(s.kind)}, {"factor", s.factor}};
+  if (s.kind == RopeScaling::Kind::linear || s.kind == RopeScaling::Kind::dynamic)
+    return JsonTree::object(r);
   if (s.original_max_position) r["original_max_position_embeddings"] = s.original_max_position;
   if (s.kind == RopeScaling::Kind::llama3) {
     r["low_freq_factor"] = s.low_freq_factor;
     r["high_freq_factor"] = s.high_freq_factor;
-    return r;
+    return JsonTree::object(r);
   }
   if (s.kind == RopeScaling::Kind::longrope) {
-    r["short_factor"] = s.short_factor;
-    r["long_factor"] = s.long_factor;
+    r["short_factor"] = JsonTree::array(s.short_factor);
+    r["long_factor"] = JsonTree::array(s.long_factor);
   } else {
     r["beta_fast"] = s.beta_fast;
     r["beta_slow"] = s.beta_slow;
     if (!s.truncate) r["truncate"] = false;
   }
   if (s.attention_factor > 0) r["attention_factor"] = s.attention_factor;
-  return r;
+  return JsonTree::object(r);
 }
 
 // The smallest fraction of a head whose product with its size is not less than what turns.
@@ -221,10 +221,10 @@ double rotary_part(const ModelConfig& c) {
   return part;
 }
 
-json ids_to_json(const std::vector<std::int64_t>& ids) {
+JsonTree ids_to_json(const std::vector<std::int64_t>& ids) {
   if (ids.empty()) return nullptr;
   if (ids.size() == 1) return ids[0];
-  return ids;
+  return JsonTree::array(ids);
 }
 
 }  // namespace
@@ -252,16 +252,16 @@ void set_sliding_layers(ModelConfig& c, std::int64_t window, std::vector<std::ui
 void read_sliding_layers(ModelConfig& c, const JsonFields& f, std::int64_t window,
                          const std::function<bool(std::int64_t)>& otherwise) {
   std::vector<std::uint8_t> layers;
-  const json* types = f.find("layer_types");
-  if (types &&
-      (!types->is_array() || types->size() != static_cast<std::size_t>(c.num_hidden_layers)))
+  const JsonView types = f.find("layer_types");
+  const std::vector<JsonView> names = types.items();
+  if (types && (!types.is_array() || types.size() != static_cast<std::size_t>(c.num_hidden_layers)))
     f.bad("layer_types", fmt::format("a list of {} names", c.num_hidden_layers));
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     if (!types) {
       layers.push_back(otherwise(i));
       continue;
     }
-    const json& t = (*types)[static_cast<std::size_t>(i)];
+    const auto t = names[static_cast<std::size_t>(i)].text();
     if (t != "sliding_attention" && t != "full_attention")
       f.bad("layer_types", "a list of sliding_attention and full_attention");
     layers.push_back(t == "sliding_attention");
@@ -269,15 +269,15 @@ void read_sliding_layers(ModelConfig& c, const JsonFields& f, std::int64_t windo
   set_sliding_layers(c, window, std::move(layers));
 }
 
-void write_layer_types(const ModelConfig& c, nlohmann::ordered_json& j) {
-  auto types = nlohmann::ordered_json::array();
+void write_layer_types(const ModelConfig& c, JsonTree& j) {
+  auto types = JsonTree::array();
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
     types.push_back(c.slides(i) ? "sliding_attention" : "full_attention");
-  j["layer_types"] = std::move(types);
+  j.set("layer_types", std::move(types));
 }
 
 ModelConfig model_config_from_json(std::string_view text, const std::string& source) {
-  const json root = parse_json(text, source, kLimits);
+  const JsonDocument root(text, source, kLimits);
   const JsonFields f(root, source);
   ModelConfig c;
   const Architecture& a = named_architecture(c, f);
@@ -312,29 +312,29 @@ ModelConfig read_model_config(const std::string& folder) {
 
 std::string to_config_json(const ModelConfig& c) {
   const Architecture& a = architecture_of(c);
-  nlohmann::ordered_json j;
-  j["architectures"] = {a.hf_class};
-  j["model_type"] = a.model_type;
-  j["hidden_size"] = c.hidden_size;
-  j["intermediate_size"] = c.intermediate_size;
-  j["num_hidden_layers"] = c.num_hidden_layers;
-  j["num_attention_heads"] = c.num_attention_heads;
-  j["num_key_value_heads"] = c.num_key_value_heads;
-  j["head_dim"] = c.head_dim;
-  j["vocab_size"] = c.vocab_size;
-  j["max_position_embeddings"] = c.max_position_embeddings;
-  if (c.gate == Gate::silu) j["hidden_act"] = "silu";
-  j["rms_norm_eps"] = c.rms_norm_eps;
-  j["rope_theta"] = c.rope_theta;
-  j["rope_scaling"] = scaling_to_json(c);
-  if (c.rotary() != c.head_dim) j["partial_rotary_factor"] = rotary_part(c);
-  j["tie_word_embeddings"] = c.tie_word_embeddings;
+  JsonTree j;
+  j.set("architectures", JsonTree::array({a.hf_class}));
+  j.set("model_type", a.model_type);
+  j.set("hidden_size", c.hidden_size);
+  j.set("intermediate_size", c.intermediate_size);
+  j.set("num_hidden_layers", c.num_hidden_layers);
+  j.set("num_attention_heads", c.num_attention_heads);
+  j.set("num_key_value_heads", c.num_key_value_heads);
+  j.set("head_dim", c.head_dim);
+  j.set("vocab_size", c.vocab_size);
+  j.set("max_position_embeddings", c.max_position_embeddings);
+  if (c.gate == Gate::silu) j.set("hidden_act", "silu");
+  j.set("rms_norm_eps", c.rms_norm_eps);
+  j.set("rope_theta", c.rope_theta);
+  j.set("rope_scaling", scaling_to_json(c));
+  if (c.rotary() != c.head_dim) j.set("partial_rotary_factor", rotary_part(c));
+  j.set("tie_word_embeddings", c.tie_word_embeddings);
   if (a.to_json) a.to_json(c, j);
-  j["bos_token_id"] = ids_to_json(c.bos_token_ids);
-  j["eos_token_id"] = ids_to_json(c.eos_token_ids);
-  j["pad_token_id"] = c.pad_token_id >= 0 ? json(c.pad_token_id) : json(nullptr);
-  if (!c.dtype.empty()) j["torch_dtype"] = c.dtype;
-  j["use_cache"] = true;
+  j.set("bos_token_id", ids_to_json(c.bos_token_ids));
+  j.set("eos_token_id", ids_to_json(c.eos_token_ids));
+  j.set("pad_token_id", c.pad_token_id >= 0 ? JsonTree(c.pad_token_id) : nullptr);
+  if (!c.dtype.empty()) j.set("torch_dtype", c.dtype);
+  j.set("use_cache", true);
   return j.dump(2) + "\n";
 }
 

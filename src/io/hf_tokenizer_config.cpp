@@ -1,6 +1,5 @@
 // generation_config.json and tokenizer_config.json; see hf_config.h.
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "io/hf_config.h"
@@ -12,8 +11,6 @@ namespace supersonic::io {
 
 namespace {
 
-using nlohmann::json;
-
 // tokenizer_config.json lists added tokens and may hold several templates.
 constexpr JsonLimits kLimits{
     .max_bytes = std::size_t{64} << 20, .max_depth = 32, .max_values = 4'000'000};
@@ -22,9 +19,9 @@ constexpr std::uint64_t kMaxTemplate = std::uint64_t{1} << 20;
 
 // A special token is its text, or an object with its text as "content".
 std::optional<std::string> special_token(const JsonFields& f, const char* key) {
-  const json* value = f.find(key);
+  const JsonView value = f.find(key);
   if (!value) return std::nullopt;
-  if (value->is_object()) {
+  if (value.is_object()) {
     const auto content = f.object(key).string("content");
     if (!content) f.bad(key, "a token with its content");
     return content;
@@ -33,13 +30,13 @@ std::optional<std::string> special_token(const JsonFields& f, const char* key) {
 }
 
 void read_templates(TokenizerConfig& c, const JsonFields& f) {
-  const json* value = f.find("chat_template");
+  const JsonView value = f.find("chat_template");
   if (!value) return;
-  if (value->is_string()) {
-    c.chat_templates.emplace_back("default", value->get<std::string>());
+  if (value.is_string()) {
+    c.chat_templates.emplace_back("default", *value.text());
   } else {
-    if (!value->is_array()) f.bad("chat_template", "a string or a list of {name, template}");
-    for (const auto& item : *value) {
+    if (!value.is_array()) f.bad("chat_template", "a string or a list of {name, template}");
+    for (const JsonView& item : value.items()) {
       const JsonFields t(item, f.file(), "chat_template[].");
       auto name = t.string("name"), text = t.string("template");
       if (!name) t.bad("name", "a string");
@@ -56,7 +53,7 @@ void read_templates(TokenizerConfig& c, const JsonFields& f) {
 }  // namespace
 
 GenerationConfig generation_config_from_json(std::string_view text, const std::string& source) {
-  const json root = parse_json(text, source, kLimits);
+  const JsonDocument root(text, source, kLimits);
   const JsonFields f(root, source);
   GenerationConfig g;
   g.bos_token_ids = f.integers("bos_token_id", 0, kMaxId);
@@ -79,7 +76,7 @@ GenerationConfig read_generation_config(const std::string& folder) {
 }
 
 TokenizerConfig tokenizer_config_from_json(std::string_view text, const std::string& source) {
-  const json root = parse_json(text, source, kLimits);
+  const JsonDocument root(text, source, kLimits);
   const JsonFields f(root, source);
   TokenizerConfig c;
   c.tokenizer_class = f.string("tokenizer_class").value_or("");

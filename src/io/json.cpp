@@ -2,6 +2,7 @@
 #include "io/json.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
@@ -95,19 +96,96 @@ std::string line_and_column(std::string_view text, std::size_t offset) {
   return fmt::format("{}:{}", line, before.size() - (last == before.npos ? 0 : last + 1) + 1);
 }
 
-json parse_json(std::string_view text, const std::string& file, const JsonLimits& limits) {
+JsonDocument::JsonDocument() = default;
+JsonDocument::JsonDocument(JsonDocument&&) noexcept = default;
+JsonDocument& JsonDocument::operator=(JsonDocument&&) noexcept = default;
+JsonDocument::~JsonDocument() = default;
+
+JsonDocument::JsonDocument(std::string_view text, const std::string& file, const JsonLimits& limits)
+    : root_(std::make_unique<json>()) {
   CHECK_FILE(text.size() <= limits.max_bytes,
              "{}: {} bytes of JSON, more than the {} that are allowed here", file, text.size(),
              limits.max_bytes);
-  json root;
-  LimitedBuilder builder(root, text, file, limits);
+  LimitedBuilder builder(*root_, text, file, limits);
   json::sax_parse(text.begin(), text.end(), &builder);
-  return root;
 }
 
-json read_json(const std::string& path, const JsonLimits& limits) {
+JsonDocument JsonDocument::read(const std::string& path, const JsonLimits& limits) {
   const MappedFile file = MappedFile::open(path);
-  return parse_json(file.text(), path, limits);
+  return {file.text(), path, limits};
+}
+
+JsonDocument JsonDocument::attempt(std::string_view text) {
+  JsonDocument out;
+  json root = json::parse(text, nullptr, false);
+  if (!root.is_discarded()) out.root_ = std::make_unique<json>(std::move(root));
+  return out;
+}
+
+bool JsonView::is_null() const { return value_ && value_->is_null(); }
+bool JsonView::is_object() const { return value_ && value_->is_object(); }
+bool JsonView::is_array() const { return value_ && value_->is_array(); }
+bool JsonView::is_string() const { return value_ && value_->is_string(); }
+bool JsonView::is_number() const { return value_ && value_->is_number(); }
+bool JsonView::is_integer() const { return value_ && value_->is_number_integer(); }
+
+std::optional<bool> JsonView::boolean() const {
+  if (!value_ || !value_->is_boolean()) return std::nullopt;
+  return value_->get<bool>();
+}
+
+std::optional<std::string> JsonView::text() const {
+  if (!is_string()) return std::nullopt;
+  return value_->get_ref<const std::string&>();
+}
+
+std::optional<double> JsonView::number() const {
+  if (!is_number()) return std::nullopt;
+  return value_->get<double>();
+}
+
+std::optional<std::int64_t> JsonView::integer() const {
+  if (!is_number()) return std::nullopt;
+  if (value_->is_number_unsigned()) {
+    const auto u = value_->get<std::uint64_t>();
+    if (u > static_cast<std::uint64_t>(INT64_MAX)) return std::nullopt;
+    return static_cast<std::int64_t>(u);
+  }
+  if (value_->is_number_integer()) return value_->get<std::int64_t>();
+  const double d = value_->get<double>();
+  if (d == std::floor(d) && std::abs(d) < 9e15) return static_cast<std::int64_t>(d);
+  return std::nullopt;
+}
+
+std::size_t JsonView::size() const {
+  return value_ && value_->is_structured() ? value_->size() : 0;
+}
+
+JsonView JsonView::find(std::string_view key) const {
+  if (!is_object()) return {};
+  const auto it = value_->find(key);
+  return it == value_->end() ? JsonView() : JsonView(*it);
+}
+
+std::vector<JsonView> JsonView::items() const {
+  if (!is_array()) return {};
+  return {value_->begin(), value_->end()};
+}
+
+std::vector<std::pair<std::string, JsonView>> JsonView::members() const {
+  std::vector<std::pair<std::string, JsonView>> out;
+  if (is_object())
+    for (auto it = value_->begin(); it != value_->end(); ++it) out.emplace_back(it.key(), *it);
+  return out;
+}
+
+std::string JsonView::dump() const { return value_ ? value_->dump() : std::string(); }
+
+std::string JsonView::excerpt() const {
+  if (!value_) return "missing";
+  if (value_->is_structured()) return value_->is_array() ? "a list" : "an object";
+  std::string text = value_->dump(-1, ' ', true, json::error_handler_t::replace);
+  return text.size() > 60 ? text.substr(0, 60) + "…" : text;
 }
 
 }  // namespace supersonic::io

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "core/error.h"
@@ -97,16 +96,17 @@ bool is_plain_name(std::string_view name) {
 }
 
 Index read_index(const std::string& path) {
-  const auto root = read_json(path, {.max_bytes = std::size_t{100} << 20, .max_depth = 16});
-  CHECK_FILE(root.is_object() && root.contains("weight_map") && root["weight_map"].is_object(),
-             "{}: weight_map is missing; fetch the file again", path);
+  const auto document =
+      JsonDocument::read(path, {.max_bytes = std::size_t{100} << 20, .max_depth = 16});
+  const JsonView weight_map = document.root().find("weight_map");
+  CHECK_FILE(weight_map.is_object(), "{}: weight_map is missing; fetch the file again", path);
   Index index;
-  for (const auto& [tensor, file] : root["weight_map"].items()) {
-    CHECK_FILE(file.is_string() && is_plain_name(file.get_ref<const std::string&>()),
-               "{}: weight_map: the file of \"{}\" must be a plain file name", path,
-               tensor.substr(0, 200));
-    index.weights.emplace_back(tensor, file.get<std::string>());
-    index.files.push_back(index.weights.back().second);
+  for (const auto& [tensor, file] : weight_map.members()) {
+    const std::string shard = file.text().value_or("");
+    CHECK_FILE(is_plain_name(shard), "{}: weight_map: the file of \"{}\" must be a plain file name",
+               path, tensor.substr(0, 200));
+    index.weights.emplace_back(tensor, shard);
+    index.files.push_back(shard);
   }
   std::sort(index.files.begin(), index.files.end());
   index.files.erase(std::unique(index.files.begin(), index.files.end()), index.files.end());

@@ -1,10 +1,10 @@
 // Writing safetensors: all headers are known before the first byte of data, so tensors stream
 // straight to their shard.
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "io/checked.h"
+#include "io/json_tree.h"
 #include "io/safetensors.h"
 
 namespace supersonic::io {
@@ -49,15 +49,15 @@ std::string SafeTensorsWriter::shard_path(std::size_t shard) const {
 }
 
 void SafeTensorsWriter::open_shard(std::size_t shard) {
-  nlohmann::ordered_json header;
-  header["__metadata__"] = {{"format", "pt"}};
+  JsonTree header = JsonTree::object({{"__metadata__", JsonTree::object({{"format", "pt"}})}});
   std::uint64_t offset = 0;
   for (const auto& t : tensors_) {
     if (t.shard != shard) continue;
     const std::vector<std::int64_t> dims(t.shape.dims.begin(), t.shape.dims.begin() + t.shape.rank);
-    header[t.name] = {{"dtype", safetensors_name(t.dtype)},
-                      {"shape", dims},
-                      {"data_offsets", {offset, offset + t.bytes}}};
+    header.set(t.name,
+               JsonTree::object({{"dtype", safetensors_name(t.dtype)},
+                                 {"shape", JsonTree::array(dims)},
+                                 {"data_offsets", JsonTree::array({offset, offset + t.bytes})}}));
     offset += t.bytes;
   }
   std::string text = header.dump();
@@ -94,12 +94,13 @@ void SafeTensorsWriter::finish() {
   while (files_.size() < shards_) open_shard(files_.size());
   for (auto& file : files_) file.commit();
   if (shards_ == 1) return;
-  nlohmann::ordered_json index;
-  index["metadata"]["total_size"] = total_bytes_;
+  JsonTree weight_map;
   for (const auto& t : tensors_) {
     const std::string path = shard_path(t.shard);
-    index["weight_map"][t.name] = path.substr(path.find_last_of('/') + 1);
+    weight_map.set(t.name, path.substr(path.find_last_of('/') + 1));
   }
+  const JsonTree index = JsonTree::object(
+      {{"metadata", JsonTree::object({{"total_size", total_bytes_}})}, {"weight_map", weight_map}});
   write_file(stem_ + ".safetensors.index.json", index.dump(2) + "\n");
 }
 

@@ -12,9 +12,11 @@
 #include "ops/embedding.h"
 #include "ops/gemm.h"
 #include "ops/kv_append.h"
+#include "ops/kv_step.h"
 #include "ops/linear_xent.h"
 #include "ops/map/transcendental.h"
 #include "ops/mixture.h"
+#include "ops/projection.h"
 #include "ops/reduce.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
@@ -29,9 +31,12 @@ struct CacheArgs {
 };
 
 // Appends to the layer's cache and reads back its first rows.
+Tensor cached(const StorageRef& storage, const CacheArgs& c) {
+  return slice(from_storage(storage), 0, 0, c.context);
+}
 Tensor cached(const StorageRef& storage, const Tensor& fresh, const CacheArgs& c) {
   kv_append(from_storage(storage), fresh, c.at);
-  return slice(from_storage(storage), 0, 0, c.context);
+  return cached(storage, c);
 }
 
 struct Pass {
@@ -47,6 +52,46 @@ Tensor norm(const Pass& p, const StorageRef& w, const Tensor& x) {
   return w ? rms_norm(x, from_storage(w), p.eps) : x;
 }
 
+Tensor times(const Tensor& x, double factor) { return factor == 1 ? x : scale(x, factor); }
+
+// The rows that a layer's products read: x, normalised where there is a norm.
+struct Rows {
+  Tensor x;
+  StorageRef norm;
+};
+Tensor normed(const Pass& p, const Rows& rows) { return norm(p, rows.norm, rows.x); }
+
+// Whether products go as one operation (ops/projection.h): when a token is decoded, and nothing but
+// the weights takes part.
+bool whole(const Pass& p, std::initializer_list<const nn::Linear*> layers) {
+  return p.cache.cache && std::ranges::all_of(layers, [&](const nn::Linear* l) {
+           return !l->bias && (l->lora < 0 || !p.r.lora);
+         });
+}
+
+Tensors projection(const Pass& p, const Rows& rows, std::initializer_list<const nn::Linear*> layers,
+                   Projection::Gate gate = Projection::none, const Tensor& residual = {}) {
+  Projection a{.matrices = static_cast<std::uint8_t>(layers.size()), .gate = gate, .eps = p.eps};
+  Tensors in = {rows.x};
+  if (rows.norm) in.push_back(from_storage(rows.norm));
+  a.normed = rows.norm ? 1 : 0;
+  for (int i = 0; const nn::Linear* l : layers) {
+    in.push_back(from_storage(l->weight));
+    a.sensitive = static_cast<std::uint16_t>(a.sensitive | l->sensitive << i++);
+  }
+  if (residual) in.push_back(residual);
+  a.added = residual ? 1 : 0;
+  return record(op<Projection>(), Attrs::of(a), in, Where::current());
+}
+
+// residual + factor * post_norm(x W^T)
+Tensor added(const Pass& p, const Tensor& residual, const nn::Linear& layer, const Tensor& x,
+             const StorageRef& post_norm) {
+  if (!post_norm && p.c.residual_scale == 1 && whole(p, {&layer}))
+    return projection(p, {x, {}}, {&layer}, Projection::none, residual)[0];
+  return add(residual, times(norm(p, post_norm, nn::linear(p.r, layer, x)), p.c.residual_scale));
+}
+
 // (T, heads, head_dim) of a projection's rows, normalised by head or as a whole where the model
 // does.
 Tensor heads_of(const Pass& p, const Tensor& y, std::int64_t heads, const StorageRef& weight = {}) {
@@ -59,8 +104,14 @@ Tensor heads_of(const Pass& p, const Tensor& y, std::int64_t heads, const Storag
 struct Projected {
   Tensor q, k, v;  // (T, heads, head_dim)
 };
-Projected project(const Pass& p, const Layer& l, const Tensor& x) {
+Projected project(const Pass& p, const Layer& l, const Rows& rows) {
   const std::int64_t heads = p.c.num_attention_heads, groups = p.c.num_key_value_heads;
+  if (!p.c.fused && whole(p, {&l.q, &l.k, &l.v})) {
+    const Tensors y = projection(p, rows, {&l.q, &l.k, &l.v});
+    return {heads_of(p, y[0], heads, l.q_norm), heads_of(p, y[1], groups, l.k_norm),
+            heads_of(p, y[2], groups)};
+  }
+  const Tensor x = normed(p, rows);
   if (!p.c.fused)
     return {heads_of(p, nn::linear(p.r, l.q, x), heads, l.q_norm),
             heads_of(p, nn::linear(p.r, l.k, x), groups, l.k_norm),
@@ -72,25 +123,41 @@ Projected project(const Pass& p, const Layer& l, const Tensor& x) {
           heads_of(p, slice(y, 1, q + kv, q + 2 * kv), groups)};
 }
 
-Tensor attend(const Pass& p, int i, const Tensor& x) {
-  const Layer& l = p.m.layers[i];
-  Projected y = project(p, l, x);
+// Turns queries and keys, and appends to the layer's cache.
+void rotate_and_append(const Pass& p, int i, Projected& y, std::int64_t tokens) {
+  const KvCache* cache = p.cache.cache;
   if (p.c.rotates(i)) {
-    const Rotation& r = p.m.rotation(i, p.cache.cache ? p.cache.cache->capacity : x.dim(0));
+    const Rotation& r = p.m.rotation(i, cache ? cache->capacity : tokens);
     const Tensor inv_freq = from_storage(r.inv_freq);
+    if (cache) {
+      y.q = record(KvStep{{p.m.interleaved_rope, 0, r.magnitude}},
+                   {from_storage(cache->k[i]), from_storage(cache->v[i]), y.q, y.k, y.v,
+                    p.in.positions, inv_freq, p.cache.at},
+                   Where::current())[0];
+      y.k = cached(cache->k[i], p.cache);
+      y.v = cached(cache->v[i], p.cache);
+      return;
+    }
     y.q = rope(y.q, p.in.positions, inv_freq, p.m.interleaved_rope, r.magnitude);
     y.k = rope(y.k, p.in.positions, inv_freq, p.m.interleaved_rope, r.magnitude);
   }
-  if (p.cache.cache) {
-    y.k = cached(p.cache.cache->k[i], y.k, p.cache);
-    y.v = cached(p.cache.cache->v[i], y.v, p.cache);
-  }
+  if (!cache) return;
+  y.k = cached(cache->k[i], y.k, p.cache);
+  y.v = cached(cache->v[i], y.v, p.cache);
+}
+
+// Attention's result before its last projection: (T, heads * head_dim).
+Tensor attend(const Pass& p, int i, const Rows& rows) {
+  const Layer& l = p.m.layers[i];
+  const std::int64_t tokens = rows.x.dim(0);
+  Projected y = project(p, l, rows);
+  rotate_and_append(p, i, y, tokens);
   const double scale = p.c.attention_scale > 0 ? p.c.attention_scale
                                                : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
   const Tensor o = attention(y.q, y.k, y.v, p.c.slides(i) ? p.in.window_lo : p.in.lo, p.in.hi,
                              static_cast<float>(scale), static_cast<float>(p.c.attention_cap),
                              l.sinks ? from_storage(l.sinks) : Tensor());
-  return nn::linear(p.r, l.o, reshape(o, {x.dim(0), p.c.num_attention_heads * p.c.head_dim}));
+  return reshape(o, {tokens, p.c.num_attention_heads * p.c.head_dim});
 }
 
 Tensor gated(const Pass& p, const Tensor& gate, const Tensor& up) {
@@ -104,12 +171,17 @@ Tensor gated(const Pass& p, const Tensor& gate, const Tensor& up) {
   }
 }
 
-Tensor mlp(const Pass& p, const Layer& l, const Tensor& x) {
-  if (!p.c.fused)
-    return nn::linear(p.r, l.down, gated(p, nn::linear(p.r, l.gate, x), nn::linear(p.r, l.up, x)));
+// The MLP's result before its last projection: (T, intermediate_size).
+Tensor mlp(const Pass& p, const Layer& l, const Rows& rows) {
+  if (!p.c.fused && p.c.gate != io::Gate::clamped_silu && whole(p, {&l.gate, &l.up}))
+    return projection(
+        p, rows, {&l.gate, &l.up},
+        p.c.gate == io::Gate::gelu_tanh ? Projection::gelu_tanh : Projection::silu)[0];
+  const Tensor x = normed(p, rows);
+  if (!p.c.fused) return gated(p, nn::linear(p.r, l.gate, x), nn::linear(p.r, l.up, x));
   const std::int64_t f = p.c.intermediate_size;
   const Tensor y = nn::linear(p.r, l.gate_up, x);
-  return nn::linear(p.r, l.down, gated(p, slice(y, 1, 0, f), slice(y, 1, f, 2 * f)));
+  return gated(p, slice(y, 1, 0, f), slice(y, 1, f, 2 * f));
 }
 
 Tensor softmax(const Tensor& x) {  // over the last dimension of (T, n)
@@ -136,19 +208,20 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
   return combine(expert_linear(l.expert_down, y, g, true), weights, g);
 }
 
-Tensor times(const Tensor& x, double factor) { return factor == 1 ? x : scale(x, factor); }
-
 Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArgs& cache) {
   const Pass p{r, m, in, cache};
   Tensor x = times(embedding(from_storage(m.embedding), in.ids, r.activation), p.c.embedding_scale);
   for (int i = 0; i < static_cast<int>(m.layers.size()); ++i) {
     Region region;
     const Layer& l = m.layers[i];
-    const Tensor a = norm(p, l.attention_post_norm, attend(p, i, norm(p, l.attention_norm, x)));
-    x = add(x, times(a, p.c.residual_scale));
-    const Tensor y = norm(p, l.mlp_norm, x);
-    const Tensor b = norm(p, l.mlp_post_norm, p.c.has_experts(i) ? mixture(p, l, y) : mlp(p, l, y));
-    x = add(x, times(b, p.c.residual_scale));
+    x = added(p, x, l.o, attend(p, i, {x, l.attention_norm}), l.attention_post_norm);
+    const Rows rows{x, l.mlp_norm};
+    if (p.c.has_experts(i)) {
+      const Tensor y = norm(p, l.mlp_post_norm, mixture(p, l, normed(p, rows)));
+      x = add(x, times(y, p.c.residual_scale));
+    } else {
+      x = added(p, x, l.down, mlp(p, l, rows), l.mlp_post_norm);
+    }
   }
   return times(norm(p, m.final_norm, x), p.c.logit_scale);
 }

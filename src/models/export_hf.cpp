@@ -7,12 +7,11 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "io/float_convert.h"
 #include "io/gguf.h"
 #include "io/hf_config.h"
-#include "io/json.h"
+#include "io/json_tree.h"
 #include "io/mapped_file.h"
 #include "io/output_file.h"
 #include "io/safetensors.h"
@@ -199,10 +198,9 @@ struct FolderExport {
 
   void config_of_folder() const {
     const std::string path = (fs::path(model.path) / "config.json").string();
-    nlohmann::ordered_json config =
-        nlohmann::ordered_json::parse(io::read_file(path, io::JsonLimits{}.max_bytes));
+    auto config = io::JsonTree::parse(io::read_file(path, io::JsonLimits{}.max_bytes));
     if (!automatic())
-      config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(whole);
+      config.set(config.contains("dtype") ? "dtype" : "torch_dtype", torch_name(whole));
     io::write_file((folder / "config.json").string(), config.dump(2) + "\n");
   }
 
@@ -218,10 +216,11 @@ struct FolderExport {
         c.rope_scaling = scaling_of(divisors, c, model.path);
     }
     io::write_file((folder / "config.json").string(), io::to_config_json(c));
-    nlohmann::ordered_json generation;
-    if (!c.bos_token_ids.empty()) generation["bos_token_id"] = c.bos_token_ids[0];
-    if (!c.eos_token_ids.empty()) generation["eos_token_id"] = c.eos_token_ids;
-    if (c.pad_token_id >= 0) generation["pad_token_id"] = c.pad_token_id;
+    io::JsonTree generation;
+    if (!c.bos_token_ids.empty()) generation.set("bos_token_id", c.bos_token_ids[0]);
+    if (!c.eos_token_ids.empty())
+      generation.set("eos_token_id", io::JsonTree::array(c.eos_token_ids));
+    if (c.pad_token_id >= 0) generation.set("pad_token_id", c.pad_token_id);
     io::write_file((folder / "generation_config.json").string(), generation.dump(2) + "\n");
   }
 

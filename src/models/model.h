@@ -43,9 +43,10 @@ struct Model {
   Rotation local_rope;  // of sliding layers, where they turn differently; empty otherwise
   Rotation long_rope;   // longrope: of contexts beyond the original one; empty otherwise
   std::vector<Layer> layers;
+  std::size_t outside = 0;  // bytes of weights that make_resident left in host memory beside a device
 
   std::int64_t parameters() const;
-  std::size_t weight_bytes() const;
+  std::size_t weight_bytes() const;  // wherever they lie
   std::vector<nn::Linear*> linears();  // that an adapter may change, in order: attention's and the MLP's of each layer
   std::vector<const nn::Linear*> linears() const;
   // context: tokens that the run is made for.
@@ -62,6 +63,20 @@ Model load_model(const std::string& path, const LoadOptions& options = {});
 // Uploads the weights once to where the backend's kernels work, so that plans read them in place; nothing to do on the CPU. What lies
 // there cannot be exported: keep the loaded model for that, or load it again.
 void make_resident(Model& model, Backend& backend);
+
+// Where the weights lie while a model is trained beside a device of its own memory. What is frozen may stay in host memory: the table of
+// embeddings, of which a step reads single rows through the link, and layers, which plans copy in when they are needed.
+struct Residence {
+  bool table_outside = false;  // only of a model whose head is another matrix
+  std::int64_t streamed = 0;   // layers, spread evenly
+  bool outside(std::int64_t layer, std::int64_t layers) const {
+    return (layer + 1) * streamed / layers > layer * streamed / layers;
+  }
+};
+// The model with its weights there. They are copied into page-locked memory once, since pages of a mapped file are slow to lock.
+void make_resident(Model& model, Backend& backend, const Residence& residence);
+// The same places without memory: what a plan is made for before anything is moved.
+Model planned_residence(const Model& model, Backend& backend, const Residence& residence);
 
 // Throws Error(usage) where the model's rotation is not computed for positions 0 … tokens - 1: "dynamic" RoPE scaling turns
 // every token in another way once a text is longer than max_position_embeddings.

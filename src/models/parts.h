@@ -4,7 +4,7 @@
 //   for_each_part(model, [&](const PartInfo& info, auto& part) { … });   // part: StorageRef,
 //   nn::Linear or nn::Experts
 #pragma once
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "io/architecture.h"
 #include "models/model.h"
@@ -18,9 +18,10 @@ struct PartInfo {
   io::Role role = {};    // of a layer's part
   std::string hf, gguf;  // names of the module in both worlds; experts: with * for the number in hf
   Shape shape;           // of the weight; experts: (experts * out, in)
-  std::int64_t heads = 0;  // whose rows rotary embedding pairs; 0: rows have one order
-  bool adapted = false;    // an adapter may change it
-  bool sensitive = false;  // stays out of int8 over many rows
+  std::int64_t heads = 0;   // whose rows rotary embedding pairs; 0: rows have one order
+  bool adapted = false;     // an adapter may change it
+  bool sensitive = false;   // stays out of int8 over many rows
+  std::int64_t layer = -1;  // of a layer's part
 };
 
 // The module of expert n, of a name with *.
@@ -57,6 +58,7 @@ class PartWalk {
                   heads};
     info.adapted = kind == PartKind::linear && role != io::Role::router;
     info.sensitive = sensitive;
+    info.layer = i_;
     f_(info, p);
   }
 

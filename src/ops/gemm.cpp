@@ -111,6 +111,21 @@ std::vector<Case> Gemm::cases() {
     e.name = std::string("row_") + format;
     cases.push_back(e);
   }
+  // Few rows and whole chunks of 256: K of fewer chunks than a block has warps, and of more.
+  struct Rows {
+    std::int64_t m, n, k;
+  };
+  for (const char* format : {"q4_0", "q4_1", "q8_0", "q3_k", "q4_k", "q5_k", "q6_k", "nf4"}) {
+    for (const Rows& r : {Rows{1, 35, 2304}, Rows{3, 48, 512}, Rows{8, 19, 2304}}) {
+      Case few{{normal({r.m, r.k}), {Shape{r.n, r.k}, CaseInput::normal, 0, 0, format}}, attrs(0, 0), fmt::format("{}_rows_{}", r.m, format)};
+      few.differences = false;
+      cases.push_back(few);
+    }
+  }
+  Case adapter{{normal({2, 512}), {Shape{40, 512}, CaseInput::normal, 0, 0, "q4_k"}, normal({2, 16}), normal({40, 16})},
+               attrs(0, 0), "2_rows_q4_k_and_adapter"};
+  adapter.differences = false;
+  cases.push_back(adapter);
   return cases;
 }
 

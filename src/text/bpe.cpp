@@ -2,7 +2,7 @@
 // loops.
 #include "text/bpe.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <bit>

@@ -1,6 +1,6 @@
 // GGUF tokenizer keys -> TokenizerSpec, and back. Model "gpt2" is BPE with a named pre-tokenizer;
 // "llama" and "t5" are SentencePiece's BPE and Unigram; "bert" is WordPiece.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

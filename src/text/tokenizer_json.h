@@ -1,7 +1,7 @@
 // Values of tokenizer.json with their paths: every read checks type and range, and an error names
 // the field.
 #pragma once
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <simdjson.h>
 
 #include <optional>

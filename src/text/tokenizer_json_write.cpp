@@ -1,10 +1,8 @@
 // TokenizerSpec -> the files of a Hugging Face folder: tokenizer.json, tokenizer_config.json,
 // special_tokens_map.json.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include <iterator>
-#include <nlohmann/json.hpp>
-
+#include "io/json_tree.h"
 #include "text/charsmap.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_spec.h"
@@ -12,9 +10,9 @@
 namespace supersonic::text {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = io::JsonTree;
 
-Json pattern(const Pattern& p) { return {{p.regex ? "Regex" : "String", p.text}}; }
+Json pattern(const Pattern& p) { return Json::object({{p.regex ? "Regex" : "String", p.text}}); }
 const char* prepend_name(PrependScheme s) {
   return s == PrependScheme::first ? "first" : s == PrependScheme::never ? "never" : "always";
 }
@@ -27,103 +25,107 @@ const char* behavior_name(Behavior b) {
 Json component(const NormalizerStep& s) {
   switch (s.kind) {
     case NormalizerStep::nfc:
-      return {{"type", "NFC"}};
+      return Json::object({{"type", "NFC"}});
     case NormalizerStep::nfd:
-      return {{"type", "NFD"}};
+      return Json::object({{"type", "NFD"}});
     case NormalizerStep::nfkc:
-      return {{"type", "NFKC"}};
+      return Json::object({{"type", "NFKC"}});
     case NormalizerStep::nfkd:
-      return {{"type", "NFKD"}};
+      return Json::object({{"type", "NFKD"}});
     case NormalizerStep::lowercase:
-      return {{"type", "Lowercase"}};
+      return Json::object({{"type", "Lowercase"}});
     case NormalizerStep::strip:
-      return {{"type", "Strip"}, {"strip_left", s.left}, {"strip_right", s.right}};
+      return Json::object({{"type", "Strip"}, {"strip_left", s.left}, {"strip_right", s.right}});
     case NormalizerStep::strip_accents:
-      return {{"type", "StripAccents"}};
+      return Json::object({{"type", "StripAccents"}});
     case NormalizerStep::prepend:
-      return {{"type", "Prepend"}, {"prepend", s.content}};
+      return Json::object({{"type", "Prepend"}, {"prepend", s.content}});
     case NormalizerStep::replace:
-      return {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}};
+      return Json::object(
+          {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}});
     case NormalizerStep::bert:
-      return {{"type", "BertNormalizer"},
-              {"clean_text", s.clean},
-              {"handle_chinese_chars", s.cut_han},
-              {"strip_accents", s.drop_accents},
-              {"lowercase", s.lower}};
+      return Json::object({{"type", "BertNormalizer"},
+                           {"clean_text", s.clean},
+                           {"handle_chinese_chars", s.cut_han},
+                           {"strip_accents", s.drop_accents},
+                           {"lowercase", s.lower}});
     case NormalizerStep::nmt:
-      return {{"type", "Nmt"}};
+      return Json::object({{"type", "Nmt"}});
     case NormalizerStep::charsmap:
-      return {{"type", "Precompiled"}, {"precompiled_charsmap", to_base64(s.content)}};
+      return Json::object(
+          {{"type", "Precompiled"}, {"precompiled_charsmap", to_base64(s.content)}});
     case NormalizerStep::byte_level:
       break;
   }
-  return {{"type", "ByteLevel"}};
+  return Json::object({{"type", "ByteLevel"}});
 }
 
 Json component(const PreStep& s) {
   switch (s.kind) {
     case PreStep::split:
-      return {{"type", "Split"},
-              {"pattern", pattern(s.pattern)},
-              {"behavior", behavior_name(s.behavior)},
-              {"invert", s.invert}};
+      return Json::object({{"type", "Split"},
+                           {"pattern", pattern(s.pattern)},
+                           {"behavior", behavior_name(s.behavior)},
+                           {"invert", s.invert}});
     case PreStep::byte_level:
-      return {{"type", "ByteLevel"},
-              {"add_prefix_space", s.add_prefix_space},
-              {"trim_offsets", true},
-              {"use_regex", s.use_regex}};
+      return Json::object({{"type", "ByteLevel"},
+                           {"add_prefix_space", s.add_prefix_space},
+                           {"trim_offsets", true},
+                           {"use_regex", s.use_regex}});
     case PreStep::metaspace:
-      return {{"type", "Metaspace"},
-              {"replacement", s.replacement},
-              {"prepend_scheme", prepend_name(s.prepend)},
-              {"split", s.split_words}};
+      return Json::object({{"type", "Metaspace"},
+                           {"replacement", s.replacement},
+                           {"prepend_scheme", prepend_name(s.prepend)},
+                           {"split", s.split_words}});
     case PreStep::digits:
-      return {{"type", "Digits"}, {"individual_digits", s.individual}};
+      return Json::object({{"type", "Digits"}, {"individual_digits", s.individual}});
     case PreStep::punctuation:
-      return {{"type", "Punctuation"}, {"behavior", behavior_name(s.behavior)}};
+      return Json::object({{"type", "Punctuation"}, {"behavior", behavior_name(s.behavior)}});
     case PreStep::whitespace:
-      return {{"type", "Whitespace"}};
+      return Json::object({{"type", "Whitespace"}});
     case PreStep::scripts:
-      return {{"type", "UnicodeScripts"}};
+      return Json::object({{"type", "UnicodeScripts"}});
     case PreStep::fixed_length:
-      return {{"type", "FixedLength"}, {"length", s.length}};
+      return Json::object({{"type", "FixedLength"}, {"length", s.length}});
     case PreStep::whitespace_split:
       break;
   }
-  return {{"type", "WhitespaceSplit"}};
+  return Json::object({{"type", "WhitespaceSplit"}});
 }
 
 Json component(const DecodeStep& s) {
   switch (s.kind) {
     case DecodeStep::byte_level:
-      return {{"type", "ByteLevel"},
-              {"add_prefix_space", true},
-              {"trim_offsets", true},
-              {"use_regex", true}};
+      return Json::object({{"type", "ByteLevel"},
+                           {"add_prefix_space", true},
+                           {"trim_offsets", true},
+                           {"use_regex", true}});
     case DecodeStep::replace:
-      return {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}};
+      return Json::object(
+          {{"type", "Replace"}, {"pattern", pattern(s.pattern)}, {"content", s.content}});
     case DecodeStep::byte_fallback:
-      return {{"type", "ByteFallback"}};
+      return Json::object({{"type", "ByteFallback"}});
     case DecodeStep::strip:
-      return {{"type", "Strip"}, {"content", s.content}, {"start", s.start}, {"stop", s.stop}};
+      return Json::object(
+          {{"type", "Strip"}, {"content", s.content}, {"start", s.start}, {"stop", s.stop}});
     case DecodeStep::metaspace:
-      return {{"type", "Metaspace"},
-              {"replacement", s.content},
-              {"prepend_scheme", prepend_name(s.prepend)},
-              {"split", true}};
+      return Json::object({{"type", "Metaspace"},
+                           {"replacement", s.content},
+                           {"prepend_scheme", prepend_name(s.prepend)},
+                           {"split", true}});
     case DecodeStep::suffix:
-      return {{"type", "BPEDecoder"}, {"suffix", s.content}};
+      return Json::object({{"type", "BPEDecoder"}, {"suffix", s.content}});
     case DecodeStep::word_piece:
-      return {{"type", "WordPiece"}, {"prefix", s.content}, {"cleanup", s.cleanup}};
+      return Json::object({{"type", "WordPiece"}, {"prefix", s.content}, {"cleanup", s.cleanup}});
     case DecodeStep::ctc:
-      return {{"type", "CTC"},
-              {"pad_token", s.content},
-              {"word_delimiter_token", s.delimiter},
-              {"cleanup", s.cleanup}};
+      return Json::object({{"type", "CTC"},
+                           {"pad_token", s.content},
+                           {"word_delimiter_token", s.delimiter},
+                           {"cleanup", s.cleanup}});
     case DecodeStep::fuse:
       break;
   }
-  return {{"type", "Fuse"}};
+  return Json::object({{"type", "Fuse"}});
 }
 
 // None: null; one: itself; more: a Sequence.
@@ -131,9 +133,9 @@ template <class Steps>
 Json chain(const Steps& steps, const char* list) {
   if (steps.empty()) return nullptr;
   if (steps.size() == 1) return component(steps[0]);
-  Json out = {{"type", "Sequence"}, {list, Json::array()}};
-  for (const auto& s : steps) out[list].push_back(component(s));
-  return out;
+  Json parts = Json::array();
+  for (const auto& s : steps) parts.push_back(component(s));
+  return Json::object({{"type", "Sequence"}, {list, parts}});
 }
 
 Json post_processor(const Tokenizer& t) {
@@ -142,24 +144,24 @@ Json post_processor(const Tokenizer& t) {
   Json one = Json::array(), specials = Json::object();
   const auto special = [&](int32_t id, int type) {
     const std::string name(t.token(id));
-    specials[name] = {{"id", name}, {"ids", {id}}, {"tokens", {name}}};
-    return Json{{"SpecialToken", {{"id", name}, {"type_id", type}}}};
+    specials.set(
+        name,
+        Json::object({{"id", name}, {"ids", Json::array({id})}, {"tokens", Json::array({name})}}));
+    return Json::object({{"SpecialToken", Json::object({{"id", name}, {"type_id", type}})}});
   };
   const auto around = [&](const char* name, int type, Json& out) {
     for (const int32_t id : spec.prefix) out.push_back(special(id, type));
-    out.push_back({{"Sequence", {{"id", name}, {"type_id", type}}}});
+    out.push_back(Json::object({{"Sequence", Json::object({{"id", name}, {"type_id", type}})}}));
     for (const int32_t id : spec.suffix) out.push_back(special(id, type));
   };
   around("A", 0, one);
   Json pair = one;
   around("B", 1, pair);
-  return {{"type", "TemplateProcessing"},
-          {"single", one},
-          {"pair", pair},
-          {"special_tokens", specials}};
+  return Json::object({{"type", "TemplateProcessing"},
+                       {"single", one},
+                       {"pair", pair},
+                       {"special_tokens", specials}});
 }
-
-std::string quoted(const std::string& s) { return Json(s).dump(); }
 
 // By hand: an ordered JSON object would search all keys at each insertion.
 std::string vocab_json(const ModelSpec& m) {
@@ -167,7 +169,7 @@ std::string vocab_json(const ModelSpec& m) {
   bool first = true;
   for (size_t id = 0; id < m.tokens.size(); ++id) {
     if (m.tokens[id].empty()) continue;
-    fmt::format_to(std::back_inserter(out), "{}{}:{}", first ? "" : ",", quoted(m.tokens[id]), id);
+    out += fmt::format("{}{}:{}", first ? "" : ",", io::json_quoted(m.tokens[id]), id);
     first = false;
   }
   return out + "}";
@@ -175,7 +177,7 @@ std::string vocab_json(const ModelSpec& m) {
 
 std::string bpe_json(const ModelSpec& m) {
   const auto optional = [](const std::string& s) {
-    return s.empty() ? std::string("null") : quoted(s);
+    return s.empty() ? std::string("null") : io::json_quoted(s);
   };
   std::string out =
       fmt::format(R"({{"type":"BPE","dropout":null,"unk_token":{},)"
@@ -185,9 +187,9 @@ std::string bpe_json(const ModelSpec& m) {
                   m.fuse_unk, m.byte_fallback, m.ignore_merges, vocab_json(m));
   for (size_t i = 0; i < m.merges.size(); ++i) {
     const MergeRule& r = m.merges[i];
-    fmt::format_to(std::back_inserter(out), "{}[{},{}]", i ? "," : "",
-                   quoted(m.tokens[static_cast<size_t>(r.left)]),
-                   quoted(m.tokens[static_cast<size_t>(r.right)]));
+    out += fmt::format("{}[{},{}]", i ? "," : "",
+                       io::json_quoted(m.tokens[static_cast<size_t>(r.left)]),
+                       io::json_quoted(m.tokens[static_cast<size_t>(r.right)]));
   }
   return out + "]}";
 }
@@ -196,8 +198,8 @@ std::string unigram_json(const ModelSpec& m) {
   std::string out = fmt::format(R"({{"type":"Unigram","unk_id":{},"byte_fallback":{},"vocab":[)",
                                 m.unk_id < 0 ? "null" : std::to_string(m.unk_id), m.byte_fallback);
   for (size_t id = 0; id < m.tokens.size(); ++id)
-    fmt::format_to(std::back_inserter(out), "{}[{},{}]", id ? "," : "", quoted(m.tokens[id]),
-                   Json(m.scores[id]).dump());
+    out += fmt::format("{}[{},{}]", id ? "," : "", io::json_quoted(m.tokens[id]),
+                       Json(m.scores[id]).dump());
   return out + "]}";
 }
 
@@ -208,11 +210,11 @@ std::string model_json(const ModelSpec& m) {
     case ModelSpec::word_piece:
       return fmt::format(R"({{"type":"WordPiece","unk_token":{},"continuing_subword_prefix":{},)"
                          R"("max_input_chars_per_word":{},"vocab":{}}})",
-                         quoted(m.unk_token), quoted(m.subword_prefix), m.longest_word,
-                         vocab_json(m));
+                         io::json_quoted(m.unk_token), io::json_quoted(m.subword_prefix),
+                         m.longest_word, vocab_json(m));
     case ModelSpec::word_level:
-      return fmt::format(R"({{"type":"WordLevel","unk_token":{},"vocab":{}}})", quoted(m.unk_token),
-                         vocab_json(m));
+      return fmt::format(R"({{"type":"WordLevel","unk_token":{},"vocab":{}}})",
+                         io::json_quoted(m.unk_token), vocab_json(m));
     case ModelSpec::bpe:
       break;
   }
@@ -226,13 +228,13 @@ HfTokenizerFiles to_hf_json(const Tokenizer& tokenizer, std::string_view chat_te
   HfTokenizerFiles out;
   Json added = Json::array();
   for (const AddedToken& t : spec.added)
-    added.push_back({{"id", t.id},
-                     {"content", t.content},
-                     {"single_word", t.single_word},
-                     {"lstrip", t.lstrip},
-                     {"rstrip", t.rstrip},
-                     {"normalized", t.normalized},
-                     {"special", t.special}});
+    added.push_back(Json::object({{"id", t.id},
+                                  {"content", t.content},
+                                  {"single_word", t.single_word},
+                                  {"lstrip", t.lstrip},
+                                  {"rstrip", t.rstrip},
+                                  {"normalized", t.normalized},
+                                  {"special", t.special}}));
   out.tokenizer_json =
       fmt::format(R"({{"version":"1.0","truncation":null,"padding":null,)"
                   R"("added_tokens":{},"normalizer":{},"pre_tokenizer":{},"post_processor":{},)"
@@ -240,16 +242,16 @@ HfTokenizerFiles to_hf_json(const Tokenizer& tokenizer, std::string_view chat_te
                   added.dump(), chain(spec.normalizers, "normalizers").dump(),
                   chain(spec.pre_steps, "pretokenizers").dump(), post_processor(tokenizer).dump(),
                   chain(spec.decoders, "decoders").dump(), model_json(spec.model));
-  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                 {"clean_up_tokenization_spaces", false}},
+  Json config = Json::object({{"tokenizer_class", "PreTrainedTokenizerFast"},
+                              {"clean_up_tokenization_spaces", false}}),
        map = Json::object();
   const std::pair<const char*, int32_t> roles[] = {{"bos_token", spec.bos},
                                                    {"eos_token", spec.eos},
                                                    {"unk_token", spec.unk},
                                                    {"pad_token", spec.pad}};
   for (const auto& [role, id] : roles)
-    if (id >= 0) config[role] = map[role] = std::string(tokenizer.token(id));
-  if (!chat_template.empty()) config["chat_template"] = std::string(chat_template);
+    if (id >= 0) config.set(role, tokenizer.token(id)), map.set(role, tokenizer.token(id));
+  if (!chat_template.empty()) config.set("chat_template", chat_template);
   out.tokenizer_config_json = config.dump(2) + "\n";
   out.special_tokens_map_json = map.dump(2) + "\n";
   return out;

@@ -2,7 +2,7 @@
 // float, as SentencePiece does: ties and roundings fall the same way.
 #include "text/unigram.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

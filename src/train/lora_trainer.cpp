@@ -18,6 +18,7 @@ namespace supersonic::train {
 namespace {
 
 constexpr std::int64_t kBlock = 256;  // of 8-bit moments
+constexpr double kSpare = 0.5;  // of the tightest plan's working memory, beside it for what need not be recomputed then
 
 StorageRef make(DType t, std::int64_t n, const char* name) { return Storage::make({Shape{n}, t, nullptr}, name); }
 
@@ -28,7 +29,144 @@ bool targeted(const std::string& module, const std::vector<std::string>& targets
   });
 }
 
+std::int64_t blocks_of(std::int64_t n) { return (n + kBlock - 1) / kBlock; }
+
+// One AdamW step over all adapter matrices, with the gathered gradients, which are cleared.
+Tensors record_update(const nn::LoraSet& lora, std::span<const StorageRef> moments, const StorageRef& hyper, const OptimizerOptions& o) {
+  const Tensor g = from_storage(lora.gradients), squares = sum_squares(g), p = from_storage(lora.values), h = from_storage(hyper);
+  auto moment = [&](int i) { return from_storage(moments[static_cast<std::size_t>(i)]); };
+  if (o.eight_bit) {
+    record(AdamW8bit{o.beta1, o.beta2, o.eps, o.weight_decay}, {p, moment(0), moment(1), moment(2), moment(3), g, h, squares},
+           Where::current());
+  } else {
+    record(AdamW{o.beta1, o.beta2, o.eps, o.weight_decay}, {p, moment(0), moment(1), g, h, squares}, Where::current());
+  }
+  assign(g, fill(g.shape(), g.dtype(), 0.0));
+  return {squares};
+}
+
+struct MomentSpec {
+  const char* name;
+  Spec spec;
+};
+std::vector<MomentSpec> moments_of(std::int64_t n, const OptimizerOptions& o) {
+  if (!o.eight_bit) return {{"m", {Shape{n}, DType::f32, nullptr}}, {"v", {Shape{n}, DType::f32, nullptr}}};
+  const Spec codes{Shape{n}, DType::u8, nullptr}, scales{Shape{blocks_of(n)}, DType::f32, nullptr};
+  return {{"m", codes}, {"v", codes}, {"m_max", scales}, {"v_max", scales}};
+}
+
+// One micro-batch: forward, backward, gradients added up.
+Tensors record_micro_batch(const models::Model& model, const nn::LoraSet& lora, const Feeds& feeds, Compute compute) {
+  nn::Recorder r;
+  r.activation = compute == Compute::bf16 ? DType::bf16 : DType::f32;
+  r.lora = &lora;
+  r.train = true;
+  const Tensor h = models::hidden(r, model, feeds.inputs());
+  const Tensor loss = models::loss(model, h, from_storage(feeds.labels), from_storage(feeds.scale));
+  backward(loss, r.trainable, [&](int i, const Tensor& g) {
+    const std::int64_t at = r.offsets[i];
+    supersonic::accumulate(reshape(slice(from_storage(lora.gradients), 0, at, at + g.numel()), g.shape()), g);
+  });
+  return {loss};
+}
+
 }  // namespace
+
+Feeds::Feeds(std::int64_t tokens)
+    : ids(make(DType::i32, tokens, "ids")), positions(make(DType::i32, tokens, "positions")), lo(make(DType::i32, tokens, "lo")),
+      hi(make(DType::i32, tokens, "hi")), window_lo(make(DType::i32, tokens, "window_lo")), labels(make(DType::i32, tokens, "labels")),
+      scale(make(DType::f32, 1, "scale")) {}
+
+models::Inputs Feeds::inputs() const {
+  return {from_storage(ids), from_storage(positions), from_storage(lo), from_storage(hi), from_storage(window_lo)};
+}
+
+std::size_t Feeds::bytes() const {
+  std::size_t n = 0;
+  for (const auto& s : {ids, positions, lo, hi, window_lo, labels}) n += s->bytes;
+  return n;
+}
+
+namespace {
+
+// A run that is planned and not made: its storages have places and no memory.
+struct Unmade {
+  const models::Model& model;
+  Backend& backend;
+  OptimizerOptions optimizer;
+  nn::LoraSet lora;
+  Feeds feeds;
+  std::vector<StorageRef> moments;
+
+  Unmade(const models::Model& m, const nn::LoraSet& set, Backend& b, std::int64_t tokens, const OptimizerOptions& o)
+      : model(m), backend(b), optimizer(o), lora(set), feeds(tokens) {
+    for (StorageRef* s : {&lora.values, &lora.gradients}) *s = without_memory((*s)->spec);
+    for (const MomentSpec& moment : moments_of(set.size, o)) moments.push_back(without_memory(moment.spec));
+  }
+
+  StorageRef without_memory(const Spec& spec) const {
+    StorageRef there = Storage::external(spec, {}, "planned");
+    there->place = backend.compute_place();
+    return there;
+  }
+
+  TrainMemory memory(const models::Residence& residence, const Policy& policy, bool with_update = false) const {
+    const models::Model placed = models::planned_residence(model, backend, residence);
+    const Place place = backend.compute_place();
+    TrainMemory m;
+    m.weights = placed.weight_bytes() - placed.outside;
+    m.adapter = lora.values->bytes;
+    m.gradients = lora.gradients->bytes;
+    for (const StorageRef& s : moments) m.moments += s->bytes;
+    m.feeds = feeds.bytes();
+    if (place == Place{}) m.saving = m.adapter;
+    Policy rest = policy;
+    rest.taken = m.total();
+    const auto plan = plan_only([&] { return record_micro_batch(placed, lora, feeds, rest.compute); }, backend, rest);
+    m.arena = plan->peak(place);
+    m.level = plan->level();
+    if (!(place == Place{})) m.outside = placed.outside + plan->peak(Place{});
+    if (!with_update) return m;
+    const StorageRef hyper = make(DType::f32, 4, "hyper");
+    m.arena = std::max(m.arena, plan_only([&] { return record_update(lora, moments, hyper, optimizer); }, backend, {})->peak(place));
+    return m;
+  }
+};
+
+}  // namespace
+
+models::Residence choose_residence(const models::Model& model, const nn::LoraSet& lora, Backend& backend, std::int64_t tokens, Compute compute,
+                                   const OptimizerOptions& optimizer, Policy policy) {
+  if (backend.compute_place() == Place{} || policy.budget == SIZE_MAX) return {};
+  const Unmade run(model, lora, backend, tokens, optimizer);
+  policy.compute = compute;
+  Policy kept = policy, least = policy;
+  kept.checkpoint_regions = 0;
+  kept.budget = SIZE_MAX;
+  least.least = true;
+  if (run.memory({}, kept).total() <= policy.budget) return {};
+  models::Residence r{!(model.head == model.embedding), 0};
+  const auto layers = static_cast<std::int64_t>(model.layers.size());
+  auto fits = [&](std::int64_t streamed) {
+    const TrainMemory m = run.memory({r.table_outside, streamed}, least);
+    return static_cast<double>(m.total()) + kSpare * static_cast<double>(m.arena) <= static_cast<double>(policy.budget);
+  };
+  if (fits(0)) return r;
+  std::int64_t low = 0;  // does not fit; all of them, if anything, do
+  r.streamed = layers;
+  while (r.streamed - low > 1) {
+    const std::int64_t middle = (low + r.streamed) / 2;
+    (fits(middle) ? r.streamed : low) = middle;
+  }
+  return r;
+}
+
+TrainMemory planned_memory(const models::Model& model, const nn::LoraSet& lora, Backend& backend, std::int64_t tokens, Compute compute,
+                           const OptimizerOptions& optimizer, Policy policy) {
+  policy.compute = compute;
+  return Unmade(model, lora, backend, tokens, optimizer)
+      .memory(choose_residence(model, lora, backend, tokens, compute, optimizer, policy), policy, true);
+}
 
 nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool train) {
   nn::LoraSet set;
@@ -54,79 +192,35 @@ nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool tra
 LoraTrainer::LoraTrainer(const models::Model& model, nn::LoraSet& lora, Executor& executor, std::int64_t tokens,
                          Compute compute, const OptimizerOptions& optimizer, Policy policy)
     : model_(model), lora_(lora), here_(lora.resident(executor.backend())), executor_(executor), tokens_(tokens), optimizer_(optimizer),
-      compute_(compute) {
-  ids_ = make(DType::i32, tokens, "ids");
-  positions_ = make(DType::i32, tokens, "positions");
-  lo_ = make(DType::i32, tokens, "lo");
-  hi_ = make(DType::i32, tokens, "hi");
-  window_lo_ = make(DType::i32, tokens, "window_lo");
-  labels_ = make(DType::i32, tokens, "labels");
-  scale_ = make(DType::f32, 1, "scale");
+      feeds_(tokens), compute_(compute) {
   hyper_ = make(DType::f32, 4, "hyper");
-  const std::int64_t n = lora.size, blocks = (n + kBlock - 1) / kBlock;
   state_ = {{"lora", lora.values, here_.values}};
-  auto add = [&](DType t, std::int64_t count, const char* name) { state_.push_back({name, make(t, count, name), {}}); };
-  if (optimizer.eight_bit) {
-    add(DType::u8, n, "m"), add(DType::u8, n, "v"), add(DType::f32, blocks, "m_max"), add(DType::f32, blocks, "v_max");
-    std::memset(state_[1].host->as<void>(), 127, n);  // the signed map's code of 0
-  } else {
-    add(DType::f32, n, "m"), add(DType::f32, n, "v");
-  }
+  for (const MomentSpec& m : moments_of(lora.size, optimizer)) state_.push_back({m.name, Storage::make(m.spec, m.name), {}});
+  if (optimizer.eight_bit) std::memset(state_[1].host->as<void>(), 127, state_[1].host->bytes);  // the signed map's code of 0
   for (Mirror& m : state_)
     if (!m.here) m.here = resident(m.host, executor.backend());
 
   policy.compute = compute;
   policy.taken = fixed_memory().total();
-  train_ = Program::capture(
-      [&]() -> Tensors {
-        nn::Recorder r;
-        r.activation = compute == Compute::bf16 ? DType::bf16 : DType::f32;
-        r.lora = &here_;
-        r.train = true;
-        const models::Inputs in{from_storage(ids_), from_storage(positions_), from_storage(lo_), from_storage(hi_),
-                                from_storage(window_lo_)};
-        const Tensor h = models::hidden(r, model_, in);
-        const Tensor loss = models::loss(model_, h, from_storage(labels_), from_storage(scale_));
-        backward(loss, r.trainable, [&](int i, const Tensor& g) {
-          const std::int64_t at = r.offsets[i];
-          supersonic::accumulate(reshape(slice(from_storage(here_.gradients), 0, at, at + g.numel()), g.shape()), g);
-        });
-        return {loss};
-      },
-      executor, policy);
-  update_ = Program::capture(
-      [&]() -> Tensors {
-        const Tensor g = from_storage(here_.gradients), squares = sum_squares(g);
-        const Tensor p = from_storage(here_.values), hyper = from_storage(hyper_);
-        const auto& o = optimizer_;
-        if (o.eight_bit) {
-          record(AdamW8bit{o.beta1, o.beta2, o.eps, o.weight_decay},
-                 {p, from_storage(moment(0)), from_storage(moment(1)), from_storage(moment(2)),
-                  from_storage(moment(3)), g, hyper, squares},
-                 Where::current());
-        } else {
-          record(AdamW{o.beta1, o.beta2, o.eps, o.weight_decay},
-                 {p, from_storage(moment(0)), from_storage(moment(1)), g, hyper, squares}, Where::current());
-        }
-        assign(g, fill(g.shape(), g.dtype(), 0.0));
-        return {squares};
-      },
-      executor, {});
+  train_ = Program::capture([&] { return record_micro_batch(model_, here_, feeds_, compute); }, executor, policy);
+  std::vector<StorageRef> moments;
+  for (std::size_t i = 1; i < state_.size(); ++i) moments.push_back(state_[i].here);
+  update_ = Program::capture([&] { return record_update(here_, moments, hyper_, optimizer_); }, executor, {});
   malloc_trim(0);  // what planning took goes back before the run fills its memory
 }
 
 void LoraTrainer::fill_feeds(const text::Batch& b, float scale) {
   CHECK(static_cast<std::int64_t>(b.ids.size()) == tokens_, "a micro-batch has {} tokens, got {}", tokens_, b.ids.size());
-  std::memcpy(ids_->as<void>(), b.ids.data(), ids_->bytes);
-  std::memcpy(positions_->as<void>(), b.positions.data(), positions_->bytes);
-  std::memcpy(lo_->as<void>(), b.lo.data(), lo_->bytes);
-  std::memcpy(labels_->as<void>(), b.labels.data(), labels_->bytes);
+  std::memcpy(feeds_.ids->as<void>(), b.ids.data(), feeds_.ids->bytes);
+  std::memcpy(feeds_.positions->as<void>(), b.positions.data(), feeds_.positions->bytes);
+  std::memcpy(feeds_.lo->as<void>(), b.lo.data(), feeds_.lo->bytes);
+  std::memcpy(feeds_.labels->as<void>(), b.labels.data(), feeds_.labels->bytes);
   const std::int64_t window = model_.config.sliding_window;
   for (std::int64_t i = 0; i < tokens_; ++i) {
-    hi_->as<std::int32_t>()[i] = static_cast<std::int32_t>(i);
-    window_lo_->as<std::int32_t>()[i] = std::max(b.lo[i], static_cast<std::int32_t>(i + 1 - window));
+    feeds_.hi->as<std::int32_t>()[i] = static_cast<std::int32_t>(i);
+    feeds_.window_lo->as<std::int32_t>()[i] = std::max(b.lo[i], static_cast<std::int32_t>(i + 1 - window));
   }
-  *scale_->as<float>() = scale;
+  *feeds_.scale->as<float>() = scale;
 }
 
 double LoraTrainer::accumulate(const text::Batch& batch, float scale) {
@@ -153,9 +247,7 @@ double LoraTrainer::evaluate(const text::Batch& batch) {
           nn::Recorder r;
           r.activation = compute_ == Compute::bf16 ? DType::bf16 : DType::f32;
           r.lora = &here_;
-          const models::Inputs in{from_storage(ids_), from_storage(positions_), from_storage(lo_), from_storage(hi_),
-                                  from_storage(window_lo_)};
-          return {models::loss(model_, models::hidden(r, model_, in), from_storage(labels_), from_storage(scale_))};
+          return {models::loss(model_, models::hidden(r, model_, feeds_.inputs()), from_storage(feeds_.labels), from_storage(feeds_.scale))};
         },
         executor_, policy);
   }
@@ -166,13 +258,13 @@ double LoraTrainer::evaluate(const text::Batch& batch) {
 
 TrainMemory LoraTrainer::fixed_memory() const {
   TrainMemory m;
-  m.weights = model_.weight_bytes();
+  m.weights = model_.weight_bytes() - model_.outside;
   m.adapter = lora_.values->bytes;
   m.gradients = lora_.gradients->bytes;
   if (executor_.backend().compute_place() == Place{}) m.saving = m.adapter;
   for (const Mirror& s : state_) m.moments += s.here->bytes;
   m.moments -= m.adapter;
-  for (const auto& s : {ids_, positions_, lo_, hi_, window_lo_, labels_}) m.feeds += s->bytes;
+  m.feeds = feeds_.bytes();
   return m;
 }
 
@@ -181,6 +273,7 @@ TrainMemory LoraTrainer::memory() const {
   const Place place = executor_.backend().compute_place();
   m.arena = std::max(train_.plan().peak(place), update_.plan().peak(place));
   m.level = train_.plan().level();
+  if (!(place == Place{})) m.outside = model_.outside + train_.plan().peak(Place{});
   return m;
 }
 

@@ -37,9 +37,27 @@ struct TrainMemory {
   std::size_t weights = 0, adapter = 0, gradients = 0, moments = 0, feeds = 0;
   std::size_t saving = 0;      // the copy of the adapter that is written to a file
   std::size_t arena = 0;       // activations and workspaces: the plan's peak
+  std::size_t outside = 0;     // in page-locked host memory beside a device: weights and activations; not part of the total
   std::string level;           // what the plan keeps and recomputes
   std::size_t total() const { return weights + adapter + gradients + moments + feeds + saving + arena; }
 };
+
+// What a micro-batch reads, in host memory.
+struct Feeds {
+  explicit Feeds(std::int64_t tokens);
+  StorageRef ids, positions, lo, hi, window_lo, labels, scale;
+  models::Inputs inputs() const;  // on the tape
+  std::size_t bytes() const;
+};
+
+// Where the weights should lie so that training meets policy.budget (of everything in TrainMemory::total()): all of them on the device
+// where nothing need be recomputed then; else without the table of embeddings; else without as few layers as will do.
+models::Residence choose_residence(const models::Model& model, const nn::LoraSet& lora, Backend& backend, std::int64_t tokens, Compute compute,
+                                   const OptimizerOptions& optimizer, Policy policy);
+
+// What such a run would take, from its plans; nothing is moved or allocated. Throws Error(memory) as the trainer would.
+TrainMemory planned_memory(const models::Model& model, const nn::LoraSet& lora, Backend& backend, std::int64_t tokens, Compute compute,
+                           const OptimizerOptions& optimizer, Policy policy);
 
 class LoraTrainer {
  public:
@@ -80,7 +98,8 @@ class LoraTrainer {
   Executor& executor_;
   std::int64_t tokens_;
   OptimizerOptions optimizer_;
-  StorageRef ids_, positions_, lo_, hi_, window_lo_, labels_, scale_, hyper_;
+  Feeds feeds_;
+  StorageRef hyper_;
   std::vector<Mirror> state_;  // the parameters, then the moments
   Program train_, update_;
   std::optional<Program> evaluate_;

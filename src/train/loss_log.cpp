@@ -3,7 +3,6 @@
 #include "train/loss_log.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,9 +10,10 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/format_into.h"
+#include "io/json.h"
 #include "io/output_file.h"
 
 namespace supersonic::train {
@@ -25,8 +25,7 @@ struct Line {
   std::size_t size = 0;
   template <class... Args>
   void add(fmt::format_string<Args...> format, Args&&... args) {
-    size +=
-        fmt::format_to_n(data + size, sizeof data - size, format, std::forward<Args>(args)...).size;
+    size += format_into(data + size, sizeof data - size, format, std::forward<Args>(args)...);
   }
   void field(const char* name, double value, int digits) {
     if (std::isfinite(value)) {
@@ -37,13 +36,13 @@ struct Line {
   }
 };
 
-double number(const nlohmann::json& object, const char* name) {
-  const auto found = object.find(name);
-  if (found == object.end()) return 0;
-  return found->is_null() ? std::numeric_limits<double>::quiet_NaN() : found->get<double>();
+double number(io::JsonView object, const char* name) {
+  const io::JsonView found = object.find(name);
+  if (!found) return 0;
+  return found.number().value_or(std::numeric_limits<double>::quiet_NaN());
 }
 
-// Calls use(object, end of line offset) for each complete line.
+// Calls use(object, step, end of line offset) for each complete line.
 // `damaged_ends`: a line that is no record ends the file, instead of being an error.
 template <class Use>
 void each_line(const std::string& path, bool damaged_ends, Use&& use) {
@@ -54,20 +53,21 @@ void each_line(const std::string& path, bool damaged_ends, Use&& use) {
   for (int n = 1; std::getline(in, line); ++n) {
     if (in.eof()) return;  // no line end: the run was killed while writing
     offset += static_cast<std::int64_t>(line.size()) + 1;
-    const auto object = nlohmann::json::parse(line, nullptr, false);
-    if (damaged_ends && object.is_discarded()) return;
-    CHECK_FILE(object.is_object() && object.contains("step") && object["step"].is_number_integer(),
+    const io::JsonDocument record = io::JsonDocument::attempt(line);
+    const io::JsonView object = record.root(), step = object.find("step");
+    if (damaged_ends && !object) return;
+    CHECK_FILE(step.is_integer() && step.integer(),
                "{}:{}: not a loss record (no whole number 'step')", path, n);
-    for (const auto& [key, value] : object.items())
+    for (const auto& [key, value] : object.members())
       CHECK_FILE(value.is_number() || value.is_null(), "{}:{}: '{}' is not a number", path, n, key);
-    if (!use(object, offset)) return;
+    if (!use(object, *step.integer(), offset)) return;
   }
 }
 
 std::int64_t bytes_up_to_step(const std::string& path, std::int64_t step) {
   std::int64_t end = 0;
-  each_line(path, true, [&](const nlohmann::json& object, std::int64_t offset) {
-    if (object["step"].get<std::int64_t>() > step) return false;
+  each_line(path, true, [&](io::JsonView, std::int64_t at, std::int64_t offset) {
+    if (at > step) return false;
     return end = offset, true;
   });
   return end;
@@ -124,8 +124,7 @@ void LossLog::write(const EvalRecord& r) {
 
 LossCurve read_loss_log(const std::string& path) {
   LossCurve curve;
-  each_line(path, false, [&](const nlohmann::json& object, std::int64_t) {
-    const auto step = object["step"].get<std::int64_t>();
+  each_line(path, false, [&](io::JsonView object, std::int64_t step, std::int64_t) {
     if (object.contains("eval_loss")) {
       curve.evals.push_back({step, number(object, "eval_loss")});
     } else {

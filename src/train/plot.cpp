@@ -2,7 +2,7 @@
 // pixel column.
 #include "train/plot.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

@@ -2,7 +2,7 @@
 // escape_html.
 #include "train/report.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -3,10 +3,10 @@
 
 #include <bit>
 #include <charconv>
-#include <nlohmann/json.hpp>
 
-#include "io/json.h"
+#include "core/error.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::train {
 namespace {
@@ -43,16 +43,17 @@ void check_settings(const io::JsonFields& there, const Settings& here, const std
 }  // namespace
 
 std::string to_checkpoint_config(const RunState& state, const Settings& settings) {
-  nlohmann::ordered_json j;
-  for (const auto& [name, member] : kIntegers) j[name] = state.*member;
+  io::JsonTree j, all;
+  for (const auto& [name, member] : kIntegers) j.set(name, state.*member);
   for (const auto& [name, member] : kReals)
-    j[name] = fmt::format("{:016x}", std::bit_cast<std::uint64_t>(state.*member));
-  for (const auto& [name, value] : settings) j["settings"][name] = value;
-  return j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    j.set(name, fmt::format("{:016x}", std::bit_cast<std::uint64_t>(state.*member)));
+  for (const auto& [name, value] : settings) all.set(name, value);
+  if (!settings.empty()) j.set("settings", all);
+  return j.dump(-1, io::JsonTree::Utf8::replace);
 }
 
 RunState read_run_state(const io::Checkpoint& checkpoint, const Settings& settings) {
-  const nlohmann::json config = io::parse_json(checkpoint.config_json, checkpoint.path);
+  const io::JsonDocument config(checkpoint.config_json, checkpoint.path);
   const io::JsonFields fields(config, checkpoint.path, "config.");
   if (!fields.has("settings")) fields.bad("settings", "a training run's settings");
   check_settings(fields.object("settings"), settings, checkpoint.path);

@@ -232,7 +232,7 @@ TEST_F(CudaProducts, OfAFewColumnsOverManyRows) {
   expect_thin({9000, 16, 300, true, true, DType::bf16, DType::f16}, 1);
 }
 
-enum class Seen { causal, packed, window };
+enum class Seen { causal, packed, window, whole };  // whole: causal, and every query sees keys
 struct AttentionCase {
   std::int64_t t, s, h, g, d;
   Seen seen;
@@ -241,13 +241,15 @@ struct AttentionCase {
 std::vector<StorageRef> attention_inputs(const AttentionCase& c, DType q, DType kv) {
   auto end = [=](std::int64_t i) { return c.s - c.t + i; };
   auto begin = [=](std::int64_t i) {
-    return c.seen == Seen::causal   ? 0
-           : c.seen == Seen::packed ? end(i) / 37 * 37
-                                    : std::max<std::int64_t>(0, end(i) - 50);
+    return c.seen == Seen::causal || c.seen == Seen::whole ? 0
+           : c.seen == Seen::packed                        ? end(i) / 37 * 37
+                                                           : std::max<std::int64_t>(0, end(i) - 50);
   };
   return {numbers({c.t, c.h, c.d}, q, 1), numbers({c.s, c.g, c.d}, kv, 2),
           numbers({c.s, c.g, c.d}, kv, 3), whole_numbers(c.t, begin),
-          whole_numbers(c.t, [=](std::int64_t i) { return i % 11 == 10 ? begin(i) - 1 : end(i); })};
+          whole_numbers(c.t, [=](std::int64_t i) {
+            return i % 11 == 10 && c.seen != Seen::whole ? begin(i) - 1 : end(i);
+          })};
 }
 
 TEST_F(CudaProducts, AttentionOfEveryHeadSizeRangeAndTypes) {
@@ -278,6 +280,9 @@ TEST_F(CudaProducts, AttentionGradientsOfEveryHeadSizeAndRange) {
                                  {130, 130, 6, 2, 64, Seen::packed},
                                  {130, 130, 4, 1, 128, Seen::causal},
                                  {100, 200, 2, 2, 64, Seen::window},
+                                 {700, 700, 8, 2, 128, Seen::whole},
+                                 {500, 1000, 3, 1, 64, Seen::whole},
+                                 {600, 600, 4, 2, 128, Seen::window},
                                  {40, 40, 2, 1, 256, Seen::causal},
                                  {3, 90, 4, 2, 128, Seen::causal}})
     for (const DType type : {DType::f32, DType::bf16}) {
@@ -330,6 +335,28 @@ TEST_F(CudaProducts, LossesOverRowsWithAndWithoutLabels) {
         const bool rounded = compute == Compute::bf16 && s.format;
         expect_definition(LinearXent{}, in, compute, {rounded ? 1e-3 : 1e-6, 8e-3});
       }
+}
+
+// Logits that grow towards the end of the vocabulary, so that sums of every slice shrink to nothing
+// in the next; labels that are likely and labels that are not; more rows than a chunk has.
+TEST_F(CudaProducts, TheLargestLogitMovesFromSliceToSlice) {
+  const std::int64_t t = 2100, v = 9000, d = 16;
+  for (const double rise : {0.0, 4.0, -4.0})
+    for (const Compute compute : {Compute::fp32, Compute::bf16}) {
+      SCOPED_TRACE(fmt::format("rise {}, compute {}", rise, name_of(compute)));
+      const StorageRef x = numbers({t, d}, DType::bf16, 1),
+                       w = numbers({v, d}, DType::bf16, 2, 0.3);
+      for (std::int64_t r = 0; r < t; ++r) put(*x, r * d, 8);
+      for (std::int64_t i = 0; i < v; ++i)
+        put(*w, i * d,
+            static_cast<float>(
+                bf16(static_cast<float>(rise * (static_cast<double>(i) / v - 0.5)))));
+      StorageRef scale = Storage::make({Shape{1}, DType::f32, nullptr});
+      put(*scale, 0, 0.5);
+      const StorageRef labels =
+          whole_numbers(t, [&](std::int64_t i) { return i % 3 ? v - 1 - i % 7 : i * 7919 % v; });
+      expect_definition(LinearXent{}, {x, w, labels, scale}, compute, {1e-6, 8e-3});
+    }
 }
 
 TEST_F(CudaProducts, ALabelOutsideOfTheVocabularyIsReported) {

@@ -385,16 +385,17 @@ struct Trained {
 
 // Five steps of a LoRA adapter on a small Llama; then its state is put back by two steps and these
 // are done again.
-Trained train_adapter(Backend& b, bool eight_bit) {
+Trained train_adapter(Backend& b, bool eight_bit, const models::Residence& residence = {},
+                      const Policy& policy = {}) {
   models::Model model = random_model();
   nn::LoraSet lora =
       train::make_lora(model, {.rank = 4, .alpha = 8, .targets = {}, .seed = 1}, true);
-  models::make_resident(model, b);
+  models::make_resident(model, b, residence);
   Executor executor(b);
   train::OptimizerOptions options;
   options.eight_bit = eight_bit;
   constexpr std::int64_t kTokens = 60;
-  train::LoraTrainer trainer(model, lora, executor, kTokens, Compute::fp32, options);
+  train::LoraTrainer trainer(model, lora, executor, kTokens, Compute::fp32, options, policy);
   text::Batch batch;
   batch.ids = random_ids(kTokens, model.config.vocab_size);
   for (std::int32_t i = 0; i < kTokens; ++i) {
@@ -433,6 +434,21 @@ TEST_F(Cuda, LoraTrainingFollowsTheCpuAndItsStateGoesBothWays) {
     EXPECT_EQ(got.losses[5], got.losses[3]);
     EXPECT_EQ(got.losses[6], got.losses[4]);
     EXPECT_LE(relative_error(got.adapter, want.adapter), eight_bit ? 2e-2 : 1e-3);
+  }
+}
+
+TEST_F(Cuda, WeightsThatStayInHostMemoryTrainToTheSameBits) {
+  const Trained want = train_adapter(gpu(), false);
+  const auto layers = static_cast<std::int64_t>(random_model().layers.size());
+  Policy recomputed;
+  recomputed.checkpoint_regions = 100;
+  for (const models::Residence& r :
+       {models::Residence{true, 0}, models::Residence{true, 1}, models::Residence{true, layers}}) {
+    for (const Policy& p : {Policy{}, recomputed}) {
+      const Trained got = train_adapter(gpu(), false, r, p);
+      EXPECT_EQ(got.losses, want.losses) << r.streamed << " streamed";
+      EXPECT_EQ(got.adapter, want.adapter) << r.streamed << " streamed";
+    }
   }
 }
 

@@ -39,6 +39,63 @@ TEST(TwoPlaces, TrainingEqualsTheCpuUnderTwentySeedsAndFourBudgets) {
   EXPECT_GE(levels.size(), 3u);
 }
 
+TEST(TwoPlaces, WithEstimatesRegionsAreSentAwayBeforeTheyAreRecomputed) {
+  const TinyModel model(6);
+  Executor cpu(cpu_backend());
+  const Trace want = train(model, cpu, {});
+  auto fn = [&] { return model.step(); };
+  for (const double link : {1e-12, 1e-10, 1e-7}) {  // seconds a byte: nothing, some and hardly any of it is hidden
+    TwoPlaceBackend backend(7);
+    backend.link_seconds = link;
+    const std::size_t most = plan_only(fn, backend, {})->peak(kDevice), least = least_budget(fn, backend);
+    bool sent_alone = false;
+    std::set<std::string> levels;
+    for (int k = 0; k <= 12; ++k) {
+      Policy policy;
+      policy.budget = least + (most - least) * k / 12;
+      const auto plan = plan_only(fn, backend, policy);
+      EXPECT_LE(plan->peak(kDevice), policy.budget);
+      if (!levels.insert(plan->level()).second) continue;
+      sent_alone |= plan->level().starts_with("activations of ");
+      Executor executor(backend);
+      const Trace got = train(model, executor, policy, 2, [&] { backend.poison(); });
+      EXPECT_TRUE(got == want) << "link " << link << " " << plan->level();
+    }
+    EXPECT_GE(levels.size(), 4u) << link;
+    EXPECT_EQ(sent_alone, link < 1e-9) << link;
+  }
+}
+
+// Seconds until the last lane ends when every step takes exactly what the backend estimates.
+double played(const Plan& plan, const Backend& backend) {
+  std::array<double, kLanes> at{};
+  std::vector<double> event(static_cast<std::size_t>(plan.events()));
+  for (const Step& s : plan.steps()) {
+    double& lane = at[static_cast<int>(s.lane)];
+    for (int w : s.waits) lane = std::max(lane, event[w]);
+    lane += s.copy ? backend.copy_seconds(s.out[0].bytes) : backend.seconds(s.problem);
+    if (s.signal >= 0) event[s.signal] = lane;
+  }
+  return *std::max_element(at.begin(), at.end());
+}
+
+TEST(TwoPlaces, CopiesAreHiddenBehindComputation) {
+  const TinyModel model(12);
+  auto fn = [&] { return model.step(); };
+  TwoPlaceBackend backend(1);
+  backend.link_seconds = 2e-10;
+  Policy policy;
+  policy.budget = least_budget(fn, backend) * 3 / 2;
+  const auto plan = plan_only(fn, backend, policy);
+  double computing = 0, copying = 0;
+  for (const Step& s : plan->steps()) {
+    if (!s.copy) computing += backend.seconds(s.problem);
+    if (s.lane == LaneKind::copy_out) copying += backend.copy_seconds(s.out[0].bytes);
+  }
+  EXPECT_GT(copying, computing / 10) << plan->level();
+  EXPECT_LE(played(*plan, backend), computing * 1.02) << plan->level();
+}
+
 TEST(TwoPlaces, TheLastLevelSendsBoundariesToHostMemoryAndNeedsLess) {
   const TinyModel model(6);
   TwoPlaceBackend backend(1);

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/hf_config.h"
-#include "io/json.h"
+#include "io/output_file.h"
 #include "io_test_util.h"
 
 namespace supersonic::io {
@@ -35,7 +35,8 @@ void expect_same(const ModelConfig& c, const nlohmann::json& e) {
 }
 
 TEST(HfConfigGolden, means_what_transformers_says) {
-  const auto golden = read_json(SUPERSONIC_GOLDEN_DIR "/io/hf_configs.json");
+  const auto golden =
+      nlohmann::json::parse(read_file(SUPERSONIC_GOLDEN_DIR "/io/hf_configs.json", 1 << 24));
   ASSERT_GE(golden["cases"].size(), 33u);
   for (const auto& item : golden["cases"]) {
     SCOPED_TRACE(item["name"].get<std::string>());

@@ -6,6 +6,7 @@
 
 #include "backend/cuda/chain.h"
 #include "backend/cuda/cuda_memory.h"
+#include "backend/cuda/estimate.h"
 #include "backend/cuda/replay.h"
 #include "core/device.h"
 #include "core/error.h"
@@ -21,9 +22,10 @@ DeviceLimits limits;
 
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(int device) : device_(device) {
+  explicit CudaBackend(int device) : device_(device), pool_((check(cudaSetDevice(device), "cudaSetDevice"), device)) {
     use();
     read_limits();
+    estimates_ = read_estimates(device);
     check(cudaMalloc(reinterpret_cast<void**>(&faults_.claimed), sizeof(unsigned)), "cudaMalloc");
     check(cudaMemset(faults_.claimed, 0, sizeof(unsigned)), "cudaMemset");
     check(cudaHostAlloc(reinterpret_cast<void**>(&faults_.report), sizeof(FaultReport), cudaHostAllocMapped), "cudaHostAlloc");
@@ -48,7 +50,17 @@ class CudaBackend : public Backend {
   }
   StorageRef storage(const Spec& spec, std::string name) override {
     use();
-    return device_storage(device_, spec, std::move(name));
+    return device_storage(pool_, spec, std::move(name));
+  }
+
+  Locked lock(const StorageRef& host) override {
+    use();
+    const StorageRef copied = locked_copy(host);
+    return {copied, seen_from_device(device_, copied)};
+  }
+  StorageRef result_storage(const Spec& spec, std::string name) override {
+    use();
+    return locked_storage(spec, std::move(name));
   }
 
   Lane& lane(LaneKind kind) override {
@@ -83,6 +95,9 @@ class CudaBackend : public Backend {
     throw_faults();
   }
 
+  double seconds(const Problem& p) const override { return estimates_.seconds(p); }
+  double copy_seconds(std::size_t bytes) const override { return estimates_.copy_seconds(bytes); }
+
   std::unique_ptr<Replay> capture(const Plan& plan, const std::function<void()>& enqueue) override;
 
  private:
@@ -116,6 +131,8 @@ class CudaBackend : public Backend {
   }
 
   const int device_;
+  StoragePool pool_;
+  Estimates estimates_;
   FaultSink faults_;
   CudaLane lanes_[kLanes];
   std::vector<cudaEvent_t> events_;

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -69,16 +70,41 @@ void check_driver(CUresult status, const char* call) {
        text ? text : "unknown error");
 }
 
-class DeviceArena : public Arena {
+// Device memory for ranges of reserved addresses, in the driver's units.
+class DevicePages {
  public:
-  explicit DeviceArena(int device) : device_(device) {
+  explicit DevicePages(int device) {
     property_.type = CU_MEM_ALLOCATION_TYPE_PINNED;
     property_.location = {CU_MEM_LOCATION_TYPE_DEVICE, device};
     check_driver(driver().granularity(&unit_, &property_, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED),
                  "cuMemGetAllocationGranularity");
-    std::size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    reserved_ = rounded(total, unit_);
+    std::size_t free = 0;
+    check(cudaMemGetInfo(&free, &total_), "cudaMemGetInfo");
+    total_ = rounded(total_, unit_);
+  }
+  std::size_t unit() const { return unit_; }
+  std::size_t total() const { return total_; }  // bytes of the device
+
+  CUmemGenericAllocationHandle map(CUdeviceptr at, std::size_t bytes) const {
+    CUmemGenericAllocationHandle piece{};
+    check_driver(driver().create(&piece, bytes, &property_, 0), "cuMemCreate");
+    if (const CUresult status = driver().map(at, bytes, 0, piece, 0); status != CUDA_SUCCESS) {
+      driver().release(piece);
+      check_driver(status, "cuMemMap");
+    }
+    const CUmemAccessDesc access{property_.location, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    check_driver(driver().set_access(at, bytes, &access, 1), "cuMemSetAccess");
+    return piece;
+  }
+
+ private:
+  CUmemAllocationProp property_{};
+  std::size_t unit_ = 0, total_ = 0;
+};
+
+class DeviceArena : public Arena {
+ public:
+  explicit DeviceArena(int device) : pages_(device), reserved_(pages_.total()) {
     check_driver(driver().reserve(&base_, reserved_, 0, 0, 0), "cuMemAddressReserve");
   }
   ~DeviceArena() override {
@@ -89,7 +115,7 @@ class DeviceArena : public Arena {
   void* base() override { return reinterpret_cast<void*>(base_); }
 
   void grow(std::size_t bytes) override {
-    const std::size_t wanted = rounded(bytes, unit_);
+    const std::size_t wanted = rounded(bytes, pages_.unit());
     if (wanted <= mapped_) return;
     const std::size_t more = wanted - mapped_;
     std::size_t free = 0, total = 0;
@@ -100,24 +126,14 @@ class DeviceArena : public Arena {
            "use it, choose a smaller batch or "
            "context, or lower --memory",
            free, total, more);
-    CUmemGenericAllocationHandle piece{};
-    check_driver(driver().create(&piece, more, &property_, 0), "cuMemCreate");
-    if (const CUresult status = driver().map(base_ + mapped_, more, 0, piece, 0);
-        status != CUDA_SUCCESS) {
-      driver().release(piece);
-      check_driver(status, "cuMemMap");
-    }
-    pieces_.push_back(piece);
-    const CUmemAccessDesc access{property_.location, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-    check_driver(driver().set_access(base_ + mapped_, more, &access, 1), "cuMemSetAccess");
+    pieces_.push_back(pages_.map(base_ + mapped_, more));
     mapped_ = wanted;
   }
 
  private:
-  int device_;
-  CUmemAllocationProp property_{};
+  DevicePages pages_;
   CUdeviceptr base_ = 0;
-  std::size_t unit_ = 0, reserved_ = 0, mapped_ = 0;
+  std::size_t reserved_ = 0, mapped_ = 0;
   std::vector<CUmemGenericAllocationHandle> pieces_;
 };
 
@@ -147,6 +163,7 @@ class LockedHostArena : public Arena {
            "cannot grow the host arena to {} bytes: free memory or choose a smaller batch or "
            "context",
            wanted);
+    madvise(at, more, MADV_HUGEPAGE);  // fewer pages to lock
     check(cudaHostRegister(at, more, cudaHostRegisterPortable), "page-locking host memory");
     locked_.push_back({at, more});
     bytes_ = wanted;
@@ -160,10 +177,72 @@ class LockedHostArena : public Arena {
 
 }  // namespace
 
+// A storage begins where the one before it ended, so that a model of hundreds of matrices wastes
+// less than one of the driver's units (2 MiB) and not half of one for each. A run of units lives
+// until the last storage in it has gone.
+struct StoragePool::Pages : DevicePages {
+  struct Run {
+    CUdeviceptr begin, end;
+    CUmemGenericAllocationHandle handle;
+    int users;
+  };
+  using DevicePages::DevicePages;
+  CUdeviceptr next = 0, mapped = 0, reserved_end = 0;
+  std::vector<Run> runs;
+
+  void reserve(std::size_t bytes) {
+    const std::size_t size = std::max(rounded(bytes, unit()), 8 * total());
+    check_driver(driver().reserve(&next, size, 0, 0, 0), "cuMemAddressReserve");
+    mapped = next;
+    reserved_end = next + size;
+  }
+};
+
+StoragePool::StoragePool(int device) : device_(device), pages_(std::make_unique<Pages>(device)) {}
+StoragePool::~StoragePool() =
+    default;  // at the end of the process, and the driver's memory with it
+
+std::byte* StoragePool::take(std::size_t bytes, const std::string& name) {
+  std::lock_guard lock(mutex_);
+  Pages& p = *pages_;
+  if (p.next + bytes > p.reserved_end) p.reserve(bytes);
+  const CUdeviceptr begin = p.next, end = begin + bytes;
+  if (end > p.mapped) {
+    const std::size_t more = rounded(end - p.mapped, p.unit());
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    if (more > free)
+      fail(ErrorKind::memory,
+           "the GPU has {} of {} bytes free, and '{}' needs {}: close other programs that use it, "
+           "or "
+           "choose a smaller or 4-bit model",
+           free, total, name, more);
+    p.runs.push_back({p.mapped, p.mapped + more, p.map(p.mapped, more), 0});
+    p.mapped += more;
+  }
+  for (auto& r : p.runs) r.users += r.begin < end && begin < r.end;
+  p.next = end;
+  return reinterpret_cast<std::byte*>(begin);
+}
+
+void StoragePool::give(std::byte* data, std::size_t bytes) {
+  std::lock_guard lock(mutex_);
+  Pages& p = *pages_;
+  const auto begin = reinterpret_cast<CUdeviceptr>(data), end = begin + bytes;
+  std::erase_if(p.runs, [&](Pages::Run& r) {
+    if (!(r.begin < end && begin < r.end) || --r.users > 0) return false;
+    // At the end of the process the driver may be gone already, and the memory with it.
+    driver().unmap(r.begin, r.end - r.begin);
+    driver().release(r.handle);
+    if (r.end == p.mapped) p.next = p.mapped;  // what follows begins in fresh memory
+    return true;
+  });
+}
+
 std::unique_ptr<Arena> device_arena(int device) { return std::make_unique<DeviceArena>(device); }
 std::unique_ptr<Arena> locked_host_arena() { return std::make_unique<LockedHostArena>(); }
 
-StorageRef device_storage(int device, const Spec& spec, std::string name) {
+StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name) {
   const int count = spec.format ? spec.format->planes : 1;
   std::size_t offsets[kMaxPlanes] = {}, bytes = 0;
   for (int p = 0; p < count; ++p) {
@@ -173,26 +252,59 @@ StorageRef device_storage(int device, const Spec& spec, std::string name) {
                          : bytes_of(spec),
                      kStorageAlign);
   }
-  void* data = nullptr;
-  const cudaError_t status = cudaMalloc(&data, std::max<std::size_t>(bytes, kStorageAlign));
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    std::size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    fail(ErrorKind::memory,
-         "the GPU has {} of {} bytes free, and '{}' needs {}: close other programs that use it, or "
-         "choose a smaller "
-         "or 4-bit model",
-         free, total, name, bytes);
-  }
-  check(status, "cudaMalloc");
-  check(cudaMemset(data, 0, std::max<std::size_t>(bytes, kStorageAlign)), "cudaMemset");
+  bytes = std::max<std::size_t>(bytes, kStorageAlign);
+  std::byte* const data = pool.take(bytes, name);
+  check(cudaMemset(data, 0, bytes), "cudaMemset");
   check(cudaStreamSynchronize(nullptr), "cudaMemset");  // lanes do not wait for the default stream
   Planes planes;
-  for (int p = 0; p < count; ++p) planes.data[p] = static_cast<std::byte*>(data) + offsets[p];
-  // At the end of the process the driver may be gone already, and the memory with it.
-  StorageRef storage = Storage::external(spec, planes, std::move(name), [data] { cudaFree(data); });
-  storage->place = {Place::device, static_cast<std::uint8_t>(device)};
+  for (int p = 0; p < count; ++p) planes.data[p] = data + offsets[p];
+  StorageRef storage = Storage::external(spec, planes, std::move(name),
+                                         [&pool, data, bytes] { pool.give(data, bytes); });
+  storage->place = {Place::device, static_cast<std::uint8_t>(pool.device())};
+  return storage;
+}
+
+StorageRef locked_copy(const StorageRef& from) {
+  StorageRef s = Storage::make(from->spec, from->name);
+  for (int p = 0; p < (s->spec.format ? s->spec.format->planes : 1); ++p)
+    std::memcpy(const_cast<void*>(s->planes.data[p]), from->planes.data[p],
+                s->spec.format ? s->spec.format->plane_bytes(*s->spec.format, p, s->spec.shape[0],
+                                                             s->spec.shape[1])
+                               : s->bytes);
+  void* const at = s->as<void>();
+  check(cudaHostRegister(at, s->bytes, cudaHostRegisterPortable | cudaHostRegisterMapped),
+        "page-locking host memory");
+  s->release = [at, release = std::move(s->release)] {
+    cudaHostUnregister(at);
+    release();
+  };
+  s->place = {Place::pinned, 0};
+  return s;
+}
+
+StorageRef seen_from_device(int device, const StorageRef& locked) {
+  Planes planes;
+  for (int p = 0; p < (locked->spec.format ? locked->spec.format->planes : 1); ++p) {
+    void* there = nullptr;
+    check(cudaHostGetDevicePointer(&there, const_cast<void*>(locked->planes.data[p]), 0),
+          "cudaHostGetDevicePointer");
+    planes.data[p] = there;
+  }
+  StorageRef s = Storage::external(locked->spec, planes, locked->name, [locked] {});
+  s->place = {Place::device, static_cast<std::uint8_t>(device)};
+  return s;
+}
+
+StorageRef locked_storage(const Spec& spec, std::string name) {
+  void* data = nullptr;
+  const std::size_t bytes = std::max<std::size_t>(bytes_of(spec), kStorageAlign);
+  check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable), "page-locking host memory");
+  std::memset(data, 0, bytes);
+  Planes planes;
+  planes.data[0] = data;
+  StorageRef storage =
+      Storage::external(spec, planes, std::move(name), [data] { cudaFreeHost(data); });
+  storage->place = {Place::pinned, 0};
   return storage;
 }
 

@@ -22,6 +22,7 @@ LinearXentCall call_of(const Problem& p, const Pointers* ptr) {
   LinearXentCall c;
   c.x = matrix(0);
   c.w = matrix(1);
+  c.format = p.in[1].spec.format;
   c.rows = c.x.rows;
   c.compute = p.compute;
   if (!ptr) return c;

@@ -17,7 +17,7 @@ Staging::~Staging() {
 }
 
 void Staging::add(const Plan& plan, const Location& at, bool written) {
-  if (at.kind != Location::storage || at.place.kind == Place::device) return;
+  if (at.kind != Location::storage || at.place.kind != Place::host) return;
   const Storage& s = *plan.storages()[at.index];
   const Format* f = s.spec.format;
   for (int p = 0; p < (f ? f->planes : 1); ++p) {

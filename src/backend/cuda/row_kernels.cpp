@@ -3,11 +3,13 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/kernels/adamw.h"
 #include "backend/cuda/kernels/decode.h"
+#include "backend/cuda/kernels/kv_step.h"
 #include "backend/cuda/kernels/rms_norm.h"
 #include "backend/cuda/kernels/rope.h"
 #include "ops/adamw.h"
 #include "ops/dequantize.h"
 #include "ops/embedding.h"
+#include "ops/kv_step.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 
@@ -104,7 +106,8 @@ KERNEL(rope) {
           .name = "cuda.rope",
           .reject = [](const Problem& p) -> const char* {
             if (p.in[0].spec.shape[2] > kMostRotary) return "heads are too wide";
-            if (2 * p.in[2].spec.shape[0] != p.in[0].spec.shape[2]) return "all of a head must turn";
+            if (2 * p.in[2].spec.shape[0] != p.in[0].spec.shape[2])
+              return "all of a head must turn";
             return f32_or_bf16(p.in[0].spec.dtype) && p.in[2].spec.dtype == DType::f32
                        ? nullptr
                        : "x must be f32 or bf16";
@@ -127,6 +130,42 @@ KERNEL(rope) {
                 a.type = x.dtype;
                 rotate(a, stream_of(lane));
               }};
+}
+
+KERNEL(kv_step) {
+  return {
+      .op = &op<KvStep>(),
+      .name = "cuda.kv_step",
+      .reject = [](const Problem& p) -> const char* {
+        constexpr std::int64_t kMostTokens = 16;  // beyond, the rotation's sines are worth sharing
+        const Spec& q = p.in[2].spec;
+        if (q.shape[0] > kMostTokens) return "many tokens go step by step";
+        if (!f32_or_bf16(q.dtype) || p.in[3].spec.dtype != q.dtype || p.in[4].spec.dtype != q.dtype)
+          return "q, k and v must be f32 or bf16, all the same";
+        for (int i : {0, 1})
+          if (!f32_or_bf16(p.in[i].spec.dtype) && p.in[i].spec.dtype != DType::f16)
+            return "caches must be f32, bf16 or f16";
+        return p.in[6].spec.dtype == DType::f32 ? nullptr : "inv_freq must be f32";
+      },
+      .launch =
+          [](const Problem& p, const Pointers& ptr, Lane& lane) {
+            const Shape &q = p.in[2].spec.shape, &k = p.in[3].spec.shape;
+            const Rope& rope = p.attr<KvStep>().turn;
+            KvStepCall a{};
+            a.k_cache = ptr.in[0], a.v_cache = ptr.in[1];
+            a.q = ptr.in[2], a.k = ptr.in[3], a.v = ptr.in[4], a.y = ptr.out[0];
+            a.positions = static_cast<const std::int32_t*>(ptr.in[5]);
+            a.inv_freq = static_cast<const float*>(ptr.in[6]);
+            a.at = static_cast<const std::int32_t*>(ptr.in[7]);
+            a.capacity = p.in[0].spec.shape[0];
+            a.tokens = static_cast<int>(q[0]), a.heads = static_cast<int>(q[1]);
+            a.groups = static_cast<int>(k[1]), a.d = static_cast<int>(q[2]);
+            a.pairs = static_cast<int>(p.in[6].spec.shape[0]);
+            a.factor = rope.magnitude, a.interleaved = rope.interleaved != 0;
+            a.type = p.in[2].spec.dtype;
+            a.k_type = p.in[0].spec.dtype, a.v_type = p.in[1].spec.dtype;
+            kv_step(a, faults_of(lane), stream_of(lane));
+          }};
 }
 
 KERNEL(embedding) {

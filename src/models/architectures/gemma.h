@@ -2,13 +2,13 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -41,16 +41,16 @@ inline void read_gemma(ModelConfig& c, const JsonFields& f) {
   c.logit_cap = f.real("final_logit_softcapping", 0, 1e6).value_or(0);
 }
 
-inline void write_gemma(const ModelConfig& c, nlohmann::ordered_json& j) {
-  j["hidden_activation"] = "gelu_pytorch_tanh";
-  j["attention_bias"] = c.qkv_bias;
+inline void write_gemma(const ModelConfig& c, JsonTree& j) {
+  j.set("hidden_activation", "gelu_pytorch_tanh");
+  j.set("attention_bias", c.qkv_bias);
   const double scalar = c.attention_scale > 0 ? 1 / (c.attention_scale * c.attention_scale)
                                               : static_cast<double>(c.head_dim);
   const double whole = std::round(scalar);  // as which transformers wants it
   const bool is_whole = whole >= 1 && whole <= 1e9 && std::abs(scalar - whole) <= 1e-9 * whole;
-  j["query_pre_attn_scalar"] = is_whole ? nlohmann::ordered_json(static_cast<std::int64_t>(whole))
-                                        : nlohmann::ordered_json(std::min(scalar, 1e9));
-  j["final_logit_softcapping"] = c.logit_cap > 0 ? nlohmann::ordered_json(c.logit_cap) : nullptr;
+  j.set("query_pre_attn_scalar",
+        is_whole ? JsonTree(static_cast<std::int64_t>(whole)) : JsonTree(std::min(scalar, 1e9)));
+  j.set("final_logit_softcapping", c.logit_cap > 0 ? JsonTree(c.logit_cap) : nullptr);
 }
 
 // The largest model of each generation divides scores by the square root of hidden_size / heads,

@@ -2,13 +2,13 @@
 // window; scores and logits are capped by tanh.
 #include <cmath>
 
-#include <nlohmann/json.hpp>
 #include "models/architectures/gemma.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -41,11 +41,11 @@ ARCHITECTURE(gemma2) {
     read_sliding_layers(c, f, window,
                         [](std::int64_t layer) { return (layer + 1) % kPeriod != 0; });
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
     write_gemma(c, j);
-    const auto cap = [](double x) { return x > 0 ? nlohmann::ordered_json(x) : nullptr; };
-    j["attn_logit_softcapping"] = cap(c.attention_cap);
-    j["sliding_window"] = c.sliding_window ? nlohmann::ordered_json(c.sliding_window) : nullptr;
+    const auto cap = [](double x) { return x > 0 ? JsonTree(x) : nullptr; };
+    j.set("attn_logit_softcapping", cap(c.attention_cap));
+    j.set("sliding_window", c.sliding_window ? JsonTree(c.sliding_window) : nullptr);
     write_layer_types(c, j);
   };
   a.from_gguf = [](ModelConfig& c, const GgufFile& file, const std::string& prefix) {

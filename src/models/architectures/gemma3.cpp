@@ -2,13 +2,13 @@
 // normalised by head; five layers that see a window and turn faster, then one that sees everything.
 #include <cmath>
 
-#include <nlohmann/json.hpp>
 #include "models/architectures/gemma.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -42,10 +42,10 @@ ARCHITECTURE(gemma3) {
     read_sliding_layers(c, f, window,
                         [&](std::int64_t layer) { return (layer + 1) % period != 0; });
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
     write_gemma(c, j);
-    j["rope_local_base_freq"] = c.local_rope_theta;
-    j["sliding_window"] = c.sliding_window ? nlohmann::ordered_json(c.sliding_window) : nullptr;
+    j.set("rope_local_base_freq", c.local_rope_theta);
+    j.set("sliding_window", c.sliding_window ? JsonTree(c.sliding_window) : nullptr);
     write_layer_types(c, j);
   };
   a.from_gguf = [](ModelConfig& c, const GgufFile& file, const std::string& prefix) {

@@ -1,9 +1,9 @@
 // gpt-oss: biases in attention, a sink in each head, every second layer a window, a mixture of
 // experts with a clamped activation. Folders keep the experts' matrices transposed and gate and up
 // interleaved (models/fused_experts.h).
-#include <nlohmann/json.hpp>
 
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 #include "models/architectures/mixture.h"
 
 namespace supersonic::io {
@@ -58,15 +58,15 @@ ARCHITECTURE(gpt_oss) {
     read_sliding_layers(c, f, window,
                         [](std::int64_t layer) { return (layer + 1) % kPeriod != 0; });
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
-    j["hidden_act"] = "silu";
-    j["attention_bias"] = true;
-    j["num_local_experts"] = c.experts.count;
-    j["num_experts_per_tok"] = c.experts.used;
-    j["swiglu_limit"] = 7.0;
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
+    j.set("hidden_act", "silu");
+    j.set("attention_bias", true);
+    j.set("num_local_experts", c.experts.count);
+    j.set("num_experts_per_tok", c.experts.used);
+    j.set("swiglu_limit", 7.0);
     if (c.rope_scaling.kind == RopeScaling::Kind::none)
-      j["rope_scaling"] = {{"rope_type", "default"}};
-    j["sliding_window"] = c.sliding_window ? nlohmann::ordered_json(c.sliding_window) : nullptr;
+      j.set("rope_scaling", JsonTree::object({{"rope_type", "default"}}));
+    j.set("sliding_window", c.sliding_window ? JsonTree(c.sliding_window) : nullptr);
     write_layer_types(c, j);
   };
   a.from_gguf = [](ModelConfig& c, const GgufFile& file, const std::string& prefix) {

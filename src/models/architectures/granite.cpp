@@ -1,11 +1,11 @@
 // Granite 3: a Llama whose embedding, blocks, scores and logits are multiplied by stated numbers.
-#include <nlohmann/json.hpp>
 #include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -27,16 +27,16 @@ ARCHITECTURE(granite) {
     c.attention_scale = factor("attention_multiplier");
     c.logit_scale = 1 / factor("logits_scaling");
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
     CHECK(c.qkv_bias == c.o_bias,
           "{} has no class in transformers with just these biases; save as GGUF instead",
           c.architecture);
-    j["attention_bias"] = c.qkv_bias;
-    j["mlp_bias"] = c.mlp_bias;
-    j["embedding_multiplier"] = c.embedding_scale;
-    j["residual_multiplier"] = c.residual_scale;
-    j["attention_multiplier"] = c.attention_scale;
-    j["logits_scaling"] = 1 / c.logit_scale;
+    j.set("attention_bias", c.qkv_bias);
+    j.set("mlp_bias", c.mlp_bias);
+    j.set("embedding_multiplier", c.embedding_scale);
+    j.set("residual_multiplier", c.residual_scale);
+    j.set("attention_multiplier", c.attention_scale);
+    j.set("logits_scaling", 1 / c.logit_scale);
   };
   a.from_gguf = [](ModelConfig& c, const GgufFile& file, const std::string& prefix) {
     CHECK_FILE(file.get_bool(prefix + "rope.scaling.finetuned", true),

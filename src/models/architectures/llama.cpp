@@ -1,12 +1,12 @@
 // Llama 2 and 3, SmolLM2 and their many relatives. GGUF files of Mistral and Mixtral have this
 // architecture's name too, and are told apart here.
-#include <nlohmann/json.hpp>
 #include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -19,12 +19,12 @@ ARCHITECTURE(llama) {
     c.qkv_bias = c.o_bias = f.boolean("attention_bias").value_or(false);
     c.mlp_bias = f.boolean("mlp_bias").value_or(false);
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
     CHECK(c.qkv_bias == c.o_bias,
           "{} has no class in transformers with just these biases; save as GGUF instead",
           c.architecture);
-    j["attention_bias"] = c.qkv_bias;
-    j["mlp_bias"] = c.mlp_bias;
+    j.set("attention_bias", c.qkv_bias);
+    j.set("mlp_bias", c.mlp_bias);
   };
   a.from_gguf = [](ModelConfig& c, const GgufFile& file, const std::string& prefix) {
     c.experts.count = file.get_i64(prefix + "expert_count", 0);

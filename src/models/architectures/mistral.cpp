@@ -1,11 +1,11 @@
 // Mistral 7B and its successors: a Llama with a sliding window, or with none.
-#include <nlohmann/json.hpp>
 #include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -22,11 +22,11 @@ ARCHITECTURE(mistral) {
       window = f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0);
     read_sliding_layers(c, f, window, [](std::int64_t) { return true; });
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
     CHECK(!c.qkv_bias && !c.o_bias && !c.mlp_bias,
           "{} has no class in transformers with just these biases; save as GGUF instead",
           c.architecture);
-    j["sliding_window"] = c.sliding_window ? nlohmann::ordered_json(c.sliding_window) : nullptr;
+    j.set("sliding_window", c.sliding_window ? JsonTree(c.sliding_window) : nullptr);
     if (!c.sliding_layers.empty()) write_layer_types(c, j);
   };
   a.to_gguf = [](const ModelConfig& c, GgufWriter& out, const std::string& prefix) {

@@ -1,11 +1,11 @@
 // Mixtral: Mistral's attention, and a mixture of experts in each layer. Its GGUF files say llama.
-#include <nlohmann/json.hpp>
 #include "models/architectures/mixture.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -27,10 +27,10 @@ ARCHITECTURE(mixtral) {
     set_sliding_layers(c, window,
                        std::vector<std::uint8_t>(static_cast<std::size_t>(c.num_hidden_layers), 1));
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
-    j["num_local_experts"] = c.experts.count;
-    j["num_experts_per_tok"] = c.experts.used;
-    j["sliding_window"] = c.sliding_window ? nlohmann::ordered_json(c.sliding_window) : nullptr;
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
+    j.set("num_local_experts", c.experts.count);
+    j.set("num_experts_per_tok", c.experts.used);
+    j.set("sliding_window", c.sliding_window ? JsonTree(c.sliding_window) : nullptr);
   };
   a.to_gguf = experts_to_gguf;
   return a;

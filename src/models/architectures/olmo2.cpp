@@ -1,11 +1,12 @@
 // OLMo 2: blocks read the residual as it is and are normalised before they are added to it; queries
 // and keys are normalised over all heads at once.
-#include <nlohmann/json.hpp>
 
+#include "core/error.h"
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -18,9 +19,7 @@ ARCHITECTURE(olmo2) {
     require_activation(f, "hidden_act", {"silu", "swish"});
     c.qkv_bias = c.o_bias = f.boolean("attention_bias").value_or(false);
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
-    j["attention_bias"] = c.qkv_bias;
-  };
+  a.to_json = [](const ModelConfig& c, JsonTree& j) { j.set("attention_bias", c.qkv_bias); };
   a.from_gguf = [](ModelConfig& c, const GgufFile& file, const std::string& prefix) {
     if (c.sliding_window > 0)
       fail(ErrorKind::bad_file,

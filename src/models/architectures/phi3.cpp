@@ -1,12 +1,12 @@
 // Phi-3, Phi-3.5 and Phi-4 (the text models): q, k and v are one matrix, gate and up another; heads
 // may turn in part, and long contexts have frequency divisors of their own (longrope).
-#include <nlohmann/json.hpp>
 #include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -22,11 +22,11 @@ ARCHITECTURE(phi3) {
     const auto window = f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0);
     read_sliding_layers(c, f, window, [](std::int64_t) { return true; });
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
-    j["original_max_position_embeddings"] = c.rope_scaling.original_max_position
-                                                ? c.rope_scaling.original_max_position
-                                                : c.max_position_embeddings;
-    j["sliding_window"] = c.sliding_window ? nlohmann::ordered_json(c.sliding_window) : nullptr;
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
+    j.set("original_max_position_embeddings", c.rope_scaling.original_max_position
+                                                  ? c.rope_scaling.original_max_position
+                                                  : c.max_position_embeddings);
+    j.set("sliding_window", c.sliding_window ? JsonTree(c.sliding_window) : nullptr);
     if (!c.sliding_layers.empty()) write_layer_types(c, j);
   };
   a.from_gguf = [](ModelConfig&, const GgufFile& file, const std::string&) {

@@ -1,10 +1,10 @@
 // Qwen's way to say which layers slide: use_sliding_window, and either layer_types or the number of
 // layers that come before the sliding ones. GGUF files cannot say it.
 #pragma once
-#include <nlohmann/json.hpp>
 
 #include "io/architecture.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -17,14 +17,14 @@ inline void read_qwen_window(ModelConfig& c, const JsonFields& f) {
   read_sliding_layers(c, f, window, [&](std::int64_t layer) { return layer >= first; });
 }
 
-inline void write_qwen_window(const ModelConfig& c, nlohmann::ordered_json& j) {
-  j["sliding_window"] = c.sliding_window ? nlohmann::ordered_json(c.sliding_window) : nullptr;
-  j["use_sliding_window"] = c.sliding_window > 0;
+inline void write_qwen_window(const ModelConfig& c, JsonTree& j) {
+  j.set("sliding_window", c.sliding_window ? JsonTree(c.sliding_window) : nullptr);
+  j.set("use_sliding_window", c.sliding_window > 0);
   if (c.sliding_window == 0) return;
   write_layer_types(c, j);
   std::int64_t first = 0;
   while (!c.slides(first)) ++first;
-  j["max_window_layers"] = first;
+  j.set("max_window_layers", first);
 }
 
 }  // namespace supersonic::io

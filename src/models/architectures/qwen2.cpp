@@ -1,6 +1,5 @@
 // Qwen2 and Qwen2.5: a Llama with biases on q, k and v, and a window in its later layers where
 // asked.
-#include <nlohmann/json.hpp>
 #include "core/error.h"
 #include "models/architectures/qwen.h"
 
@@ -8,6 +7,7 @@
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -20,7 +20,7 @@ ARCHITECTURE(qwen2) {
     c.qkv_bias = true;
     read_qwen_window(c, f);
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
     CHECK(c.qkv_bias && !c.o_bias && !c.mlp_bias,
           "{} has no class in transformers with just these biases; save as GGUF instead",
           c.architecture);

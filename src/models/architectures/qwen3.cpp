@@ -1,11 +1,11 @@
 // Qwen3, dense: each head of q and k has an RMS norm of its own before it turns; no biases.
-#include <nlohmann/json.hpp>
 #include "models/architectures/qwen.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -19,8 +19,8 @@ ARCHITECTURE(qwen3) {
     c.qkv_bias = c.o_bias = f.boolean("attention_bias").value_or(false);
     read_qwen_window(c, f);
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
-    j["attention_bias"] = c.qkv_bias;
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
+    j.set("attention_bias", c.qkv_bias);
     write_qwen_window(c, j);
   };
   return a;

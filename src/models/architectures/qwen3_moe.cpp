@@ -2,13 +2,13 @@
 // layer.
 #include <algorithm>
 
-#include <nlohmann/json.hpp>
 #include "models/architectures/mixture.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -37,19 +37,19 @@ ARCHITECTURE(qwen3_moe) {
           c, f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0),
           std::vector<std::uint8_t>(static_cast<std::size_t>(c.num_hidden_layers), 1));
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
-    j["attention_bias"] = c.qkv_bias;
-    j["num_experts"] = c.experts.count;
-    j["num_experts_per_tok"] = c.experts.used;
-    j["moe_intermediate_size"] = c.experts.width;
-    j["norm_topk_prob"] = c.experts.renormalise;
-    j["decoder_sparse_step"] = 1;
-    auto dense = nlohmann::ordered_json::array();
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
+    j.set("attention_bias", c.qkv_bias);
+    j.set("num_experts", c.experts.count);
+    j.set("num_experts_per_tok", c.experts.used);
+    j.set("moe_intermediate_size", c.experts.width);
+    j.set("norm_topk_prob", c.experts.renormalise);
+    j.set("decoder_sparse_step", 1);
+    auto dense = JsonTree::array();
     for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
       if (!c.has_experts(i)) dense.push_back(i);
-    j["mlp_only_layers"] = std::move(dense);
-    j["use_sliding_window"] = c.sliding_window > 0;
-    if (c.sliding_window > 0) j["sliding_window"] = c.sliding_window;
+    j.set("mlp_only_layers", std::move(dense));
+    j.set("use_sliding_window", c.sliding_window > 0);
+    if (c.sliding_window > 0) j.set("sliding_window", c.sliding_window);
   };
   a.from_gguf = experts_from_gguf;
   a.to_gguf = experts_to_gguf;

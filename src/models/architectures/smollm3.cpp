@@ -1,11 +1,11 @@
 // SmolLM3: a Llama in which every fourth layer does not turn queries and keys (NoPE).
-#include <nlohmann/json.hpp>
 #include "core/error.h"
 
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
 #include "io/json_fields.h"
+#include "io/json_tree.h"
 
 namespace supersonic::io {
 
@@ -47,18 +47,18 @@ ARCHITECTURE(smollm3) {
     const auto window = f.integer("sliding_window", 0, std::int64_t{1} << 31).value_or(0);
     read_sliding_layers(c, f, window, [&](std::int64_t layer) { return !c.rotates(layer); });
   };
-  a.to_json = [](const ModelConfig& c, nlohmann::ordered_json& j) {
+  a.to_json = [](const ModelConfig& c, JsonTree& j) {
     CHECK(c.qkv_bias == c.o_bias,
           "{} has no class in transformers with just these biases; save as GGUF instead",
           c.architecture);
-    j["attention_bias"] = c.qkv_bias;
-    j["mlp_bias"] = c.mlp_bias;
-    auto rotates = nlohmann::ordered_json::array();
+    j.set("attention_bias", c.qkv_bias);
+    j.set("mlp_bias", c.mlp_bias);
+    auto rotates = JsonTree::array();
     for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) rotates.push_back(c.rotates(i) ? 1 : 0);
-    j["no_rope_layers"] = std::move(rotates);
-    j["use_sliding_window"] = c.sliding_window > 0;
+    j.set("no_rope_layers", std::move(rotates));
+    j.set("use_sliding_window", c.sliding_window > 0);
     if (c.sliding_window == 0) return;
-    j["sliding_window"] = c.sliding_window;
+    j.set("sliding_window", c.sliding_window);
     write_layer_types(c, j);
   };
   a.from_gguf = [](ModelConfig& c, const GgufFile&, const std::string&) {

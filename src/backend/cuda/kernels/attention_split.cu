@@ -2,17 +2,21 @@
 // one token fills the device. A block takes one kv head, up to `rows` (query, head) pairs of its
 // group, and a part of their keys; each key is loaded once for all rows. d / 8 lanes share a key, 8
 // elements a lane, two keys at a time; every such group keeps its own running softmax, and they are
-// merged at the end: within the warp, within the block, and, by a second kernel in a fixed order,
-// over the parts. Bytes moved: K and V once; limit: the memory's bandwidth.
+// merged at the end: within the warp, within the block, and over the parts in a fixed order: of a
+// few by the first block of their cluster (sm_90 and later), of many by a second kernel. Bytes
+// moved: K and V once; limit: the memory's bandwidth.
+#include <cooperative_groups.h>
+
 #include <algorithm>
 
 #include "backend/cuda/kernels/attention_common.cuh"
+#include "backend/cuda/kernels/overlap.cuh"
 
 namespace supersonic::cuda {
 namespace {
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kFewQueries = 4, kKeysPerSplit = 64,
-              kMostSplits = 512, kBlocks = 3;
+              kMostSplits = 512, kMostCluster = 8, kBlocks = 3;
 
 int share_of(const AttentionShape& s) { return s.heads / s.kv_heads; }
 int rows_of(const AttentionShape& s) {
@@ -98,17 +102,28 @@ __device__ void store_result(const AttentionForward& a, std::int64_t row, int c,
     a.lse[row] = r.total > 0 ? r.top * 0.693147180559945f + logf(r.total) : -INFINITY;
 }
 
-template <int lanes, int rows, bool wide>
+// What a block has of its rows, eight elements of d each.
+template <int count>
+struct Parts {
+  float top[count], total[count], out[count][8];
+};
+
+// joined: the splits are a cluster, whose first block gathers the parts from the others' shared
+// memory; else they go to `parts`, for merge_kernel.
+template <int lanes, int rows, bool wide, bool joined>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     split_kernel(const __grid_constant__ AttentionForward a, float* parts, bool fast_q,
                  bool fast_kv) {
   constexpr int kUnroll = 2, per_warp = 32 / lanes, groups = kWarps * per_warp;
   __shared__ float tops[kWarps][rows], totals[kWarps][rows], outs[kWarps][rows][lanes * 8];
+  __shared__ Parts<joined ? rows * lanes : 1> mine;
   const AttentionShape& s = a.shape;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = lane % lanes * 8,
             share = s.heads / s.kv_heads;
   const int splits = gridDim.x, split = blockIdx.x, group = blockIdx.y;
   const bool active = c < s.d;
+  let_next_start();
+  after_previous();
   float q[rows][8];
   KeyRange seen[rows], all{kNoKey, -1};
 #pragma unroll
@@ -208,9 +223,36 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       store_result(a, row, at, 8, sum);
       continue;
     }
+    if constexpr (joined) {
+      mine.top[i] = sum.top, mine.total[i] = sum.total;
+#pragma unroll
+      for (int e = 0; e < 8; ++e) mine.out[i][e] = sum.out[e];
+      continue;
+    }
     float* to = part_at(parts, s, split, row);
     for (int e = 0; e < 8; ++e) to[at + e] = sum.out[e];
     if (at == 0) to[s.d] = sum.top, to[s.d + 1] = sum.total;
+  }
+  if constexpr (joined) {
+#if __CUDA_ARCH__ >= 900
+    const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+    cluster.sync();
+    for (int i = threadIdx.x; split == 0 && i < rows * lanes; i += kThreads) {
+      const int at = i % lanes * 8, pair = blockIdx.z * rows + i / lanes, query = pair / share;
+      if (query >= s.queries || at >= s.d) continue;
+      Softmax sum;
+      for (int z = 0; z < splits; ++z) {
+        const Parts<rows* lanes>& part = *cluster.map_shared_rank(&mine, z);
+        float out[8];
+#pragma unroll
+        for (int e = 0; e < 8; ++e) out[e] = part.out[i][e];
+        merge(sum, part.top[i], part.total[i], out);
+      }
+      store_result(a, static_cast<std::int64_t>(query) * s.heads + group * share + pair % share, at,
+                   8, sum);
+    }
+    cluster.sync();  // until then the others' memory stays
+#endif
   }
 }
 
@@ -220,6 +262,8 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ float weights[kMostSplits], shared[2 * kWarps];
   const std::int64_t row = blockIdx.x;
   const int d = a.shape.d, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  let_next_start();
+  after_previous();
   float top = -INFINITY, total = 0;
   for (int z = threadIdx.x; z < splits; z += kThreads)
     top = fmaxf(top, weights[z] = part_at(parts, a.shape, z, row)[d]);
@@ -256,15 +300,21 @@ void launch(const AttentionForward& a, float* parts, int splits, cudaStream_t st
   };
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(a.shape.kv_heads),
                   static_cast<unsigned>(row_blocks(a.shape)));
+  const bool joined = (splits == 2 || splits == 4 || splits == kMostCluster) &&
+                      device_limits().capability >= 90,
+             wide = a.kv_type == DType::f32;
   const auto kernel =
-      a.kv_type == DType::f32 ? split_kernel<lanes, rows, true> : split_kernel<lanes, rows, false>;
-  kernel<<<grid, kThreads, 0, stream>>>(a, parts, fast(a.q, a.q_stride),
-                                        fast(a.k, a.k_stride) && fast(a.v, a.v_stride));
-  check_launch("attention_split");
-  if (splits == 1) return;
-  merge_kernel<<<static_cast<unsigned>(a.shape.queries * a.shape.heads), kThreads, 0, stream>>>(
-      a, parts, splits);
-  check_launch("attention_merge");
+      joined ? wide ? split_kernel<lanes, rows, true, true> : split_kernel<lanes, rows, false, true>
+      : wide ? split_kernel<lanes, rows, true, false>
+             : split_kernel<lanes, rows, false, false>;
+  launch_overlapped("attention_split", kernel,
+                    Launch{grid, kThreads, 0, joined ? static_cast<unsigned>(splits) : 1}, stream,
+                    a, parts, fast(a.q, a.q_stride),
+                    fast(a.k, a.k_stride) && fast(a.v, a.v_stride));
+  if (splits == 1 || joined) return;
+  launch_overlapped("attention_merge", merge_kernel,
+                    Launch{static_cast<unsigned>(a.shape.queries * a.shape.heads), kThreads},
+                    stream, a, parts, splits);
 }
 
 template <int lanes>

@@ -1,25 +1,26 @@
-// Attention forward on Hopper for bf16 and head sizes 64 and 128. A block owns 128 queries of one
-// head: one warpgroup's first thread brings tiles of 128 keys and of values, two of each in flight,
-// by the copy engine; two warpgroups hold 64 queries each. While the tensor cores add the
-// probabilities of one tile times its values, the warpgroup turns the next tile's scores, already
-// there, into probabilities (arXiv 2407.08608, section 3.2); the other warpgroup fills what gaps
-// remain. Scores, probabilities and the output stay in registers. Tiles outside of the block's key
-// range are not read. Limit: the tensor cores, and close behind them the exponentials, 16 a cycle
-// and multiprocessor.
+// Attention forward on Hopper for bf16 and head sizes 64 and 128. A block takes one item after
+// another, 128 queries of one head: one warpgroup's first thread brings tiles of 128 keys and of
+// values, two of each in flight, by the copy engine; two warpgroups hold 64 queries each. While the
+// tensor cores add the probabilities of one tile times its values, the warpgroup turns the next
+// tile's scores, already there, into probabilities (arXiv 2407.08608, section 3.2); the other
+// warpgroup fills what gaps remain. Scores, probabilities and the output stay in registers. Tiles
+// outside of the block's key range are not read. Limit: the tensor cores, and close behind them the
+// exponentials, 16 a cycle and multiprocessor.
 #include "backend/cuda/kernels/attention_tiles.cuh"
 #include "backend/cuda/kernels/wgmma_products.cuh"
 
 namespace supersonic::cuda {
 
-// Barriers: the queries' arrival, then arrival and release of each stage of keys and of values.
+// Barriers: arrival and release of the queries, and of each stage of keys and of values.
 struct AttentionBarriers {
   std::uint32_t base;
-  __device__ std::uint32_t q() const { return base; }
+  __device__ std::uint32_t q_full() const { return base; }
+  __device__ std::uint32_t q_empty() const { return base + 8; }
   __device__ std::uint32_t full(bool values, int stage) const {
-    return base + 8 + (values * kStages + stage) * 16;
+    return base + 16 + (values * kStages + stage) * 16;
   }
   __device__ std::uint32_t empty(bool values, int stage) const { return full(values, stage) + 8; }
-  static constexpr int kStages = 2, kCount = 1 + 4 * kStages;
+  static constexpr int kStages = 2, kCount = 2 + 4 * kStages;
 };
 
 namespace {
@@ -30,8 +31,31 @@ constexpr int kQueries = 128, kKeys = 128, kStages = AttentionBarriers::kStages,
 
 struct ForwardCall {
   AttentionForward a;
+  int items;  // heads times blocks of queries
   CUtensorMap q, k, v;
 };
+
+// A place in the ring of stages; it goes on from one item to the next.
+struct Ring {
+  int stage = 0, parity = 0;
+  __device__ void next() {
+    if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+};
+
+// Items of a block: rounds over all items in turn, every second round backwards, so that who got
+// long ones then gets short ones. The last queries see the most keys: they come first.
+struct Item {
+  int head, first;
+};
+[[maybe_unused]] __device__ inline bool item_at(const ForwardCall& c, int round, Item& item) {
+  const int width = static_cast<int>(gridDim.x), at = static_cast<int>(blockIdx.x);
+  const int number = round * width + (round % 2 ? width - 1 - at : at);
+  if (number >= c.items) return false;
+  const int heads = c.a.shape.heads;
+  item = {number % heads, (c.items / heads - 1 - number / heads) * kQueries};
+  return true;
+}
 
 template <int D>
 constexpr int kTileBytes = (kKeys * D) * 2;
@@ -39,22 +63,31 @@ template <int D>
 constexpr int kSharedBytes = (1 + 2 * kStages) * kTileBytes<D> + 1024;
 
 template <int D>
-__device__ void produce(const ForwardCall& c, std::uint32_t tiles, const AttentionBarriers& b,
-                        int head, int group, int first, const KeyRange& all) {
-  barrier_expect(b.q(), kTileBytes<D>);
-  for (int i = 0; i < D / 64; ++i)
-    copy_box(tiles + i * kBox, &c.q, head * D + i * 64, first, b.q());
-  int stage = 0, parity = 0;
-  for (int k0 = all.lo / kKeys * kKeys; k0 <= all.hi; k0 += kKeys) {
-    for (const bool values : {false, true}) {
-      const std::uint32_t to = tiles + (1 + 2 * stage + values) * kTileBytes<D>;
-      barrier_wait(b.empty(values, stage), parity ^ 1);
-      barrier_expect(b.full(values, stage), kTileBytes<D>);
-      for (int i = 0; i < D / 64; ++i)
-        copy_box(to + i * kBox, values ? &c.v : &c.k, group * D + i * 64, k0,
-                 b.full(values, stage));
-    }
-    if (++stage == kStages) stage = 0, parity ^= 1;
+__device__ void produce(const ForwardCall& c, std::uint32_t tiles, const AttentionBarriers& b) {
+  const AttentionShape& s = c.a.shape;
+  const bool speaker = threadIdx.x == 0;
+  Ring ring;
+  int q_parity = 1;
+  Item item;
+  for (int round = 0; round * static_cast<int>(gridDim.x) < c.items; ++round) {
+    if (!item_at(c, round, item)) continue;
+    const KeyRange all = block_range<kQueries>(s, item.first);
+    if (!speaker || all.lo > all.hi) continue;
+    const int group = item.head / (s.heads / s.kv_heads);
+    barrier_wait(b.q_empty(), q_parity);
+    q_parity ^= 1;
+    barrier_expect(b.q_full(), kTileBytes<D>);
+    for (int i = 0; i < D / 64; ++i)
+      copy_box(tiles + i * kBox, &c.q, item.head * D + i * 64, item.first, b.q_full());
+    for (int k0 = all.lo / kKeys * kKeys; k0 <= all.hi; k0 += kKeys, ring.next())
+      for (const bool values : {false, true}) {
+        const std::uint32_t to = tiles + (1 + 2 * ring.stage + values) * kTileBytes<D>,
+                            full = b.full(values, ring.stage);
+        barrier_wait(b.empty(values, ring.stage), ring.parity ^ 1);
+        barrier_expect(full, kTileBytes<D>);
+        for (int i = 0; i < D / 64; ++i)
+          copy_box(to + i * kBox, values ? &c.v : &c.k, group * D + i * 64, k0, full);
+      }
   }
 }
 
@@ -102,9 +135,10 @@ struct Rows {
   }
 }
 
+// One item.
 template <int D>
 __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const AttentionBarriers& b,
-                        int head, int first, const KeyRange& all) {
+                        int head, int first, const KeyRange& all, Ring& ring, int q_parity) {
   const AttentionForward& a = c.a;
   const AttentionShape& s = a.shape;
   const int part = static_cast<int>(threadIdx.x) / 128 - 1, warp = threadIdx.x % 128 / 32,
@@ -151,35 +185,37 @@ __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const Attenti
         p[k][i] = pack_bf16(scores[2 * k + i / 2][i % 2 * 2], scores[2 * k + i / 2][i % 2 * 2 + 1]);
   };
   const int begin = all.lo / kKeys * kKeys;
-  int stage = 0, parity = 0;
-  barrier_wait(b.q(), 0);
-  barrier_wait(b.full(false, 0), 0);
-  multiply_keys(0);
+  barrier_wait(b.q_full(), q_parity);
+  barrier_wait(b.full(false, ring.stage), ring.parity);
+  multiply_keys(ring.stage);
   warpgroup_wait<0>();
-  if (speaker) barrier_arrive(b.empty(false, 0));
+  if (speaker) barrier_arrive(b.empty(false, ring.stage));
   soften(scores, r, begin, scale, fade);
   pack();
   for (int k0 = begin + kKeys; k0 <= all.hi; k0 += kKeys) {
-    const int before = stage, before_parity = parity;
-    if (++stage == kStages) stage = 0, parity ^= 1;
-    barrier_wait(b.full(false, stage), parity);
-    multiply_keys(stage);
-    barrier_wait(b.full(true, before), before_parity);
-    add_values(before);
+    const Ring before = ring;
+    ring.next();
+    barrier_wait(b.full(false, ring.stage), ring.parity);
+    multiply_keys(ring.stage);
+    barrier_wait(b.full(true, before.stage), before.parity);
+    add_values(before.stage);
     warpgroup_wait<1>();
-    if (speaker) barrier_arrive(b.empty(false, stage));
+    if (speaker) barrier_arrive(b.empty(false, ring.stage));
     soften(scores, r, k0, scale, fade);
     warpgroup_wait<0>();
-    if (speaker) barrier_arrive(b.empty(true, before));
+    if (speaker) barrier_arrive(b.empty(true, before.stage));
 #pragma unroll
     for (int j = 0; j < D / 8; ++j)
 #pragma unroll
       for (int e = 0; e < 4; ++e) out[j][e] *= fade[e / 2];
     pack();
   }
-  barrier_wait(b.full(true, stage), parity);
-  add_values(stage);
+  if (speaker) barrier_arrive(b.q_empty());
+  barrier_wait(b.full(true, ring.stage), ring.parity);
+  add_values(ring.stage);
   warpgroup_wait<0>();
+  if (speaker) barrier_arrive(b.empty(true, ring.stage));
+  ring.next();
   float inverse[2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
@@ -193,11 +229,11 @@ __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const Attenti
                 warp_row, s.queries, out, inverse[0], inverse[1]);
 }
 
-// No query of the block sees a key.
+// No query of the item sees a key.
 template <int D>
 __device__ void store_nothing(const AttentionForward& a, int head, int first) {
   const AttentionShape& s = a.shape;
-  for (int i = threadIdx.x; i < kQueries * D; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x) - 128; i < kQueries * D; i += 256) {
     const int row = first + i / D;
     if (row >= s.queries) return;
     static_cast<__nv_bfloat16*>(a.o)[row * a.o_stride + head * D + i % D] =
@@ -214,14 +250,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ std::uint64_t barrier_memory[AttentionBarriers::kCount];
   const std::uint32_t tiles = (shared_address(shared) + 1023) & ~1023u;
   const AttentionBarriers b{shared_address(barrier_memory)};
-  const AttentionShape& s = c.a.shape;
-  // The last queries see the most keys: they start first.
-  const int head = blockIdx.x, group = head / (s.heads / s.kv_heads),
-            first = (gridDim.y - 1 - blockIdx.y) * kQueries;
-  const KeyRange all = block_range<kQueries>(s, first);
-  if (all.lo > all.hi) return store_nothing<D>(c.a, head, first);
   if (threadIdx.x == 0) {
-    barrier_init(b.q(), 1);
+    barrier_init(b.q_full(), 1);
+    barrier_init(b.q_empty(), 2);
     for (int i = 0; i < 2 * kStages; ++i) {
       barrier_init(b.full(i / kStages, i % kStages), 1);
       barrier_init(b.empty(i / kStages, i % kStages), 2);
@@ -231,10 +262,22 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<24>();
-    if (threadIdx.x == 0) produce<D>(c, tiles, b, head, group, first, all);
+    if (threadIdx.x < 32) produce<D>(c, tiles, b);
   } else {
     take_registers<240>();
-    consume<D>(c, tiles, b, head, first, all);
+    Ring ring;
+    int q_parity = 0;
+    Item item;
+    for (int round = 0; round * static_cast<int>(gridDim.x) < c.items; ++round) {
+      if (!item_at(c, round, item)) continue;
+      const KeyRange all = block_range<kQueries>(c.a.shape, item.first);
+      if (all.lo > all.hi) {
+        store_nothing<D>(c.a, item.head, item.first);
+        continue;
+      }
+      consume<D>(c, tiles, b, item.head, item.first, all, ring, q_parity);
+      q_parity ^= 1;
+    }
   }
 #endif
 }
@@ -249,9 +292,10 @@ void launch(const AttentionForward& a, cudaStream_t stream) {
   c.q = bf16_boxes(a.q, s.heads * D, s.queries, a.q_stride, kQueries);
   c.k = bf16_boxes(a.k, s.kv_heads * D, s.keys, a.k_stride, kKeys);
   c.v = bf16_boxes(a.v, s.kv_heads * D, s.keys, a.v_stride, kKeys);
-  const dim3 grid(static_cast<unsigned>(s.heads),
-                  static_cast<unsigned>(ceil_div(s.queries, kQueries)));
-  forward_kernel<D><<<grid, kThreads, kSharedBytes<D>, stream>>>(c);
+  const std::int64_t most = device_limits().multiprocessors;
+  c.items = static_cast<int>(s.heads * ceil_div(s.queries, kQueries));
+  forward_kernel<D><<<static_cast<unsigned>(c.items < most ? c.items : most), kThreads,
+                      kSharedBytes<D>, stream>>>(c);
   check_launch("attention_forward_wgmma");
 }
 

@@ -29,6 +29,8 @@ struct Cut {
   std::size_t partial_at, total;
 };
 
+bool few_rows(const GemmProblem& p) { return !p.decay && vector_product_takes(p); }
+
 bool uses_tensor_cores(const GemmProblem& p) {
   return p.compute != Compute::fp32 && device_limits().capability >= 80;
 }
@@ -159,16 +161,16 @@ void multiply(const GemmProblem& p, const Cut& c, const TileProblem& t, cudaStre
 
 }  // namespace
 
-bool gemm_in_bf16(const GemmProblem& p) { return !vector_product_takes(p) && uses_tensor_cores(p); }
+bool gemm_in_bf16(const GemmProblem& p) { return !few_rows(p) && uses_tensor_cores(p); }
 
 std::size_t gemm_workspace(const GemmProblem& p) {
-  if (vector_product_takes(p)) return 0;
+  if (few_rows(p)) return 0;
   return make_cut(p).total;
 }
 
 void gemm(const GemmProblem& p, void* workspace, cudaStream_t stream) {
   if (p.m == 0 || p.n == 0) return;
-  if (vector_product_takes(p)) return vector_product(p, stream);
+  if (few_rows(p)) return vector_product(p, stream);
   const Cut c = make_cut(p);
   auto* base = static_cast<char*>(workspace);
   Dense x[kMaxGemmTerms];
@@ -188,7 +190,7 @@ void gemm(const GemmProblem& p, void* workspace, cudaStream_t stream) {
     t.y = static_cast<char*>(p.y) + n0 * static_cast<std::int64_t>(size_of(p.y_type));
     t.live = p.live, t.live_from = p.live_from;
     t.ldy = p.ldy, t.y_type = p.y_type, t.accumulate = p.accumulate;
-    t.alpha = p.alpha;
+    t.alpha = p.alpha, t.decay = p.decay;
     for (int i = 0; i < t.count; ++i) {
       const GemmTerm& g = p.terms[i];
       const std::int64_t k = inner(g);

@@ -43,6 +43,9 @@ struct GemmProblem {
   DType y_type = DType::f32;  // f32, bf16 or f16
   std::int64_t ldy = 0;
   bool accumulate = false;
+  // Device (M), with accumulate: Y [m] is multiplied by decay [m] before the sum is added. Null: as
+  // it is.
+  const float* decay = nullptr;
   Compute compute = Compute::fp32;
   float alpha = 1;
   std::int64_t longest_sum = 0;  // no run of additions is longer than this; 0: as is fastest

@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(256) add_splits_kernel(const __grid_constant__
   const std::int64_t at = i / p.n * p.ldy + i % p.n;
   float sum = 0;
   for (int z = 0; z < p.splits; ++z) sum += p.partial[z * size + i];
-  if (p.accumulate) sum += load_float(p.y, p.y_type, at);
+  if (p.accumulate) sum += decay_of(p, i / p.n) * load_float(p.y, p.y_type, at);
   store_float(p.y, p.y_type, at, sum);
 }
 

@@ -148,23 +148,24 @@ __device__ void store_bf16(const TileProblem& p, int n0, int first,
   }
 }
 
-// 16 rows of sums as fp32, into Y or the partial sums.
+// 16 rows of sums as fp32, into Y or the partial sums. decay: of each row, where sums are added.
 template <int columns>
-__device__ void store_f32(float* y, std::int64_t ld, bool add, int m, int n, int n0, int first,
-                          const float (&sums)[columns / 8][4]) {
+__device__ void store_f32(float* y, std::int64_t ld, bool add, const float* decay, int m, int n,
+                          int n0, int first, const float (&sums)[columns / 8][4]) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = first + lane / 4 + 8 * half;
     if (row >= m) continue;
     float* to = y + row * ld;
+    const float factor = decay ? decay[row] : 1.0f;
 #pragma unroll
     for (int j = 0; j < columns / 8; ++j) {
       const int col = n0 + j * 8 + lane % 4 * 2;
       if (col >= n) continue;
       float2 v = make_float2(sums[j][2 * half], sums[j][2 * half + 1]);
       auto* at = reinterpret_cast<float2*>(to + col);
-      if (add) v.x += at->x, v.y += at->y;
+      if (add) v.x += factor * at->x, v.y += factor * at->y;
       *at = v;
     }
   }
@@ -177,14 +178,14 @@ __device__ void store_sums(const TileProblem& p, const Work& work, int first,
   const auto address = reinterpret_cast<std::uintptr_t>(p.y);
   if (p.splits > 1 && p.n % 2 == 0) {
     float* part = p.partial + static_cast<std::int64_t>(work.split) * p.m * p.n;
-    return store_f32<columns>(part, p.n, false, p.m, p.n, work.n0, first, sums);
+    return store_f32<columns>(part, p.n, false, nullptr, p.m, p.n, work.n0, first, sums);
   }
   if (p.splits == 1 && p.y_type == DType::bf16 && !p.accumulate && address % 16 == 0 &&
       p.ldy % 8 == 0 && p.n % 8 == 0)
     return store_bf16<columns>(p, work.n0, first, sums);
   if (p.splits == 1 && p.y_type == DType::f32 && address % 8 == 0 && p.ldy % 2 == 0 && p.n % 2 == 0)
-    return store_f32<columns>(static_cast<float*>(p.y), p.ldy, p.accumulate, p.m, p.n, work.n0,
-                              first, sums);
+    return store_f32<columns>(static_cast<float*>(p.y), p.ldy, p.accumulate, p.decay, p.m, p.n,
+                              work.n0, first, sums);
   const int row = first + static_cast<int>(threadIdx.x) % 32 / 4;
 #pragma unroll
   for (int j = 0; j < columns / 8; ++j) {

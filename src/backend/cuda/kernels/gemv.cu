@@ -134,6 +134,8 @@ void vector_product(const GemmProblem& p, cudaStream_t stream) {
     v.terms[i] = term_of(p.terms[i]);
     if (quantized(p.terms[i].w.codec)) codec = p.terms[i].w.codec;
   }
+  const bool rounds = codec == Codec::nf4 || codec == Codec::nf4_plain;  // in fragments
+  if (!(rounds && p.compute == Compute::fp32) && vector_rows(v, codec, stream)) return;
   if (v.m == 1 && vector_row(v, codec, stream)) return;
   if (with_block_codec(codec, [&](auto c) { launch<c.value>(v, stream); })) return;
   switch (codec) {

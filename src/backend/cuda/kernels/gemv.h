@@ -25,5 +25,8 @@ struct VectorProblem {
 // One row of x and weights of a format whose strips have a fast dot product (strips.cuh). False:
 // not this problem.
 bool vector_row(const VectorProblem& p, Codec codec, cudaStream_t stream);
+// One to eight rows of bf16 and weights of a format with fragments (row_products.cu). False: not
+// this problem.
+bool vector_rows(const VectorProblem& p, Codec codec, cudaStream_t stream);
 
 }  // namespace supersonic::cuda

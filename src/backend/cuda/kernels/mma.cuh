@@ -16,6 +16,14 @@ __device__ inline void copy_async(std::uint32_t to, const void* from, int bytes)
                : "memory");
 #endif
 }
+// Four bytes, or zeros.
+__device__ inline void copy_word_async(std::uint32_t to, const void* from, bool live) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from),
+               "r"(live ? 4 : 0)
+               : "memory");
+#endif
+}
 __device__ inline void commit_copies() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -1,23 +1,11 @@
 // NF4 on the device: the table of 16 values and the scales of 64 weights, plain or nested
 // (formats/nf4.h).
 #pragma once
+#include "backend/cuda/kernels/nf4_planes.h"
 #include "formats/dynamic8.h"
 #include "formats/nf4.h"
 
 namespace supersonic::cuda {
-
-struct Nf4Planes {
-  const std::uint8_t* codes;
-  const std::uint8_t* scale_codes;  // nested
-  const float* scales;              // plain: one for 64 weights; nested: one for 256 of those
-  const float* offset;              // nested
-};
-__host__ __device__ inline Nf4Planes nf4_planes(const Planes& p, bool nested) {
-  return {static_cast<const std::uint8_t*>(p.data[0]),
-          nested ? static_cast<const std::uint8_t*>(p.data[1]) : nullptr,
-          static_cast<const float*>(p.data[nested ? 2 : 1]),
-          nested ? static_cast<const float*>(p.data[3]) : nullptr};
-}
 
 static __device__ constexpr formats::Dynamic8 kNf4Map(true);
 

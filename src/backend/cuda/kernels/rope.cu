@@ -1,20 +1,13 @@
 #include "backend/cuda/kernels/rope.h"
 
 #include "backend/cuda/kernels/fault.h"
+#include "backend/cuda/kernels/rotary.cuh"
 #include "backend/cuda/kernels/scalar.h"
 
 namespace supersonic::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-
-// Angle position · inv_freq, less the nearest multiple of 2 pi: within [-pi, pi].
-__device__ inline float reduced_angle(double position, float inv_freq) {
-  const double angle = position * static_cast<double>(inv_freq),
-               turns = rint(angle * 0.15915494309189535);
-  return static_cast<float>(
-      fma(-turns, 0x1.1a62633145c07p-52, fma(-turns, 0x1.921fb54442d18p+2, angle)));
-}
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) turn(Rotation a) {

@@ -49,6 +49,11 @@ __device__ inline bool dead_rows(const TileProblem& p, int m0) {
   return p.live && m0 >= *p.live - p.live_from;
 }
 
+// What a row of Y is multiplied by before a sum is added to it.
+__device__ inline float decay_of(const TileProblem& p, std::int64_t row) {
+  return p.decay ? p.decay[row] : 1.0f;
+}
+
 // One pair of neighbouring columns of Y, or of the partial sums.
 __device__ inline void store_pair(const TileProblem& p, int row, int col, float a, float b, int z) {
   if (row >= p.m || col >= p.n) return;
@@ -61,8 +66,9 @@ __device__ inline void store_pair(const TileProblem& p, int row, int col, float 
   }
   const std::int64_t at = row * p.ldy + col;
   if (p.accumulate) {
-    a += load_float(p.y, p.y_type, at);
-    if (both) b += load_float(p.y, p.y_type, at + 1);
+    const float decay = decay_of(p, row);
+    a += decay * load_float(p.y, p.y_type, at);
+    if (both) b += decay * load_float(p.y, p.y_type, at + 1);
   }
   const std::uintptr_t address =
       reinterpret_cast<std::uintptr_t>(p.y) + static_cast<std::uintptr_t>(at) * 2;

@@ -30,6 +30,7 @@ struct TileProblem {
   std::int64_t ldy = 0;
   DType y_type = DType::f32;
   bool accumulate = false;
+  const float* decay = nullptr;  // as in GemmProblem
   float alpha = 1;
   int splits = 1;
   float* partial = nullptr;            // (splits, m, n) where splits > 1

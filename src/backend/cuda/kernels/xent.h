@@ -1,9 +1,14 @@
-// The head and the loss in one pass over chunks of rows (ops/linear_xent.h). Rows without a label
-// are left out before any arithmetic: a list of the others is made on the device, chunks are
-// gathered by it, and kernels of chunks past its end return at once, since the host does not know
-// its length. The logits of one chunk, fp32, are all that exists; their gradient takes their place
-// (as bf16, in the first half of each row, where the tensor cores will read it). Losses sum in
-// double, in a fixed order.
+// The head and the loss in one pass over the vocabulary (ops/linear_xent.h), as attention goes over
+// its keys: a slice of words is decoded once, multiplied with all rows of a chunk, its logits
+// become exponentials relative to the largest logit of each row so far, and those times the same
+// slice are added to sums that first shrink as the maximum grows. The division by the total waits
+// for the end, and so does the label's own part, (p - 1) of its word: it is left out of the sums,
+// since where p is nearly 1 the difference of two rounded numbers would be noise.
+//
+// Rows without a label are left out before any arithmetic: a list of the others is made on the
+// device, chunks are gathered by it, and kernels of chunks past its end return at once, since the
+// host does not know its length. Workspace: rows and sums of a chunk, its logits for a slice, and
+// the slice. Losses sum in double, in a fixed order.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -16,6 +21,7 @@ struct LinearXentCall {
   std::int64_t rows = 0;                 // T
   MatrixRef x;                           // (T, D) f32 or bf16
   MatrixRef w;                           // (V, D)
+  const Format* format = nullptr;        // of w; null: dense
   const std::int32_t* labels = nullptr;  // (T), below 0: none
   const float* scale = nullptr;          // (1)
   float* loss = nullptr;                 // (1), or null

@@ -1,7 +1,7 @@
-// A block owns a row of logits. First pass: each thread's maximum and sum of exponentials, the sum
-// in double (a gradient is p - 1 where p is nearly 1, and the last bit of an fp32 logarithm would
-// show in it); second pass: the gradient in place. Bytes moved: two reads and a write of the row,
-// the second read from the L2 cache where the rows in flight fit into it.
+// A block owns a row. Of a slice of logits it holds the row's part in registers: one read, and one
+// write of the exponentials. Totals are kept in double: a loss is their logarithm less a logit, and
+// the last bit of an fp32 logarithm would show in a small one. Limit: the memory, or the L2 cache
+// where the slice's logits fit into it.
 #include "backend/cuda/kernels/xent_rows.h"
 
 #include "backend/cuda/kernels/device.cuh"
@@ -10,6 +10,7 @@ namespace supersonic::cuda {
 namespace {
 
 constexpr int kThreads = 512, kWarps = kThreads / 32, kListThreads = 1024;
+constexpr int kHeld = kMostSliceWords / (4 * kThreads);
 
 __global__ void __launch_bounds__(kListThreads)
     list_kernel(const std::int32_t* labels, std::int64_t rows, std::int64_t vocab,
@@ -36,87 +37,116 @@ __global__ void __launch_bounds__(kListThreads)
   if (threadIdx.x == 0) *count = before;
 }
 
-template <class T>
+template <class T, class To>
 __global__ void __launch_bounds__(256)
-    gather_kernel(const T* x, std::int64_t d, const std::int32_t* kept, const std::int32_t* count,
-                  std::int32_t first, T* to) {
-  if (first + static_cast<int>(blockIdx.x) >= *count) return;
-  const T* from = x + kept[first + blockIdx.x] * d;
-  for (std::int64_t i = threadIdx.x; i < d; i += 256) to[blockIdx.x * d + i] = from[i];
-}
-
-template <class T>
-__global__ void __launch_bounds__(256)
-    scatter_kernel(const float* sums, std::int64_t d, const std::int32_t* kept,
-                   const std::int32_t* count, std::int32_t first, T* dx) {
-  if (first + static_cast<int>(blockIdx.x) >= *count) return;
-  T* to = dx + kept[first + blockIdx.x] * d;
+    gather_kernel(const T* x, std::int64_t d, const std::int32_t* labels,
+                  const __grid_constant__ ChunkRows r, To* to) {
+  const bool live = r.first + static_cast<int>(blockIdx.x) < *r.count;
+  const std::int64_t row = live ? r.kept[r.first + blockIdx.x] : 0;
+  if (threadIdx.x == 0) {
+    r.label[blockIdx.x] = live ? labels[row] : 0;
+    r.top[blockIdx.x] = -INFINITY;
+    r.sum[blockIdx.x] = 0;
+  }
+  if (!live) return;
+  const T* from = x + row * d;
   for (std::int64_t i = threadIdx.x; i < d; i += 256)
-    to[i] = from_float<T>(sums[blockIdx.x * d + i]);
+    to[blockIdx.x * d + i] = from_float<To>(to_float(from[i]));
 }
 
-// Adds what two threads know of a row: maxima and sums of exp(x - maximum).
-__device__ inline void join(float& top, double& sum, float other_top, double other_sum) {
-  const float best = fmaxf(top, other_top), base = best == -INFINITY ? 0.0f : best;
-  sum = sum * exp(static_cast<double>(top) - base) +
-        other_sum * exp(static_cast<double>(other_top) - base);
-  top = best;
+template <class T>
+__global__ void __launch_bounds__(256)
+    finish_kernel(const float* sums, const float* label_words, std::int64_t d,
+                  const __grid_constant__ ChunkRows r, double* losses, T* dx) {
+  const std::int32_t position = r.first + static_cast<std::int32_t>(blockIdx.x);
+  if (position >= *r.count) return;
+  const double lse = r.top[blockIdx.x] + log(r.sum[blockIdx.x]), rise = r.target[blockIdx.x] - lse;
+  if (threadIdx.x == 0) losses[position] = -rise;
+  if (!dx) return;
+  const float scale = *r.scale, others = static_cast<float>(scale / r.sum[blockIdx.x]),
+              own = static_cast<float>(scale * expm1(rise));  // p - 1 without cancellation
+  const std::int64_t at = blockIdx.x * d;
+  T* to = dx + r.kept[position] * d;
+  for (std::int64_t i = threadIdx.x; i < d; i += 256)
+    to[i] = from_float<T>(others * sums[at + i] + own * label_words[at + i]);
 }
 
-// Maximum and sum of the whole row, in every thread.
-__device__ void join_block(float& top, double& sum) {
+__device__ inline double warp_sum_double(double x) {
+  for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+__device__ inline void store_four(const SliceOfWords& s, std::int64_t row, int at, bool whole,
+                                  const float (&v)[4]) {
+  float* wide = s.logits + row * s.ld + at;
+  auto* narrow = reinterpret_cast<__nv_bfloat16*>(s.logits) + row * 2 * s.ld + at;
+  if (whole && s.gradient_bf16) {
+    *reinterpret_cast<uint2*>(narrow) = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]));
+  } else if (whole) {
+    *reinterpret_cast<float4*>(wide) = make_float4(v[0], v[1], v[2], v[3]);
+  } else {
+    for (int e = 0; e < 4 && at + e < s.words; ++e) {
+      if (s.gradient_bf16)
+        narrow[e] = __float2bfloat16_rn(v[e]);
+      else
+        wide[e] = v[e];
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    softmax_kernel(const __grid_constant__ SliceOfWords s, const __grid_constant__ ChunkRows r) {
+  const int row = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if (r.first + row >= *r.count) return;
   __shared__ float tops[kWarps];
   __shared__ double sums[kWarps];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  for (int step = 16; step > 0; step /= 2) {
-    const float other_top = __shfl_xor_sync(0xffffffffu, top, step);
-    const double other_sum = __shfl_xor_sync(0xffffffffu, sum, step);
-    join(top, sum, other_top, other_sum);
+  float v[kHeld][4];
+  const float before = r.top[row];
+  const int label = r.label[row] - s.word;
+  float top = before;
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int at = (i * kThreads + static_cast<int>(threadIdx.x)) * 4;
+    const float* from = s.logits + row * s.ld + at;
+    if (at + 4 <= s.words) {
+      const float4 four = *reinterpret_cast<const float4*>(from);
+      v[i][0] = four.x, v[i][1] = four.y, v[i][2] = four.z, v[i][3] = four.w;
+    } else {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) v[i][e] = at + e < s.words ? from[e] : -INFINITY;
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) top = fmaxf(top, v[i][e]);
   }
-  if (lane == 0) tops[warp] = top, sums[warp] = sum;
-  __syncthreads();
-  top = tops[0], sum = sums[0];
-  for (int w = 1; w < kWarps; ++w) join(top, sum, tops[w], sums[w]);
-}
-
-__global__ void __launch_bounds__(kThreads) softmax_kernel(const __grid_constant__ SoftmaxXent s) {
-  const std::int32_t position = s.first + static_cast<std::int32_t>(blockIdx.x);
-  if (position >= *s.count) return;
-  float* row = s.logits + blockIdx.x * s.vocab;
-  const std::int32_t label = s.labels[s.kept[position]];
-  float top = -INFINITY;
+  top = warp_max(top);
+  if (lane == 0) tops[warp] = top;
+  __syncthreads();  // and all of the row is read
+  for (int w = 0; w < kWarps; ++w) top = fmaxf(top, tops[w]);
+  const float base = top == -INFINITY ? 0.0f : top;
   double sum = 0;
-  for (std::int64_t i = threadIdx.x; i < s.vocab; i += kThreads) {
-    const float x = row[i];
-    if (x > top) {
-      sum *= exp(static_cast<double>(top) - x);
-      top = x;
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int at = (i * kThreads + static_cast<int>(threadIdx.x)) * 4;
+    if (at >= s.words) break;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const bool own = at + e == label;
+      if (own) r.target[row] = v[i][e];
+      v[i][e] = expf(v[i][e] - base);
+      sum += v[i][e];
+      if (own) v[i][e] = 0;
     }
-    sum += expf(x - top);
+    if (s.gradient) store_four(s, row, at, at + 4 <= s.words, v[i]);
   }
-  join_block(top, sum);
-  const double lse = top + log(sum);
-  const float target = row[label];
-  if (threadIdx.x == 0) s.losses[position] = lse - target;
-  if (!s.gradient) return;
-  const float scale = *s.scale, factor = static_cast<float>(scale / sum);
-  const auto at_label =
-      static_cast<float>(expm1(target - lse) * scale);  // without the cancellation of p - 1
-  auto* narrow_row = reinterpret_cast<__nv_bfloat16*>(row);
-  // Narrow values go where wider ones of this strip or an earlier one were: once all of the strip
-  // are read.
-  for (std::int64_t base = 0; base < s.vocab; base += kThreads) {
-    const std::int64_t i = base + threadIdx.x;
-    float g = 0;
-    if (i < s.vocab) g = i == label ? at_label : expf(row[i] - top) * factor;
-    __syncthreads();
-    if (i < s.vocab) {
-      if (s.gradient_bf16)
-        narrow_row[i] = __float2bfloat16_rn(g);
-      else
-        row[i] = g;
-    }
-  }
+  sum = warp_sum_double(sum);
+  if (lane == 0) sums[warp] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int w = 1; w < kWarps; ++w) sum += sums[w];
+  const double decay = exp(static_cast<double>(before) - base);
+  r.sum[row] = r.sum[row] * decay + sum;
+  r.top[row] = top;
+  r.decay[row] = static_cast<float>(decay);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -140,37 +170,40 @@ void list_labelled(const std::int32_t* labels, std::int64_t rows, std::int64_t v
   check_launch("list_labelled");
 }
 
-void gather_rows(const void* x, DType type, std::int64_t d, const std::int32_t* kept,
-                 const std::int32_t* count, std::int32_t first, std::int32_t chunk, void* to,
-                 cudaStream_t stream) {
-  const auto blocks = static_cast<unsigned>(chunk);
-  if (size_of(type) == 4) {
-    gather_kernel<<<blocks, 256, 0, stream>>>(static_cast<const float*>(x), d, kept, count, first,
-                                              static_cast<float*>(to));
+void gather_rows(const void* x, DType type, std::int64_t d, const std::int32_t* labels,
+                 const ChunkRows& rows, void* to, DType to_type, cudaStream_t stream) {
+  auto launch = [&](auto* from, auto* out) {
+    gather_kernel<<<static_cast<unsigned>(rows.chunk), 256, 0, stream>>>(from, d, labels, rows,
+                                                                         out);
+  };
+  const auto* wide = static_cast<const float*>(x);
+  const auto* narrow = static_cast<const __nv_bfloat16*>(x);
+  auto* to_wide = static_cast<float*>(to);
+  auto* to_narrow = static_cast<__nv_bfloat16*>(to);
+  if (type == DType::f32) {
+    to_type == DType::f32 ? launch(wide, to_wide) : launch(wide, to_narrow);
   } else {
-    gather_kernel<<<blocks, 256, 0, stream>>>(static_cast<const std::uint16_t*>(x), d, kept, count,
-                                              first, static_cast<std::uint16_t*>(to));
+    to_type == DType::f32 ? launch(narrow, to_wide) : launch(narrow, to_narrow);
   }
   check_launch("gather_rows");
 }
 
-void scatter_rows(const float* sums, std::int64_t d, const std::int32_t* kept,
-                  const std::int32_t* count, std::int32_t first, std::int32_t chunk, void* dx,
-                  DType type, cudaStream_t stream) {
-  const auto blocks = static_cast<unsigned>(chunk);
-  if (type == DType::f32) {
-    scatter_kernel<<<blocks, 256, 0, stream>>>(sums, d, kept, count, first,
-                                               static_cast<float*>(dx));
-  } else {
-    scatter_kernel<<<blocks, 256, 0, stream>>>(sums, d, kept, count, first,
-                                               static_cast<__nv_bfloat16*>(dx));
-  }
-  check_launch("scatter_rows");
+void softmax_slice(const SliceOfWords& slice, const ChunkRows& rows, cudaStream_t stream) {
+  softmax_kernel<<<static_cast<unsigned>(rows.chunk), kThreads, 0, stream>>>(slice, rows);
+  check_launch("softmax_slice");
 }
 
-void softmax_xent(const SoftmaxXent& s, cudaStream_t stream) {
-  softmax_kernel<<<static_cast<unsigned>(s.chunk), kThreads, 0, stream>>>(s);
-  check_launch("softmax_xent");
+void finish_rows(const float* sums, const float* label_words, std::int64_t d, const ChunkRows& rows,
+                 double* losses, void* dx, DType type, cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>(rows.chunk);
+  if (type == DType::f32) {
+    finish_kernel<<<blocks, 256, 0, stream>>>(sums, label_words, d, rows, losses,
+                                              static_cast<float*>(dx));
+  } else {
+    finish_kernel<<<blocks, 256, 0, stream>>>(sums, label_words, d, rows, losses,
+                                              static_cast<__nv_bfloat16*>(dx));
+  }
+  check_launch("finish_rows");
 }
 
 void sum_losses(const double* losses, const std::int32_t* count, const float* scale, float* loss,

@@ -1,5 +1,5 @@
-// The kernels between the products of linear_xent(): lists, gathers, the softmax of a row with its
-// gradient, the sum of losses.
+// The kernels between the products of linear_xent(): lists, gathers, the softmax of a slice of the
+// vocabulary, the gradient from the sums, the sum of losses.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -8,32 +8,44 @@
 
 namespace supersonic::cuda {
 
+constexpr std::int64_t kMostSliceWords = 8192;  // a block holds a row of a slice in registers
+
 // kept (count) = the rows with a label in [0, vocab), in order. A larger label is reported and its
 // row left out.
 void list_labelled(const std::int32_t* labels, std::int64_t rows, std::int64_t vocab,
                    std::int32_t* kept, std::int32_t* count, FaultSink faults, cudaStream_t stream);
-// to (chunk, d) = rows kept[first ...] of x.
-void gather_rows(const void* x, DType type, std::int64_t d, const std::int32_t* kept,
-                 const std::int32_t* count, std::int32_t first, std::int32_t chunk, void* to,
-                 cudaStream_t stream);
-// rows kept[first ...] of dx = the chunk's sums (chunk, d).
-void scatter_rows(const float* sums, std::int64_t d, const std::int32_t* kept,
-                  const std::int32_t* count, std::int32_t first, std::int32_t chunk, void* dx,
-                  DType type, cudaStream_t stream);
 
-struct SoftmaxXent {
-  float* logits = nullptr;  // (chunk, vocab); with a gradient: overwritten, by f32 or by bf16 in
-                            // rows of 2 * vocab
-  std::int64_t vocab = 0;
-  const std::int32_t* labels = nullptr;  // (T)
-  const std::int32_t* kept = nullptr;
-  const std::int32_t* count = nullptr;
+// Positions first .. first + chunk - 1 of the list, and what is known of each of these rows so far.
+struct ChunkRows {
   std::int32_t first = 0, chunk = 0;
+  std::int32_t* kept = nullptr;   // the whole list
+  std::int32_t* count = nullptr;  // its length
+  std::int32_t* label = nullptr;  // (chunk); 0 past the end of the list
+  float* top = nullptr;           // (chunk) the largest logit
+  double* sum = nullptr;          // (chunk) of exp(logit - top)
+  float* target = nullptr;        // (chunk) the label's logit
+  float* decay = nullptr;         // (chunk) what sums relative to the last top are multiplied by
   const float* scale = nullptr;
-  double* losses = nullptr;  // (T) by position in the list
+};
+
+// to (chunk, d) = the chunk's rows of x; labels are looked up, and nothing is known yet.
+void gather_rows(const void* x, DType type, std::int64_t d, const std::int32_t* labels,
+                 const ChunkRows& rows, void* to, DType to_type, cudaStream_t stream);
+
+struct SliceOfWords {
+  float* logits = nullptr;  // (chunk, words); with a gradient: overwritten by exponentials, f32 or
+                            // bf16 in rows of 2 * ld, and 0 at the label
+  std::int64_t ld = 0;      // a multiple of 8
+  std::int32_t word = 0, words = 0;  // words <= kMostSliceWords
   bool gradient = false, gradient_bf16 = false;
 };
-void softmax_xent(const SoftmaxXent& s, cudaStream_t stream);
+void softmax_slice(const SliceOfWords& slice, const ChunkRows& rows, cudaStream_t stream);
+
+// losses (T), by position in the list. dx, if wanted: the chunk's rows of (T, d), from the sums of
+// exponentials times words (chunk, d) and the labels' own words (chunk, d).
+void finish_rows(const float* sums, const float* label_words, std::int64_t d, const ChunkRows& rows,
+                 double* losses, void* dx, DType type, cudaStream_t stream);
+
 // loss = scale * sum of the first *count losses.
 void sum_losses(const double* losses, const std::int32_t* count, const float* scale, float* loss,
                 cudaStream_t stream);
