@@ -1,6 +1,7 @@
 // The products of a decoded token as the planner sees them: operation Projection on
 // kernels/row_products.h. Matrices of one format go in one launch.
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/kernels/device.h"
 #include "backend/cuda/kernels/row_products.h"
 #include "ops/projection.h"
 
@@ -17,6 +18,7 @@ Codec codec_of_input(const Problem& p, int i) {
 const char* reject_projection(const Problem& p) {
   const auto& a = p.attr<Projection>();
   const Spec& x = p.in[0].spec;
+  if (!unproven_allowed()) return "has not passed its tests on a card yet";
   if (x.dtype != DType::bf16) return "x must be bf16";
   if (a.normed && p.in[1].spec.dtype != DType::f32 && p.in[1].spec.dtype != DType::bf16)
     return "the norm's weight must be f32 or bf16";

@@ -3,6 +3,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/kernels/adamw.h"
 #include "backend/cuda/kernels/decode.h"
+#include "backend/cuda/kernels/device.h"
 #include "backend/cuda/kernels/kv_step.h"
 #include "backend/cuda/kernels/rms_norm.h"
 #include "backend/cuda/kernels/rope.h"
@@ -155,11 +156,13 @@ KERNEL(kv_step) {
       .reject = [](const Problem& p) -> const char* {
         constexpr std::int64_t kMostTokens = 16;  // beyond, the rotation's sines are worth sharing
         const Spec& q = p.in[2].spec;
+        if (!unproven_allowed()) return "has not passed its tests on a card yet";
         if (q.shape[0] > kMostTokens) return "many tokens go step by step";
         if (!f32_or_bf16(q.dtype) || p.in[3].spec.dtype != q.dtype || p.in[4].spec.dtype != q.dtype)
           return "q, k and v must be f32 or bf16, all the same";
         for (int i : {0, 1})
-          if (!f32_or_bf16(p.in[i].spec.dtype) && p.in[i].spec.dtype != DType::f16)
+          if (p.in[i].spec.format ||
+              (!f32_or_bf16(p.in[i].spec.dtype) && p.in[i].spec.dtype != DType::f16))
             return "caches must be f32, bf16 or f16";
         return p.in[6].spec.dtype == DType::f32 ? nullptr : "inv_freq must be f32";
       },

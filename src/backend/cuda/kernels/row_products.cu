@@ -364,6 +364,7 @@ RowMatrix row_matrix(const Planes& planes, Codec codec, void* y, std::int64_t ld
 
 bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool staged) {
   if (device_limits().capability < 80 || m > kRows || k % kChunk || k > INT32_MAX) return false;
+  if (!unproven_allowed()) return false;
   bool fits = true;
   RowProblem p{};
   p.m = static_cast<int>(m), p.k = static_cast<int>(k);
