@@ -60,8 +60,15 @@ def no_process_outlives_its_test():
             child.wait()
 
 
+def hear_signals():
+    """What runs under nohup or in a background job inherits deaf ears, which the program respects."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(model, data, out, options):
-    STARTED.append(subprocess.Popen(command(model, data, out, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    pipe = subprocess.PIPE
+    STARTED.append(subprocess.Popen(command(model, data, out, options), stdout=pipe, stderr=pipe, text=True, preexec_fn=hear_signals))
     return STARTED[-1]
 
 
