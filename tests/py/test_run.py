@@ -363,9 +363,13 @@ def test_chat_on_a_terminal_ends_an_answer_at_ctrl_c_and_leaves_at_the_next(mode
     answer += read_until(b">>> ")
     assert len(answer) < 3000
     os.write(terminal, b"/stats\n")
-    assert b"in the context" in read_until(b"in the context")
-    os.write(terminal, "/Grüße\n/exit".encode())  # no command; and what the line editor holds
-    assert "there is no /Grüße".encode() in read_until(b"/exit")
+    assert b"in the context" in read_until(b">>> ")
+    time.sleep(0.5)
+    os.write(terminal, "/Grüße\n".encode())  # no command
+    assert "there is no /Grüße".encode() in read_until(b">>> ")
+    time.sleep(0.5)
+    os.write(terminal, b"/exit")  # without a line's end: the line editor holds it
+    read_until(b"/exit")
     os.write(terminal, b"\x03")
     for _ in range(100):
         time.sleep(0.1)

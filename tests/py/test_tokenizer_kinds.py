@@ -168,9 +168,9 @@ def test_ids_and_text_equal_the_package(name, tmp_path):
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_written_json_gives_the_same_ids(name, tmp_path):
-    oracle = PIPELINES[name]()
     path = tmp_path / "tokenizer.json"
-    oracle.save(str(path))
+    PIPELINES[name]().save(str(path))
+    oracle = Tokenizer.from_file(str(path))  # reading may move a score by its last bit, which decides between equal splits
     again = Tokenizer.from_str(ask(["json", str(path)], [{"hf": True}])[0]["tokenizer.json"])
     strings = texts("again" + name, 300)
     assert [again.encode(s, add_special_tokens=False).ids for s in strings] == [oracle.encode(s, add_special_tokens=False).ids for s in strings]
