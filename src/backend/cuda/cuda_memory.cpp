@@ -10,6 +10,7 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "core/error.h"
+#include "core/planes.h"
 
 namespace supersonic::cuda {
 namespace {
@@ -247,10 +248,7 @@ StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name)
   std::size_t offsets[kMaxPlanes] = {}, bytes = 0;
   for (int p = 0; p < count; ++p) {
     offsets[p] = bytes;
-    bytes += rounded(spec.format
-                         ? spec.format->plane_bytes(*spec.format, p, spec.shape[0], spec.shape[1])
-                         : bytes_of(spec),
-                     kStorageAlign);
+    bytes += rounded(spec.format ? plane_bytes(spec, p) : bytes_of(spec), kStorageAlign);
   }
   bytes = std::max<std::size_t>(bytes, kStorageAlign);
   std::byte* const data = pool.take(bytes, name);
@@ -268,9 +266,7 @@ StorageRef locked_copy(const StorageRef& from) {
   StorageRef s = Storage::make(from->spec, from->name);
   for (int p = 0; p < (s->spec.format ? s->spec.format->planes : 1); ++p)
     std::memcpy(const_cast<void*>(s->planes.data[p]), from->planes.data[p],
-                s->spec.format ? s->spec.format->plane_bytes(*s->spec.format, p, s->spec.shape[0],
-                                                             s->spec.shape[1])
-                               : s->bytes);
+                s->spec.format ? plane_bytes(s->spec, p) : s->bytes);
   void* const at = s->as<void>();
   check(cudaHostRegister(at, s->bytes, cudaHostRegisterPortable | cudaHostRegisterMapped),
         "page-locking host memory");

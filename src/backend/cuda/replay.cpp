@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/cuda/cuda_backend.h"
+#include "core/planes.h"
 
 namespace supersonic::cuda {
 namespace {
@@ -21,7 +22,7 @@ void Staging::add(const Plan& plan, const Location& at, bool written) {
   const Storage& s = *plan.storages()[at.index];
   const Format* f = s.spec.format;
   for (int p = 0; p < (f ? f->planes : 1); ++p) {
-    const std::size_t bytes = f ? f->plane_bytes(*f, p, s.spec.shape[0], s.spec.shape[1]) : s.bytes;
+    const std::size_t bytes = f ? plane_bytes(s.spec, p) : s.bytes;
     if (!bytes) continue;
     Piece& piece = pieces_.try_emplace(const_cast<void*>(s.planes.data[p]), Piece{nullptr, bytes})
                        .first->second;
