@@ -194,26 +194,29 @@ __global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks
   const auto* k_head = static_cast<const char*>(a.k) + blockIdx.y * Row::bytes;
   const auto* v_head = static_cast<const char*>(a.v) + blockIdx.y * Row::bytes;
   char* const tiles = shared + warp * kStages * kTileBytes<q8, D>;
+  // Lanes copy the pieces of a row, a power of two of them; the last one of Q8_0 comes by itself.
   auto fetch = [&](int key0, int stage) {
+    constexpr int kAbreast = q8 ? 16 : Row::pieces;
+    const std::uint32_t to = shared_address(tiles + stage * kTileBytes<q8, D>);
+    auto copy = [&](int key, int at) {
+      const bool live = key0 + key < end;
+      const std::int64_t from = live ? (key0 + key) * stride + at : 0;
+      const std::uint32_t put = to + static_cast<std::uint32_t>(key * Row::pitch + at);
+      copy_piece_async<Row::piece>(put, k_head + from, live);
+      copy_piece_async<Row::piece>(put + kTile * Row::pitch, v_head + from, live);
+    };
     if (key0 < end) {
-      const std::uint32_t to = shared_address(tiles + stage * kTileBytes<q8, D>);
 #pragma unroll
-      for (int i = 0; i < (kTile * Row::pieces + 31) / 32; ++i) {
-        const int n = lane + 32 * i, key = n / Row::pieces, at = n % Row::pieces * Row::piece;
-        if (kTile * Row::pieces % 32 && key >= kTile) break;
-        const bool live = key0 + key < end;
-        const std::int64_t from = live ? (key0 + key) * stride + at : 0;
-        const std::uint32_t put = to + static_cast<std::uint32_t>(key * Row::pitch + at);
-        copy_piece_async<Row::piece>(put, k_head + from, live);
-        copy_piece_async<Row::piece>(put + kTile * Row::pitch, v_head + from, live);
-      }
+      for (int i = 0; i < kTile * kAbreast / 32; ++i)
+        copy(i * (32 / kAbreast) + lane / kAbreast, lane % kAbreast * Row::piece);
+      if (q8 && lane < kTile) copy(lane, kAbreast * Row::piece);
     }
     commit_copies();
   };
 
   float out[eights][D / 16][4] = {};
   const int first_key = begin + warp * kTile;
-#pragma unroll
+#pragma unroll 1
   for (int i = 0; i < kStages - 1; ++i) fetch(first_key + i * kWarps * kTile, i);
   int stage = 0;
   for (int key0 = first_key; key0 < end; key0 += kWarps * kTile) {
