@@ -22,9 +22,7 @@ class CudaCache : public ::testing::Test {
   Backend& gpu() { return device_backend("cuda"); }
 };
 
-Spec coded(Shape shape, const char* format) {
-  return {shape, DType::quant, find_format(format)};
-}
+Spec coded(Shape shape, const char* format) { return {shape, DType::quant, find_format(format)}; }
 StorageRef numbers(Shape shape, DType type, std::uint64_t seed, double size = 1) {
   return random_storage({shape, type, nullptr}, seed, size);
 }
@@ -37,8 +35,8 @@ StorageRef whole_numbers(std::int64_t n, const std::function<std::int64_t(std::i
 
 // The bytes of a cache of 9 rows after x was appended at row `at`.
 std::vector<std::byte> appended(Backend& b, const StorageRef& x, const char* format, int at) {
-  const StorageRef start = random_storage(
-                       coded({9, x->spec.shape[1], x->spec.shape[2]}, format), 7, 1),
+  const StorageRef start =
+                       random_storage(coded({9, x->spec.shape[1], x->spec.shape[2]}, format), 7, 1),
                    cache = apart(b) ? resident(start, b) : start,
                    place = whole_numbers(1, [=](std::int64_t) { return at; });
   Executor executor(b);
@@ -67,7 +65,8 @@ TEST_F(CudaCache, AppendedRowsHaveTheBytesThatTheCpuWrites) {
 TEST_F(CudaCache, WhatNoCodeHoldsIsWrittenAsTheCpuWritesIt) {
   const StorageRef x = numbers({6, 1, 64}, DType::f32, 3);
   auto* v = x->as<float>();
-  const float odd[] = {INFINITY, -INFINITY, NAN, -NAN, 1e6f, -70000.0f, 65504.0f, 448.0f, 464.0f, 480.0f, 1e-40f, -0.0f};
+  const float odd[] = {INFINITY, -INFINITY, NAN,    -NAN,   1e6f,   -70000.0f,
+                       65504.0f, 448.0f,    464.0f, 480.0f, 1e-40f, -0.0f};
   for (std::size_t i = 0; i < std::size(odd); ++i) v[32 * i + 7] = odd[i];
   std::fill(v + 32, v + 64, 0.0f), v[32] = -0.0f;  // zeros alone, the first one negative
   for (int i = 0; i < 32; ++i) v[64 + i] = static_cast<float>(i - 16) * 0.5f;  // ties
@@ -91,8 +90,8 @@ std::vector<StorageRef> inputs_of(const Call& c, DType q, const char* format) {
   auto end = [=](std::int64_t i) { return c.s - c.t + i; };
   return {numbers({c.t, c.h, c.d}, q, 1), random_storage(coded({c.s, c.g, c.d}, format), 2, 1),
           random_storage(coded({c.s, c.g, c.d}, format), 3, 1),
-          whole_numbers(c.t,
-                        [=](std::int64_t i) { return std::max<std::int64_t>(0, end(i) - c.window); }),
+          whole_numbers(
+              c.t, [=](std::int64_t i) { return std::max<std::int64_t>(0, end(i) - c.window); }),
           // Now and then a row that sees nothing.
           whole_numbers(c.t, [=](std::int64_t i) { return i % 11 == 10 ? -1 : end(i); })};
 }
@@ -116,7 +115,9 @@ void expect_definition(Backend& b, const Call& c, DType q, const char* format,
       for (std::size_t i = 0; i < in.size(); ++i) here[i] = resident(in[i], b);
     Policy policy;
     policy.compute = Compute::bf16;
-    auto both = [&] { return record(op<Attention>(), Attrs::of(a), leaves(here), Where::current()); };
+    auto both = [&] {
+      return record(op<Attention>(), Attrs::of(a), leaves(here), Where::current());
+    };
     const auto got = run(both, policy, b), again = run(both, policy, b),
                alone = run([&] { return Tensors{both()[0]}; }, policy, b);
     // bf16: the result is rounded, and so are decoded keys, values and weights of many queries.
@@ -159,7 +160,8 @@ TEST_F(CudaCache, AQueryThatSeesNothingGivesZeros) {
     }
 }
 
-// Scores of 40 and more, and rows of q that fp16 has no numbers for: their power of two is taken out.
+// Scores of 40 and more, and rows of q that fp16 has no numbers for: their power of two is taken
+// out.
 TEST_F(CudaCache, QueriesOfAnySizeKeepTheirScores) {
   for (const double size : {1e-30, 1e-6, 200.0, 1e6})
     for (const char* format : kFormats) {
@@ -197,14 +199,15 @@ TEST_F(CudaCache, EveryCodeIsReadExactly) {
               },
               {}, gpu())[0];
           for (std::size_t i = 0; i < got.size(); ++i) {
-            const float w = want[static_cast<std::size_t>(key * d) + i % static_cast<std::size_t>(d)],
-                        rounded = static_cast<float>(bf16(w));
+            const float
+                w = want[static_cast<std::size_t>(key * d) + i % static_cast<std::size_t>(d)],
+                rounded = static_cast<float>(bf16(w));
             // Times its scale, a code of Q8_0 rounds to 11 bits before it rounds to 8.
             const float slack = codes > 1 ? std::fabs(w) * 0x1p-10f : 0;
             ASSERT_TRUE((std::isnan(got[i]) && std::isnan(w)) ||
                         std::fabs(got[i] - w) <= std::fabs(rounded - w) + slack)
-                << format << " d " << d << " key " << key << " at " << i << ": " << got[i] << " for "
-                << w;
+                << format << " d " << d << " key " << key << " at " << i << ": " << got[i]
+                << " for " << w;
           }
         }
       }
@@ -223,7 +226,8 @@ TEST_F(CudaCache, ALongContextIsDecodedSomeHeadsAtATime) {
     for (std::int64_t key = 0; key < kKeys; ++key)
       std::fill_n(v->as<std::uint8_t>() + (key * kHeads + h) * kSize, kSize, code);
   }
-  const StorageRef there = resident(v, gpu()), q = numbers({kQueries, 2 * kHeads, kSize}, DType::bf16, 1),
+  const StorageRef there = resident(v, gpu()),
+                   q = numbers({kQueries, 2 * kHeads, kSize}, DType::bf16, 1),
                    lo = whole_numbers(kQueries, [](std::int64_t i) { return 900 * i; }),
                    hi = whole_numbers(kQueries, [](std::int64_t i) { return kKeys - 1 - i; });
   auto fn = [&] {
@@ -243,8 +247,10 @@ TEST_F(CudaCache, SessionsDecodeOnItAsTheyReadPrompts) {
   const std::vector<std::int32_t> ids = random_ids(75, model.config.vocab_size);
   for (const char* format : kFormats) {
     std::vector<std::vector<float>> logits;
-    for (const auto& [chunk, compute] :
-         {std::pair{std::int64_t{64}, Compute::fp32}, {64, Compute::bf16}, {3, Compute::bf16}, {1, Compute::bf16}}) {
+    for (const auto& [chunk, compute] : {std::pair{std::int64_t{64}, Compute::fp32},
+                                         {64, Compute::bf16},
+                                         {3, Compute::bf16},
+                                         {1, Compute::bf16}}) {
       infer::SessionOptions o;
       o.compute = compute, o.kv_type = {DType::quant, find_format(format)}, o.chunk = chunk;
       infer::Session session(model, executor, o);

@@ -131,8 +131,7 @@ KERNEL(kv_append) {
           .name = "cuda.kv_append",
           .reject = [](const Problem& p) -> const char* {
             const Spec& cache = p.in[0].spec;
-            return cache.format &&
-                           cache_codes(cache.format, cache.shape[-1]) == CacheCodes::none
+            return cache.format && cache_codes(cache.format, cache.shape[-1]) == CacheCodes::none
                        ? "a cache holds numbers, fp8, or q8_0 with heads of whole blocks"
                        : nullptr;
           },

@@ -47,8 +47,9 @@ AdamWInputs inputs_of(const Pointers& ptr, int gradient) {
 // Null where kv_step writes such a cache.
 const char* reject_cache(const Spec& cache) {
   if (!cache.format)
-    return f32_or_bf16(cache.dtype) || cache.dtype == DType::f16 ? nullptr
-                                                                 : "caches must be f32, bf16 or f16";
+    return f32_or_bf16(cache.dtype) || cache.dtype == DType::f16
+               ? nullptr
+               : "caches must be f32, bf16 or f16";
   return cache_codes(cache.format, cache.shape[-1]) != CacheCodes::none &&
                  cache.shape[-1] <= kMostCodedHead
              ? nullptr

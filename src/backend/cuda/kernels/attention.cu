@@ -6,8 +6,9 @@
 namespace supersonic::cuda {
 namespace {
 
-// What decoded heads of a cache may take, as long as it is more than one.
-constexpr std::size_t kPanelBytes = std::size_t{128} << 20;
+// What decoded heads of a cache may take, where they are more than one: eight heads of 128 at
+// 32,768 keys and a chunk.
+constexpr std::size_t kPanelBytes = std::size_t{160} << 20;
 
 std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
@@ -47,10 +48,10 @@ void attention_decoded(const AttentionForward& a, void* workspace, cudaStream_t 
     const std::size_t at = static_cast<std::size_t>(head * share * a.shape.d) * size_of(a.type);
     part.q = static_cast<const char*>(a.q) + at, part.o = static_cast<char*>(a.o) + at;
     part.k = k, part.v = v;
-    decode_cache_rows({a.codes, a.k, a.v, k, v, a.type, a.shape.keys,
-                       std::int64_t{a.shape.kv_heads} * a.shape.d, std::int64_t{head} * a.shape.d,
-                       std::int64_t{n} * a.shape.d},
-                      stream);
+    decode_cache_rows(
+        {a.codes, a.k, a.v, k, v, a.type, a.shape.keys, std::int64_t{a.shape.kv_heads} * a.shape.d,
+         std::int64_t{head} * a.shape.d, std::int64_t{n} * a.shape.d},
+        stream);
     attention_forward(part, rest, stream);
   }
 }

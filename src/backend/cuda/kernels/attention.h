@@ -5,9 +5,10 @@
 //
 // Which kernel: a few queries go over split keys; bf16 of head size 64 or 128 goes to the tensor
 // cores (sm_80 and later); all else is fp32 arithmetic. Blocks of keys outside of every row's range
-// are skipped. Keys and values of a coded cache are read as they lie by a few queries, and decoded into
-// the workspace, some heads at a time, for all else. Backward goes over the scores twice, once with keys and once with queries standing
-// still, so that each gradient is summed by one thread in a fixed order.
+// are skipped. Keys and values of a coded cache are read as they lie by a few queries, and decoded
+// into the workspace, some heads at a time, for all else. Backward goes over the scores twice, once
+// with keys and once with queries standing still, so that each gradient is summed by one thread in
+// a fixed order.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -68,8 +69,8 @@ void attention_backward(const AttentionBackward& a, void* workspace, cudaStream_
 int attention_key_splits(const AttentionForward& a);  // 0: not few queries
 std::size_t attention_split_workspace(const AttentionForward& a);
 void attention_split(const AttentionForward& a, void* workspace, cudaStream_t stream);
-// The results of a part of the keys, (splits, T, heads) each: out (d), not divided by the sum of its
-// weights; then the largest score in units of log 2 and that sum. merge: o and lse from them.
+// The results of a part of the keys, (splits, T, heads) each: out (d), not divided by the sum of
+// its weights; then the largest score in units of log 2 and that sum. merge: o and lse from them.
 std::size_t attention_merge_bytes(const AttentionShape& s, int splits);
 void attention_merge(const AttentionForward& a, const float* parts, int splits,
                      cudaStream_t stream);

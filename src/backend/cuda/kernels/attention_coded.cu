@@ -2,8 +2,8 @@
 // bf16 queries, heads of 64, 128 and 256. The keys are split over blocks as in attention_split.cu.
 // A warp takes 16 keys of one kv head at a time, for all queries and heads of the group (8 or 16
 // columns). Their codes go to shared memory as they lie, three tiles deep; scores (keys, columns)
-// and outputs (D, columns) are products with the codes as the left operand, so that one weight a key
-// and column is turned around between them (movmatrix), and nothing else moves between lanes.
+// and outputs (D, columns) are products with the codes as the left operand, so that one weight a
+// key and column is turned around between them (movmatrix), and nothing else moves between lanes.
 //
 // Rounding: codes are exact, queries too (binary16 after a power of two has been taken out of each
 // row), the weights have 11 bits and so have values of Q8_0 times their scale; sums are fp32. Which
@@ -21,11 +21,13 @@ namespace supersonic::cuda {
 namespace {
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kFewQueries = 4, kTile = 16, kStages = 3,
-              kMostSplits = 512, kMostCluster = 8, kBlocks = 3;
+              kMostSplits = 512, kMostCluster = 8;
+// Blocks that a multiprocessor has room for.
+constexpr int blocks_at_once(int d, int columns) { return d == 256 || columns > 8 ? 2 : 4; }
 constexpr float kLift = 14;  // weights are up to 2^14: those of 2^-28 keep their bits
 
 template <bool q8, int D>
-constexpr int kTileBytes = 2 * kTile * CodedRow<q8, D>::pitch;  // keys, then values
+constexpr int kTileBytes = 2 * kTile* CodedRow<q8, D>::pitch;  // keys, then values
 constexpr int shared_bytes(int d) {
   return kWarps * kStages * 2 * kTile * (d + 16) + 16;  // a word may be read past a row
 }
@@ -75,7 +77,9 @@ __device__ float load_query(const AttentionForward& a, const Column& column, int
   return __uint_as_float(static_cast<unsigned>(exponent) << 23);
 }
 
-// score (16 keys, columns) of a tile: keys g and g + 8, columns 2t and 2t + 1 of each eight.
+// score (16 keys, columns) of a tile: keys g and g + 8, columns 2t and 2t + 1 of each eight. Rows
+// of keys whose numbers differ by eight begin equally far into 16 bytes, so that one place is
+// enough.
 template <bool q8, int D, int eights>
 __device__ void tile_scores(const char* keys, int g, int t,
                             const std::uint32_t (&q)[eights][D / 16][2],
@@ -108,16 +112,16 @@ __device__ void tile_scores(const char* keys, int g, int t,
 }
 
 // out (D, columns) += values (D, 16 keys) * weights (16 keys, columns): in out[m], numbers 2m and
-// 2m + 1 of eighth g of a head.
+// 2m + 1 of eighth g of a head. even, odd: where row 0 would begin, as even and odd rows lie.
 template <bool q8, int D, int eights>
-__device__ void add_values(const char* values, int g, int t,
+__device__ void add_values(const char* even, const char* odd, int g, int t,
                            const std::uint32_t (&weights)[eights][2],
                            float (&out)[eights][D / 16][4]) {
   constexpr int pitch = CodedRow<q8, D>::pitch, words = D / 32;
   std::uint32_t codes[4][words], scales[2] = {};
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    const char* row = values + (2 * t + k / 2 * 8 + k % 2) * pitch;
+    const char* row = (k % 2 ? odd : even) + (2 * t + k / 2 * 8 + k % 2) * pitch;
     eighth_of_row<q8, D>(row, g, codes[k]);
     if constexpr (q8) scales[k / 2] |= half_at(row + g * (D / 8) / 32 * 34) << 16 * (k % 2);
   }
@@ -140,6 +144,12 @@ __device__ void add_values(const char* values, int g, int t,
     }
 }
 
+// Which number of a head a row of parts has at a place: (m, g, e) there, (g, m, e) in the head.
+template <int D>
+__device__ int number_at(int place) {
+  return place / 2 % 8 * (D / 8) + place / 16 * 2 + place % 2;
+}
+
 // Element c of a row's result, from the sum of its weights and of its weighted values.
 __device__ void store_result(const AttentionForward& a, const Column& column, int c, float top,
                              float total, float out) {
@@ -153,7 +163,7 @@ __device__ void store_result(const AttentionForward& a, const Column& column, in
 // joined: the splits are a cluster, whose blocks share the merging of their parts; else these go to
 // `parts`, for attention_merge().
 template <bool q8, int D, int eights>
-__global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks)
+__global__ void __launch_bounds__(kThreads, blocks_at_once(D, 8 * eights))
     coded_kernel(const __grid_constant__ AttentionForward a, float* parts, bool fast_q,
                  bool joined) {
   using Row = CodedRow<q8, D>;
@@ -166,20 +176,8 @@ __global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks
   let_next_start();
   after_previous();
 
-  std::uint32_t q[eights][D / 16][2];
-  float factor[eights][2], top[eights][2], total[eights][2] = {};
-  KeyRange seen[eights][2], all{kNoKey, -1};
-#pragma unroll
-  for (int n = 0; n < eights; ++n) {
-    const float power = load_query<D>(a, column_of(s, first + 8 * n + g), t, fast_q, q[n]);
-#pragma unroll
-    for (int c = 0; c < 2; ++c) {
-      factor[n][c] =
-          __shfl_sync(0xffffffffu, power, 8 * t + 4 * c) * (s.scale * 1.44269504088896f);
-      top[n][c] = -INFINITY;
-      seen[n][c] = row_range(s, column_of(s, first + 8 * n + 2 * t + c).query);
-    }
-  }
+  // The first keys are on their way while the queries are read.
+  KeyRange all{kNoKey, -1};
   const int last_pair = min(first + kColumns, s.queries * (s.heads / s.kv_heads)) - 1;
   for (int query = column_of(s, first).query; query <= column_of(s, last_pair).query; ++query) {
     const KeyRange r = row_range(s, query);
@@ -190,34 +188,54 @@ __global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks
   const int begin = count == 0 ? 0 : all.lo + split * part,
             end = count == 0 ? 0 : min(all.hi + 1, begin + part);
 
-  const std::int64_t stride = static_cast<std::int64_t>(s.kv_heads) * Row::bytes;
-  const auto* k_head = static_cast<const char*>(a.k) + blockIdx.y * Row::bytes;
-  const auto* v_head = static_cast<const char*>(a.v) + blockIdx.y * Row::bytes;
+  const int stride = s.kv_heads * Row::bytes, head_at = static_cast<int>(blockIdx.y) * Row::bytes,
+            first_key = begin + warp * kTile;
+  auto row_at = [&](int key) { return static_cast<std::int64_t>(key) * stride + head_at; };
+  // How far into 16 bytes row r of a tile begins: the same in all tiles of a warp.
+  const int first_inside = q8 ? static_cast<int>(row_at(first_key) & 15) : 0;
+  auto inside = [&](int r) { return q8 ? (first_inside + r * stride) & 15 : 0; };
+  const int lane_row = lane / Row::pieces, lane_at = lane % Row::pieces * 16;
+  // Nothing is read past the last key.
+  const int last_bytes = static_cast<int>(min(
+      std::int64_t{16},
+      max(std::int64_t{0}, std::int64_t{s.keys} * stride - lane_at - (row_at(s.keys - 1) & ~15))));
   char* const tiles = shared + warp * kStages * kTileBytes<q8, D>;
-  // Lanes copy the pieces of a row, a power of two of them; the last one of Q8_0 comes by itself.
   auto fetch = [&](int key0, int stage) {
-    constexpr int kAbreast = q8 ? 16 : Row::pieces;
-    const std::uint32_t to = shared_address(tiles + stage * kTileBytes<q8, D>);
-    auto copy = [&](int key, int at) {
-      const bool live = key0 + key < end;
-      const std::int64_t from = live ? (key0 + key) * stride + at : 0;
-      const std::uint32_t put = to + static_cast<std::uint32_t>(key * Row::pitch + at);
-      copy_piece_async<Row::piece>(put, k_head + from, live);
-      copy_piece_async<Row::piece>(put + kTile * Row::pitch, v_head + from, live);
-    };
-    if (key0 < end) {
+    if (key0 < end && lane_row < Row::abreast) {
+      const std::uint32_t to = shared_address(tiles + stage * kTileBytes<q8, D>);
+      const std::int64_t from = row_at(key0) - first_inside + lane_at;
+      const auto *k = static_cast<const char*>(a.k) + from,
+                 *v = static_cast<const char*>(a.v) + from;
 #pragma unroll
-      for (int i = 0; i < kTile * kAbreast / 32; ++i)
-        copy(i * (32 / kAbreast) + lane / kAbreast, lane % kAbreast * Row::piece);
-      if (q8 && lane < kTile) copy(lane, kAbreast * Row::piece);
+      for (int row = 0; row < kTile; row += Row::abreast) {
+        const int r = row + lane_row, at = (r * stride + first_inside) & ~15;
+        if (kTile % Row::abreast && r >= kTile) break;
+        const int bytes = r >= end - key0 ? 0 : q8 && r == s.keys - 1 - key0 ? last_bytes : 16;
+        const std::uint32_t put = to + static_cast<std::uint32_t>(r * Row::pitch + lane_at);
+        copy_async(put, k + at, bytes);
+        copy_async(put + kTile * Row::pitch, v + at, bytes);
+      }
     }
     commit_copies();
   };
-
-  float out[eights][D / 16][4] = {};
-  const int first_key = begin + warp * kTile;
 #pragma unroll 1
   for (int i = 0; i < kStages - 1; ++i) fetch(first_key + i * kWarps * kTile, i);
+
+  std::uint32_t q[eights][D / 16][2];
+  float factor[eights][2], top[eights][2], total[eights][2] = {};
+  KeyRange seen[eights][2];
+#pragma unroll
+  for (int n = 0; n < eights; ++n) {
+    const float power = load_query<D>(a, column_of(s, first + 8 * n + g), t, fast_q, q[n]);
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      factor[n][c] = __shfl_sync(0xffffffffu, power, 8 * t + 4 * c) * (s.scale * 1.44269504088896f);
+      top[n][c] = -INFINITY;
+      seen[n][c] = row_range(s, column_of(s, first + 8 * n + 2 * t + c).query);
+    }
+  }
+
+  float out[eights][D / 16][4] = {};
   int stage = 0;
   for (int key0 = first_key; key0 < end; key0 += kWarps * kTile) {
     fetch(key0 + (kStages - 1) * kWarps * kTile, stage == 0 ? kStages - 1 : stage - 1);
@@ -225,7 +243,7 @@ __global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks
     __syncwarp();
     const char* tile = tiles + stage * kTileBytes<q8, D>;
     float score[eights][4] = {};
-    tile_scores<q8, D, eights>(tile, g, t, q, score);
+    tile_scores<q8, D, eights>(tile + inside(g), g, t, q, score);
     std::uint32_t weights[eights][2];
 #pragma unroll
     for (int n = 0; n < eights; ++n) {
@@ -258,16 +276,20 @@ __global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks
 #pragma unroll
       for (int u = 0; u < 2; ++u) weights[n][u] = transposed(pack_f16(p[0][u], p[1][u]));
     }
-    add_values<q8, D, eights>(tile + kTile * Row::pitch, g, t, weights, out);
+    const char* values = tile + kTile * Row::pitch;
+    add_values<q8, D, eights>(values + inside(2 * t), values + inside(2 * t + 1), g, t, weights,
+                              out);
     __syncwarp();
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
   wait_copies<0>();
   __syncthreads();
 
-  // The warps' parts lie over the tiles: (warp, column, D).
+  // The warps' parts lie over the tiles: (warp, column, D). Number 2m + e of eighth g of a head is
+  // at (m, g, e), and rows are four apart, so that a warp's stores meet in no bank.
+  constexpr int kRow = D + 4;
   auto* outs = reinterpret_cast<float*>(shared);
-  static_assert(CodedRow<q8, D>::pitch == D + 16 && kWarps * kColumns * D * 4 <= shared_bytes(D));
+  static_assert(Row::pitch == D + 16 && kWarps * kColumns * kRow * 4 <= shared_bytes(D));
   const float lower = exp2f(-kLift);
 #pragma unroll
   for (int n = 0; n < eights; ++n)
@@ -278,15 +300,15 @@ __global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks
 #pragma unroll
       for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
       if (g == 0) tops[warp][column] = top[n][c], totals[warp][column] = sum * lower;
-      auto* to = reinterpret_cast<float2*>(outs + (warp * kColumns + column) * D + g * (D / 8));
+      auto* to = reinterpret_cast<float2*>(outs + (warp * kColumns + column) * kRow) + g;
 #pragma unroll
       for (int m = 0; m < D / 16; ++m)
-        to[m] = make_float2(out[n][m][c] * lower, out[n][m][2 + c] * lower);
+        to[8 * m] = make_float2(out[n][m][c] * lower, out[n][m][2 + c] * lower);
     }
   __syncthreads();
   __shared__ float whole_top[kColumns], whole_total[kColumns];
   for (int i = threadIdx.x; i < kColumns * D; i += kThreads) {
-    const int row = i / D, c = i % D;
+    const int row = i / D, c = number_at<D>(i % D), at = row * kRow + i % D;
     const Column column = column_of(s, first + row);
     if (!column.valid) break;
     float best = -INFINITY, sum = 0, value = 0;
@@ -296,12 +318,12 @@ __global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const float weight = exp2f(tops[w][row] - base);
-      sum += weight * totals[w][row], value += weight * outs[w * kColumns * D + i];
+      sum += weight * totals[w][row], value += weight * outs[w * kColumns * kRow + at];
     }
     if (splits == 1) {
       store_result(a, column, c, best, sum, value);
     } else if (joined) {
-      outs[i] = value;
+      outs[at] = value;
       if (c == 0) whole_top[row] = best, whole_total[row] = sum;
     } else {
       float* to = parts + ((static_cast<std::int64_t>(split) * s.queries + column.query) * s.heads +
@@ -325,9 +347,9 @@ __global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : kBlocks
     for (int z = 0; z < splits; ++z) {
       const float weight = exp2f(*cluster.map_shared_rank(&whole_top[i / D], z) - base);
       sum += weight * *cluster.map_shared_rank(&whole_total[i / D], z);
-      value += weight * *cluster.map_shared_rank(&outs[i], z);
+      value += weight * *cluster.map_shared_rank(&outs[i / D * kRow + i % D], z);
     }
-    store_result(a, column, i % D, best, sum, value);
+    store_result(a, column, number_at<D>(i % D), best, sum, value);
   }
   cluster.sync();  // until then the others' memory stays
 #endif
@@ -346,8 +368,8 @@ void launch(const AttentionForward& a, float* parts, int splits, cudaStream_t st
                   static_cast<unsigned>(ceil_div(pairs_of(a.shape), 8 * eights)));
   launch_overlapped(
       "attention_coded", kernel,
-      Launch{grid, kThreads, shared_bytes(D), joined ? static_cast<unsigned>(splits) : 1}, stream, a,
-      parts, reinterpret_cast<std::uintptr_t>(a.q) % 8 == 0 && a.q_stride % 4 == 0, joined);
+      Launch{grid, kThreads, shared_bytes(D), joined ? static_cast<unsigned>(splits) : 1}, stream,
+      a, parts, reinterpret_cast<std::uintptr_t>(a.q) % 8 == 0 && a.q_stride % 4 == 0, joined);
   if (splits > 1 && !joined) attention_merge(a, parts, splits, stream);
 }
 
@@ -369,10 +391,9 @@ int attention_coded_splits(const AttentionForward& a) {
   if (s.d != 64 && s.d != 128 && s.d != 256) return 0;
   if (device_limits().shared_bytes < static_cast<std::size_t>(shared_bytes(s.d))) return 0;
   const std::int64_t blocks = s.kv_heads * ceil_div(pairs_of(s), columns_of(s)),
-                     wanted = std::max<std::int64_t>(
-                         1, kBlocks * device_limits().multiprocessors / blocks);
-  const std::int64_t most =
-      std::min<std::int64_t>(ceil_div(s.keys, kTile * kWarps), kMostSplits);
+                     wanted = blocks_at_once(s.d, columns_of(s)) * device_limits().multiprocessors /
+                              blocks;
+  const std::int64_t most = std::min<std::int64_t>(ceil_div(s.keys, kTile * kWarps), kMostSplits);
   return static_cast<int>(std::max<std::int64_t>(1, std::min(wanted, most)));
 }
 

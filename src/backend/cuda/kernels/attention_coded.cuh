@@ -3,8 +3,9 @@
 // stay apart where they can.
 //
 // A row is a head of one token: D codes of FP8, or D / 32 blocks of Q8_0, each a binary16 scale and
-// 32 codes, so that the codes of even blocks begin two bytes off a word. Copies go in pieces, which
-// divide the row and the address of every head.
+// 32 codes, so that the codes of even blocks begin two bytes off a word. Rows of Q8_0 begin at any
+// multiple of four; they are copied from the multiple of 16 before to the one behind, and keep
+// their place between those.
 #pragma once
 #include <cuda_fp8.h>
 
@@ -16,27 +17,14 @@ namespace supersonic::cuda {
 
 template <bool q8, int D>
 struct CodedRow {
-  static constexpr int bytes = q8 ? D / 32 * 34 : D, piece = q8 ? D / 16 : 16,
-                       pieces = bytes / piece,
-                       pitch = D + 16;  // words of eight rows lie in different banks
-  static_assert(bytes % piece == 0 && bytes <= pitch && pitch % 16 == 0);
+  static constexpr int bytes = q8 ? D / 32 * 34 : D,
+                       pieces = D / 16 + q8,  // of 16 bytes, however the row lies
+      abreast = 32 / pieces,                  // rows that a warp copies at once
+      pitch = D + 16;                         // words of eight rows lie in different banks
+  // Of Q8_0's rows of 64 any multiple of four is left over, of those of 128 eight, of 256 none.
+  static_assert(16 - bytes % 16 == (D == 64 ? 12 : D == 128 ? 8 : 16) || !q8);
+  static_assert(pieces * 16 <= pitch && pitch % 16 == 0);
 };
-
-template <int bytes>
-__device__ void copy_piece_async(std::uint32_t to, const void* from, bool live) {
-  if constexpr (bytes == 16) {
-    copy_async(to, from, live ? 16 : 0);
-  } else if constexpr (bytes == 4) {
-    copy_word_async(to, from, live);
-  } else {
-    static_assert(bytes == 8);
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from),
-                 "r"(live ? 8 : 0)
-                 : "memory");
-#endif
-  }
-}
 
 // sum (16, 8) += a (16, 16) * b (16, 8), binary16 operands.
 __device__ inline void multiply_add_f16(float (&sum)[4], const std::uint32_t (&a)[4],
@@ -50,7 +38,8 @@ __device__ inline void multiply_add_f16(float (&sum)[4], const std::uint32_t (&a
 #endif
 }
 
-// Lane (g, t) has the elements 2t and 2t + 1 of row g of an 8 x 8 matrix; it gets those of column g.
+// Lane (g, t) has the elements 2t and 2t + 1 of row g of an 8 x 8 matrix; it gets those of column
+// g.
 __device__ inline std::uint32_t transposed(std::uint32_t pair) {
   std::uint32_t out;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
@@ -67,8 +56,8 @@ template <bool q8, bool upper>
 __device__ std::uint32_t pair_of(std::uint32_t codes) {
   if constexpr (q8) {  // 1024 + 128 + code
     const std::uint32_t raised = __byte_perm(codes, 0x64646464u, upper ? 0x4342 : 0x4140);
-    const __half2 x = __hsub2(*reinterpret_cast<const __half2*>(&raised),
-                              __half2half2(__ushort_as_half(0x6480)));
+    const __half2 x =
+        __hsub2(*reinterpret_cast<const __half2*>(&raised), __half2half2(__ushort_as_half(0x6480)));
     return *reinterpret_cast<const std::uint32_t*>(&x);
   } else {
     const __half2_raw x = __nv_cvt_fp8x2_to_halfraw2(

@@ -339,10 +339,9 @@ std::size_t attention_split_workspace(const AttentionForward& a) {
 }
 
 std::size_t attention_merge_bytes(const AttentionShape& s, int splits) {
-  return splits > 1 ? static_cast<std::size_t>(std::int64_t{splits} * s.queries * s.heads *
-                                               (s.d + 2)) *
-                          4
-                    : 0;
+  return splits > 1
+             ? static_cast<std::size_t>(std::int64_t{splits} * s.queries * s.heads * (s.d + 2)) * 4
+             : 0;
 }
 
 void attention_merge(const AttentionForward& a, const float* parts, int splits,

@@ -1,6 +1,6 @@
-// Numbers to the codes of a KV cache, as kv_step.cu and cache_rows.cu write them: the bytes that the
-// formats' own encode() gives, bit for bit. A warp makes a block of Q8_0, a lane a code. Products
-// and sums are kept apart (__fmul_rn), since the definition rounds between them.
+// Numbers to the codes of a KV cache, as kv_step.cu and cache_rows.cu write them: the bytes that
+// the formats' own encode() gives, bit for bit. A warp makes a block of Q8_0, a lane a code.
+// Products and sums are kept apart (__fmul_rn), since the definition rounds between them.
 //
 // A cache keeps what arithmetic brings: FP8 saturates; a block of Q8_0 with a number that no scale
 // holds gets NaN for a scale, so that it reads as NaN and is noticed.
