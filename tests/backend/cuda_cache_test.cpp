@@ -215,7 +215,7 @@ TEST_F(CudaCache, EveryCodeIsReadExactly) {
 
 // So many keys that not all heads are decoded at once: each head's values are its number.
 TEST_F(CudaCache, ALongContextIsDecodedSomeHeadsAtATime) {
-  constexpr std::int64_t kKeys = 140000, kHeads = 4, kSize = 64, kQueries = 70;
+  constexpr std::int64_t kKeys = 180000, kHeads = 4, kSize = 64, kQueries = 70;
   const StorageRef v = Storage::make(coded({kKeys, kHeads, kSize}, "fp8"));
   const Format& f = *v->spec.format;
   for (std::int64_t h = 0; h < kHeads; ++h) {
