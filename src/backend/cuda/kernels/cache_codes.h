@@ -19,11 +19,4 @@ inline CacheCodes cache_codes(const Format* format, std::int64_t head_size) {
              : CacheCodes::none;
 }
 
-// Where number i of a coded plane begins; i: a multiple of a block's weights.
-constexpr std::int64_t coded_bytes(CacheCodes codes, std::int64_t i) {
-  return codes == CacheCodes::q8_0
-             ? i / 32 * static_cast<std::int64_t>(sizeof(formats::Q8_0::Block))
-             : i;
-}
-
 }  // namespace supersonic::cuda
