@@ -1,7 +1,7 @@
 // Attention of a few queries over a coded KV cache (decoding), on the tensor cores: FP8 or Q8_0,
 // bf16 queries, heads of 64, 128 and 256. The keys are split over blocks as in attention_split.cu.
 // A warp takes 16 keys of one kv head at a time, for all queries and heads of the group (8 or 16
-// columns). Their codes go to shared memory as they lie, a tile ahead; scores (keys, columns)
+// columns). Their codes go to shared memory as they lie, three tiles deep; scores (keys, columns)
 // and outputs (D, columns) are products with the codes as the left operand, so that one weight a
 // key and column is turned around between them (movmatrix), and nothing else moves between lanes.
 //
@@ -20,14 +20,10 @@
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kWarps = 4, kThreads = 32 * kWarps, kFewQueries = 4, kTile = 16, kStages = 2,
+constexpr int kWarps = 4, kThreads = 32 * kWarps, kFewQueries = 4, kTile = 16, kStages = 3,
               kMostSplits = 512, kMostCluster = 8;
-// Blocks that the keys are split for on each multiprocessor. Four of heads of 128 fit as well, and
-// with three tiles each were slower at 8,192 keys than three: what they take of the shared memory,
-// the kernels before and after, which overlap with this one, do not have.
-constexpr int blocks_at_once(int d, int columns) {
-  return d == 256 || columns > 8 ? 2 : d == 128 ? 3 : 4;
-}
+// Blocks that a multiprocessor has room for.
+constexpr int blocks_at_once(int d, int columns) { return d == 256 || columns > 8 ? 2 : 4; }
 constexpr float kLift = 14;  // weights are up to 2^14: those of 2^-28 keep their bits
 
 template <bool q8, int D>
@@ -42,11 +38,8 @@ struct Column {
   int query, head;
 };
 __device__ Column column_of(const AttentionShape& s, int pair) {
-  const int share = s.heads / s.kv_heads;
-  int query = 0;
-#pragma unroll
-  for (int i = 1; i <= kFewQueries; ++i) query += pair >= i * share;
-  return {query < s.queries, query, static_cast<int>(blockIdx.y) * share + pair - query * share};
+  const int share = s.heads / s.kv_heads, query = pair / share;
+  return {query < s.queries, query, static_cast<int>(blockIdx.y) * share + pair % share};
 }
 
 // One row of q as the right operand of all steps, and the power of two that was taken out of it.
@@ -170,7 +163,7 @@ __device__ void store_result(const AttentionForward& a, const Column& column, in
 // joined: the splits are a cluster, whose blocks share the merging of their parts; else these go to
 // `parts`, for attention_merge().
 template <bool q8, int D, int eights>
-__global__ void __launch_bounds__(kThreads, D == 256 || eights > 1 ? 2 : 4)
+__global__ void __launch_bounds__(kThreads, blocks_at_once(D, 8 * eights))
     coded_kernel(const __grid_constant__ AttentionForward a, float* parts, bool fast_q,
                  bool joined) {
   using Row = CodedRow<q8, D>;
