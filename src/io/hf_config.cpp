@@ -178,10 +178,12 @@ void read_sizes(ModelConfig& c, const JsonFields& f, const ConfigDefaults& defau
       f.integer("max_position_embeddings", 1, kMax).value_or(defaults.max_position);
 }
 
-void refuse_quantized(const JsonFields& f) {
+// gpt-oss's experts are read as the MXFP4 blocks that they are (models/fused_experts.h).
+void refuse_quantized(const JsonFields& f, const Architecture& a) {
   if (!f.has("quantization_config")) return;
   const std::string method =
       f.object("quantization_config").string("quant_method").value_or("an unnamed method");
+  if (method == "mxfp4" && a.fused_experts) return;
   fail(ErrorKind::bad_file,
        "{}: the weights are quantized with {}, which this program cannot read from a folder; use "
        "the 16-bit model or a "
@@ -281,7 +283,7 @@ ModelConfig model_config_from_json(std::string_view text, const std::string& sou
   const JsonFields f(root, source);
   ModelConfig c;
   const Architecture& a = named_architecture(c, f);
-  refuse_quantized(f);
+  refuse_quantized(f, a);
   if (a.describe) a.describe(c);
   read_sizes(c, f, a.defaults);
   read_rope(c, f, a);

@@ -183,6 +183,35 @@ struct Loader {
     e.bias = small_f32(b, info.hf + ".bias");
   }
 
+  // The experts' MXFP4 blocks of a gpt-oss folder (models/fused_experts.h).
+  StorageRef packed(const PartInfo& info, std::int64_t rows, std::int64_t cols) {
+    const FusedColumns columns = fused_columns(info.role);
+    const std::int64_t count = model.config.experts.count, all = columns.step * rows,
+                       blocks = cols / formats::MXFP4::weights;
+    CHECK_FILE(cols % formats::MXFP4::weights == 0,
+               "{}: '{}' is stored in MXFP4 blocks of {} weights, which rows of {} do not divide "
+               "into; use the model in another type",
+               source.path, info.hf, formats::MXFP4::weights, cols);
+    const auto bytes = [&](const char* part, const Shape& shape) {
+      const auto f = source.need(info.hf + part, shape);
+      CHECK_FILE(f.spec.dtype == DType::u8, "{}: tensor '{}{}' is {}: MXFP4 is stored as u8",
+                 source.path, info.hf, part, name_of(f.spec.dtype));
+      return f.data;
+    };
+    const auto codes = bytes("_blocks", Shape{count, all, blocks, kPackedBytes});
+    const auto scales = bytes("_scales", Shape{count, all, blocks});
+    CHECK_FILE(std::find(scales.begin(), scales.end(), std::byte{255}) == scales.end(),
+               "{}: tensor '{}_scales' has the scale 255, which is not a number: the file is damaged",
+               source.path, info.hf);
+    StorageRef s =
+        Storage::make({info.shape, DType::quant, find_format("mxfp4")}, info.hf + ".weight");
+    take_packed(reinterpret_cast<const std::uint8_t*>(codes.data()),
+                reinterpret_cast<const std::uint8_t*>(scales.data()),
+                s->as<formats::MXFP4::Block>(), count, rows, cols, columns);
+    io::drop_pages(codes);
+    return s;
+  }
+
   void fused(const PartInfo& info, std::int64_t rows, std::int64_t cols, nn::Experts& e) {
     const std::int64_t count = model.config.experts.count;
     const FusedColumns columns = fused_columns(info.role);
@@ -195,13 +224,17 @@ struct Loader {
                  columns);
       return s;
     };
-    const auto f = source.need(info.hf, Shape{count, cols, columns.step * rows});
-    e.weight = take(f, info.shape, cols, info.hf);
-    io::drop_pages(f.data);
-    if (base)
-      e.weight = quantized(
-          {e.weight->spec, std::as_bytes(std::span(e.weight->as<std::byte>(), e.weight->bytes))},
-          *base, info.hf, false);
+    if (source.find(info.hf + "_blocks") || source.find(info.hf + "_scales")) {
+      e.weight = packed(info, rows, cols);
+    } else {
+      const auto f = source.need(info.hf, Shape{count, cols, columns.step * rows});
+      e.weight = take(f, info.shape, cols, info.hf);
+      io::drop_pages(f.data);
+      if (base)
+        e.weight = quantized(
+            {e.weight->spec, std::as_bytes(std::span(e.weight->as<std::byte>(), e.weight->bytes))},
+            *base, info.hf, false);
+    }
     const std::string bias = info.hf + "_bias";
     const StorageRef b =
         take(source.need(bias, Shape{count, columns.step * rows}), Shape{count, rows}, 1, bias);

@@ -148,7 +148,7 @@ def test_a_written_folder_has_every_tensor_and_field(supersonic, tiny_model, tmp
     for key in want:
         np.testing.assert_allclose(got[key], want[key], rtol=0, atol=rounding if "norm" in key else 0, err_msg=key)
     written = json.loads((tmp_path / "back" / "config.json").read_text())
-    unsaid = {"torch_dtype", "initializer_range", "pad_token_id", "output_router_logits", "no_rope_layer_interval", "max_window_layers", "rope_scaling"}
+    unsaid = {"torch_dtype", "quantization_config", "initializer_range", "pad_token_id", "output_router_logits", "no_rope_layer_interval", "max_window_layers", "rope_scaling"}
     if name == "mistral":  # without a window it is a Llama, and a GGUF file says just that
         unsaid |= {"architectures", "model_type", "sliding_window"}
     for key, value in config.items():
