@@ -304,7 +304,7 @@ int ExportJob::export_adapter(models::Model& base, const io::LoraAdapter& adapte
     if (gguf())
       io::write_gguf_adapter(out.staged(), models::to_gguf_adapter(base, named), dtype);
     else
-      io::write_peft_adapter(out.staged(), named, dtype);
+      models::write_adapter(out.staged(), base, named, dtype);
     check_interrupt();
     if (!verify) return;
     const nn::LoraSet written =

@@ -103,7 +103,7 @@ struct FolderExport {
 
   // In the source folder; the loader has it as fp32 where it is small.
   std::optional<DType> stored_type(const ModelTensor& t) const {
-    const io::SafeTensor* found = stored ? stored->find(t.hf_name()) : nullptr;
+    const io::SafeTensor* found = stored ? stored->find(model.text.stored(t.hf_name())) : nullptr;
     return found ? std::optional(found->dtype) : std::nullopt;
   }
   DType type_for(const ModelTensor& t) const {
@@ -146,7 +146,13 @@ struct FolderExport {
         copy_text(entry.path(), folder / "additional_chat_templates" / entry.path().filename());
   }
 
+  // Of a model that reads images too, a folder of the text model alone is written.
   void config_of_folder() const {
+    if (!model.config.text_part_of.empty()) {
+      io::ModelConfig c = model.config;
+      if (!automatic()) c.dtype = torch_name(whole);
+      return io::write_file((folder / "config.json").string(), io::to_config_json(c));
+    }
     const std::string path = (fs::path(model.path) / "config.json").string();
     auto config = io::JsonTree::parse(io::read_file(path, io::JsonLimits{}.max_bytes));
     if (!automatic())

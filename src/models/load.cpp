@@ -20,6 +20,7 @@ struct Source {
   std::shared_ptr<io::GgufFile> gguf;
   std::shared_ptr<io::SafeTensors> folder;
   std::string path;
+  TextPlace text = {};
 
   struct Found {
     Spec spec;
@@ -37,7 +38,7 @@ struct Source {
       const io::GgufTensor* t = gguf->find_tensor(name);
       return t ? Found{{t->shape, t->dtype, t->format}, t->data} : Found{};
     }
-    const io::SafeTensor* t = folder->find(name);
+    const io::SafeTensor* t = folder->find(text.stored(name));
     if (!t) return {};
     const auto& readable = folder->get(t->name);
     return {{readable.shape, readable.dtype, nullptr}, readable.data};
@@ -47,9 +48,9 @@ struct Source {
     const Found f = find(name);
     CHECK_FILE(
         f, "{}: the model lacks the tensor '{}': the file is incomplete or of another architecture",
-        path, name);
+        path, text.stored(name));
     CHECK_FILE(f.spec.shape == shape, "{}: tensor '{}' has shape {}, the configuration says {}",
-               path, name, to_string(f.spec.shape), to_string(shape));
+               path, text.stored(name), to_string(f.spec.shape), to_string(shape));
     return f;
   }
 
@@ -97,6 +98,15 @@ void check_scales(const io::GgufFile& file) {
     CHECK_FILE(!file.find_tensor(matrix), "{}: tensor '{}' scales '{}', which this program does not apply; use a file in another type (q8_0, q4_k)",
                file.path(), t.name, matrix);
   }
+}
+
+// Files of a model that reads images too, as they were and as newer tools write them.
+TextPlace text_place(const io::SafeTensors& folder) {
+  for (const TextPlace& place : {TextPlace{},
+                                 {"language_model.model.", "language_model.lm_head."},
+                                 {"model.language_model.", "lm_head."}})
+    if (folder.find(place.stored("model.embed_tokens.weight"))) return place;
+  return {};
 }
 
 struct Loader {
@@ -274,6 +284,7 @@ struct Loader {
 
   Model load() {
     model.path = source.path;
+    model.text = source.text;
     model.from_gguf = source.gguf != nullptr;
     architecture = &io::architecture_of(model.config);
     model.interleaved_rope = model.from_gguf && architecture->gguf_interleaved;
@@ -285,6 +296,12 @@ struct Loader {
 };
 
 }  // namespace
+
+std::string TextPlace::stored(std::string_view name) const {
+  for (const auto& [plain, there] : {std::pair{TextPlace{}.body, body}, {TextPlace{}.head, head}})
+    if (name.starts_with(plain)) return std::string(there).append(name.substr(plain.size()));
+  return std::string(name);
+}
 
 Model load_model(const std::string& path, const LoadOptions& options) {
   namespace fs = std::filesystem;
@@ -302,6 +319,7 @@ Model load_model(const std::string& path, const LoadOptions& options) {
   if (fs::is_directory(path)) {
     loader.model.config = io::read_model_config(path);
     loader.source.folder = std::make_shared<io::SafeTensors>(io::SafeTensors::open(path));
+    loader.source.text = text_place(*loader.source.folder);
   } else {
     loader.source.gguf = std::make_shared<io::GgufFile>(io::GgufFile::open(path));
     check_scales(*loader.source.gguf);

@@ -93,6 +93,18 @@ MODELS = {
     "gpt_oss_mxfp4": {**COMMON, **GPT_OSS, "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": [
         "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}},
 }
+# The text part of a model that reads images too, whose config leaves out what its class fills in; the folder is in NESTED.
+MODELS["gemma3_images"] = {**MODELS["gemma3"], "num_attention_heads": 8, "num_key_value_heads": 4}
+# {name: (config.json around text_config, keys that text_config leaves out, what the tensors' "model." becomes, other tensors' shapes)}
+NESTED = {"gemma3_images": (
+    {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "torch_dtype": "float32", "bos_token_id": 0, "eos_token_id": [1],
+     "boi_token_index": 600, "eoi_token_index": 601, "image_token_index": 602, "mm_tokens_per_image": 4,
+     "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+                       "num_attention_heads": 2, "image_size": 28, "patch_size": 14}},
+    ("architectures", "num_attention_heads", "num_key_value_heads", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_embeddings"),
+    "language_model.model.",
+    {"vision_tower.vision_model.embeddings.patch_embedding.weight": (32, 3, 14, 14), "multi_modal_projector.mm_soft_emb_norm.weight": (32,)},
+)}
 FOLDERS_ONLY = ("qwen3_moe_mixed",)
 
 
@@ -238,9 +250,13 @@ def write(name: str, folder, shards: int = 1) -> None:
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config, half = MODELS[name], MODELS[name]["torch_dtype"] == "bfloat16"
+    outer, left_out, place, others = NESTED.get(name, ({}, (), "model.", {}))
+    if outer:
+        config = {**outer, "text_config": {key: value for key, value in config.items() if key not in left_out}}
     data = {key: _to_bf16(v) if half else v for key, v in tensors(name).items()}  # kept alive: the entries point into it
     for key in packed_names(name):
         data |= zip((f"{key}_blocks", f"{key}_scales"), packed(name, key, data.pop(key).shape))
+    data = {key.replace("model.", place, 1): v for key, v in data.items()} | {key: _values(name, key, shape) for key, shape in others.items()}
     kind = lambda v: "uint8" if v.dtype == np.uint8 else "bfloat16" if half else "float32"
     entries = {key: safetensors.TensorSpec(dtype=kind(v), shape=v.shape, data_ptr=v.ctypes.data,
                                            data_len=v.nbytes) for key, v in data.items()}

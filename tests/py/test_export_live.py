@@ -84,7 +84,8 @@ def test_peft_loads_our_adapter_with_equal_logits(supersonic, tiny_model, tmp_pa
     import transformers
 
     base = tiny_model(name)
-    adapters.write(tmp_path / "theirs", adapters.of_tiny(name, 8), 8, 16, str(base))
+    place = "model.language_model." if name in tiny_models.NESTED else "model."
+    adapters.write(tmp_path / "theirs", adapters.of_tiny(name, 8), 8, 16, str(base), place)
     supersonic("convert", tmp_path / "theirs", tmp_path / "a.gguf", "--base", base)
     supersonic("convert", tmp_path / "a.gguf", tmp_path / "ours", "--base", base)
     supersonic("merge", base, "--adapter", tmp_path / "ours", "-o", tmp_path / "merged", "--type", "f32")
