@@ -35,13 +35,7 @@ struct ForwardCall {
   CUtensorMap q, k, v;
 };
 
-// A place in the ring of stages; it goes on from one item to the next.
-struct Ring {
-  int stage = 0, parity = 0;
-  __device__ void next() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
-};
+using Ring = StageRing<kStages>;  // goes on from one item to the next
 
 // Items of a block: rounds over all items in turn, every second round backwards, so that who got
 // long ones then gets short ones. The last queries see the most keys: they come first.
@@ -95,8 +89,7 @@ using Scores = float[kKeys / 8][4];
 
 // The rows of one thread: what they see, and their running softmax in units of log 2.
 struct Rows {
-  KeyRange seen[2];
-  int inner_lo, inner_hi;  // keys that all rows of the warp see
+  KeyRange seen[2], inner;  // inner: what all rows of the warp see
   float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
 };
 
@@ -105,7 +98,7 @@ struct Rows {
 [[maybe_unused]] __device__ inline void soften(Scores& s, Rows& r, int k0, float scale,
                                                float (&fade)[2]) {
   const int column = k0 + static_cast<int>(threadIdx.x) % 4 * 2;
-  if (k0 < r.inner_lo || k0 + kKeys - 1 > r.inner_hi) {
+  if (k0 < r.inner.lo || k0 + kKeys - 1 > r.inner.hi) {
 #pragma unroll
     for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
@@ -147,11 +140,7 @@ __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const Attenti
   const bool speaker = threadIdx.x % 128 == 0;
   Rows r;
   r.seen[0] = row_range(s, row), r.seen[1] = row_range(s, row + 8);
-  r.inner_lo = max(r.seen[0].lo, r.seen[1].lo), r.inner_hi = min(r.seen[0].hi, r.seen[1].hi);
-  for (int step = 16; step >= 4; step /= 2) {
-    r.inner_lo = max(r.inner_lo, __shfl_xor_sync(0xffffffffu, r.inner_lo, step));
-    r.inner_hi = min(r.inner_hi, __shfl_xor_sync(0xffffffffu, r.inner_hi, step));
-  }
+  r.inner = warp_inner_range(r.seen);
   const float scale = s.scale * kLog2E;
   float out[D / 8][4] = {};
   Scores scores;
