@@ -27,14 +27,20 @@ struct KeyPass {
   static constexpr int shared_bytes =
       facts_at + kStages * static_cast<int>(sizeof(QueryFacts)) + 1024;
 };
-using Ring = StageRing<kStages>;
 
-// Barriers: arrival of the keys and values; arrival and release of each stage of queries.
+// Barriers: arrival of the keys and values; arrival and release of each stage of queries. Tiles are
+// numbered; tile n lies in stage n % kStages.
 struct KeyBarriers {
   std::uint32_t base;
   __device__ std::uint32_t rows_full() const { return base; }
-  __device__ std::uint32_t full(int stage) const { return base + 8 + stage * 16; }
-  __device__ std::uint32_t empty(int stage) const { return full(stage) + 8; }
+  __device__ std::uint32_t full(unsigned stage) const { return base + 8 + stage * 16; }
+  __device__ std::uint32_t empty(unsigned stage) const { return full(stage) + 8; }
+  __device__ void wait_full(unsigned tile) const {
+    barrier_wait(full(tile % kStages), static_cast<int>(tile / kStages % 2));
+  }
+  __device__ void wait_empty(unsigned tile) const {
+    barrier_wait(empty(tile % kStages), static_cast<int>(tile / kStages % 2 ^ 1));
+  }
 };
 
 // The warp's rows of a part in fp32.
@@ -71,9 +77,9 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// Scores of one key to probabilities; of the two queries from `column` on in each group of eight.
+// Scores of two keys to probabilities; of the two queries from `column` on in each group of eight.
 [[maybe_unused]] __device__ inline void soften(float (&p)[kQueries / 8][4], const QueryFacts& facts,
-                                               TileKind kind, int key, float scale) {
+                                               TileKind kind, int first, float scale) {
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
   for (int j = 0; j < kQueries / 8; ++j) {
@@ -82,6 +88,9 @@ __global__ void __launch_bounds__(256)
     for (int e = 0; e < 4; ++e) p[j][e] = fast_exp2(p[j][e] * scale - (e % 2 ? lse.y : lse.x));
   }
   if (kind == kSeenWhole) return;
+  int thread;  // asked for here, so that no register keeps the key while whole tiles go by
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  const int key = first + (thread - 128) / 32 * 16 + thread % 32 / 4;
 #pragma unroll
   for (int j = 0; j < kQueries / 8; ++j) {
     const int2 lo = *reinterpret_cast<const int2*>(facts.lo + j * 8 + column),
@@ -93,6 +102,48 @@ __global__ void __launch_bounds__(256)
   }
 }
 
+// The warpgroup's 64 keys and values as the left operands of a tile's products: where they lie, or,
+// where registers suffice, in registers, so that shared memory is read for the right operands
+// alone.
+template <int D>
+struct StillRows {
+  std::uint32_t keys, values;
+  __device__ StillRows(std::uint32_t tiles, int part)
+      : keys(tiles + part * 64 * 128), values(keys + KeyPass<D>::row_bytes) {}
+  __device__ void multiply_keys(float (&p)[kQueries / 8][4], std::uint32_t q) const {
+    multiply_rows<D, kQueries>(p, keys, kRows, q);
+  }
+  __device__ void multiply_values(float (&g)[kQueries / 8][4], std::uint32_t d_o) const {
+    multiply_rows<D, kQueries>(g, values, kRows, d_o);
+  }
+};
+template <>
+struct StillRows<64> {
+  std::uint32_t keys[4][4], values[4][4];
+  __device__ StillRows(std::uint32_t tiles, int part) {
+    const int row = part * 64 + static_cast<int>(threadIdx.x) % 128 / 32 * 16;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      fragment_a<false, 8>(keys[k], tiles, row, k * 16);
+      fragment_a<false, 8>(values[k], tiles + KeyPass<64>::row_bytes, row, k * 16);
+    }
+  }
+  static __device__ void multiply(float (&out)[kQueries / 8][4], const std::uint32_t (&rows)[4][4],
+                                  std::uint32_t b) {
+    warpgroup_begin();
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      warpgroup_multiply_left<false>(out, rows[k], tile_descriptor<false>(b + k * 32, 0), k > 0);
+    warpgroup_commit();
+  }
+  __device__ void multiply_keys(float (&p)[kQueries / 8][4], std::uint32_t q) const {
+    multiply(p, keys, q);
+  }
+  __device__ void multiply_values(float (&g)[kQueries / 8][4], std::uint32_t d_o) const {
+    multiply(g, values, d_o);
+  }
+};
+
 template <int D>
 __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, const char* memory,
                                 const TileKind* kinds, const KeyBarriers& b, int group, int first) {
@@ -101,14 +152,15 @@ __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, cons
   const AttentionShape& s = a.shape;
   const int part = static_cast<int>(threadIdx.x) / 128 - 1,
             warp_row = first + static_cast<int>(threadIdx.x) % 128 / 32 * 16 + part * 64;
-  const int lane = threadIdx.x % 32, key = warp_row + lane / 4;
+  const int lane = threadIdx.x % 32;
   const bool speaker = threadIdx.x % 128 == 0;
   const float scale = s.scale * kLog2E;
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
   barrier_wait(b.rows_full(), 0);
+  const StillRows<D> rows(tiles, part);
   for (unsigned tile = 0;; ++tile) {
     const unsigned stage = tile % kStages;
-    barrier_wait(b.full(stage), tile / kStages % 2);
+    b.wait_full(tile);
     const TileKind kind = kinds[stage];
     if (kind == kEnd) break;
     const std::uint32_t q = tiles + 2 * P::row_bytes + stage * 2 * P::tile_bytes,
@@ -116,12 +168,12 @@ __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, cons
     const QueryFacts& facts = reinterpret_cast<const QueryFacts*>(memory + P::facts_at)[stage];
     float p[kQueries / 8][4], g[kQueries / 8][4];
     std::uint32_t weights[kQueries / 16][4], ds[kQueries / 16][4];
-    multiply_rows<D, kQueries>(p, tiles + part * 64 * 128, kRows, q);
+    rows.multiply_keys(p, q);
     warpgroup_wait<1>();  // the last tile's sums
     if (speaker && tile > 0) barrier_arrive(b.empty((tile - 1) % kStages));
-    multiply_rows<D, kQueries>(g, tiles + P::row_bytes + part * 64 * 128, kRows, d_o);
+    rows.multiply_values(g, d_o);
     warpgroup_wait<1>();
-    soften(p, facts, kind, key, scale);
+    soften(p, facts, kind, first, scale);
     pack_rows<kQueries>(weights, p);
     add_rows<D, kQueries>(dv, weights, d_o);
     warpgroup_wait<1>();
@@ -132,7 +184,8 @@ __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, cons
       for (int e = 0; e < 4; ++e) p[j][e] *= g[j][e] - (e % 2 ? delta.y : delta.x);
     }
     pack_rows<kQueries>(ds, p);
-    warpgroup_wait<0>();  // the registers do not suffice for weights, ds and the next tile's scores
+    // Registers do not suffice for weights, ds and the next tile's scores.
+    if constexpr (D > 64) warpgroup_wait<0>();
     add_rows<D, kQueries>(dk, ds, q);
   }
   warpgroup_wait<0>();
@@ -153,48 +206,53 @@ __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, cons
                   1);
 }
 
-// visit(first query, kind) of each tile of queries that sees one of the block's keys; a whole warp.
+// visit(head, first query, kind) of each tile of queries that sees one of the block's keys, head by
+// head, so that blocks beside each other read the same tiles at about the same time; a whole warp.
 template <class Visit>
-__device__ void visit_tiles(const BackwardCall& c, int first, const Visit& visit) {
+__device__ void visit_tiles(const BackwardCall& c, int first_head, int last_head, int first,
+                            const Visit& visit) {
   const int count = (c.a.shape.queries + kQueries - 1) / kQueries;
-  for (int t0 = 0; t0 < count; t0 += 32) {
-    const int tile = t0 + static_cast<int>(threadIdx.x) % 32;
-    const TileRange r = tile < count ? c.ranges[tile] : TileRange{kNoKey, -1, kNoKey, -1};
-    unsigned seen = __ballot_sync(0xffffffffu, r.lo < first + kRows && r.hi >= first);
-    const unsigned whole =
-        __ballot_sync(0xffffffffu, r.inner_lo <= first && r.inner_hi >= first + kRows - 1);
-    for (; seen; seen &= seen - 1) {
-      const int i = __ffs(static_cast<int>(seen)) - 1;
-      visit((t0 + i) * kQueries, whole >> i & 1 ? kSeenWhole : kSeenInPart);
+  for (int head = first_head; head < last_head; ++head)
+    for (int t0 = 0; t0 < count; t0 += 32) {
+      const int tile = t0 + static_cast<int>(threadIdx.x) % 32;
+      const TileRange r = tile < count ? c.ranges[tile] : TileRange{kNoKey, -1, kNoKey, -1};
+      unsigned seen = __ballot_sync(0xffffffffu, r.lo < first + kRows && r.hi >= first);
+      const unsigned whole =
+          __ballot_sync(0xffffffffu, r.inner_lo <= first && r.inner_hi >= first + kRows - 1);
+      for (; seen; seen &= seen - 1) {
+        const int i = __ffs(static_cast<int>(seen)) - 1;
+        visit(head, (t0 + i) * kQueries, whole >> i & 1 ? kSeenWhole : kSeenInPart);
+      }
     }
-  }
 }
 
 // The warp that starts the copies.
 template <int D>
 __device__ void bring_queries(const BackwardCall& c, std::uint32_t tiles, const KeyBarriers& b,
-                              int first_head, int last_head, int group, int first) {
+                              int first_head, int last_head, int first) {
   using P = KeyPass<D>;
+  const int group = blockIdx.x;
   const bool speaker = threadIdx.x == 0;
   if (speaker) {
     barrier_expect(b.rows_full(), 2 * P::row_bytes);
     copy_tile<D>(tiles, &c.k, group, first, kRows, b.rows_full());
     copy_tile<D>(tiles + P::row_bytes, &c.v, group, first, kRows, b.rows_full());
   }
-  Ring ring;
-  visit_tiles(c, first, [&](int q0, TileKind) {
-    for (int head = first_head; head < last_head; ++head, ring.next()) {
-      if (!speaker) continue;
-      const std::uint32_t full = b.full(ring.stage),
-                          q = tiles + 2 * P::row_bytes + ring.stage * 2 * P::tile_bytes;
-      barrier_wait(b.empty(ring.stage), ring.parity ^ 1);
+  unsigned number = 0;
+  visit_tiles(c, first_head, last_head, first, [&](int head, int q0, TileKind) {
+    if (speaker) {
+      const unsigned stage = number % kStages;
+      const std::uint32_t full = b.full(stage),
+                          q = tiles + 2 * P::row_bytes + stage * 2 * P::tile_bytes;
+      b.wait_empty(number);
       barrier_expect(full, 2 * P::tile_bytes);
       copy_tile<D>(q, &c.q, head, q0, kQueries, full);
       copy_tile<D>(q + P::tile_bytes, &c.d_o, head, q0, kQueries, full);
     }
+    ++number;
   });
-  barrier_wait(b.empty(ring.stage), ring.parity ^ 1);
-  if (speaker) barrier_arrive(b.full(ring.stage));
+  b.wait_empty(number);
+  if (speaker) barrier_arrive(b.full(number % kStages));
 }
 
 // Two warps write what is known of the queries, a thread of each, and after the last tile that it
@@ -205,28 +263,29 @@ __device__ void bring_queries(const BackwardCall& c, std::uint32_t tiles, const 
   const AttentionShape& s = c.a.shape;
   const int i = static_cast<int>(threadIdx.x) - 32;
   const bool speaker = i % 32 == 0;
-  Ring ring;
-  visit_tiles(c, first, [&](int q0, TileKind kind) {
-    const KeyRange seen = row_range(s, q0 + i);
-    for (int head = first_head; head < last_head; ++head, ring.next()) {
-      float lse = 0, delta = 0;
-      if (seen.lo <= seen.hi) {
-        const std::int64_t at = static_cast<std::int64_t>(q0 + i) * s.heads + head;
-        lse = c.a.lse[at] * kLog2E;
-        delta = c.delta[at];
-      }
-      barrier_wait(b.empty(ring.stage), ring.parity ^ 1);
-      QueryFacts& facts = stages[ring.stage];
-      facts.lse[i] = lse, facts.delta[i] = delta;
-      facts.lo[i] = seen.lo, facts.hi[i] = seen.hi;
-      if (speaker) kinds[ring.stage] = kind;
-      __syncwarp();
-      if (speaker) barrier_arrive(b.full(ring.stage));
+  unsigned number = 0;
+  visit_tiles(c, first_head, last_head, first, [&](int head, int q0, TileKind kind) {
+    const bool in_part = kind == kSeenInPart;
+    const KeyRange seen = in_part ? row_range(s, q0 + i) : KeyRange{0, 0};
+    float lse = 0, delta = 0;
+    if (seen.lo <= seen.hi) {
+      const std::int64_t at = static_cast<std::int64_t>(q0 + i) * s.heads + head;
+      lse = c.a.lse[at] * kLog2E;
+      delta = c.delta[at];
     }
+    b.wait_empty(number);
+    const unsigned stage = number % kStages;
+    QueryFacts& facts = stages[stage];
+    facts.lse[i] = lse, facts.delta[i] = delta;
+    if (in_part) facts.lo[i] = seen.lo, facts.hi[i] = seen.hi;
+    if (speaker) kinds[stage] = kind;
+    __syncwarp();
+    if (speaker) barrier_arrive(b.full(stage));
+    ++number;
   });
-  barrier_wait(b.empty(ring.stage), ring.parity ^ 1);
-  if (speaker) kinds[ring.stage] = kEnd;
-  if (speaker) barrier_arrive(b.full(ring.stage));
+  b.wait_empty(number);
+  if (speaker) kinds[number % kStages] = kEnd;
+  if (speaker) barrier_arrive(b.full(number % kStages));
 }
 
 template <int D>
@@ -254,7 +313,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_kernel(const __grid_constant_
     const int first_head = begin + static_cast<int>(blockIdx.z * share / gridDim.z),
               last_head = begin + static_cast<int>((blockIdx.z + 1) * share / gridDim.z);
     if (threadIdx.x < 32)
-      bring_queries<D>(c, tiles, b, first_head, last_head, group, first);
+      bring_queries<D>(c, tiles, b, first_head, last_head, first);
     else if (threadIdx.x < 96)
       describe_queries(c, reinterpret_cast<QueryFacts*>(memory + KeyPass<D>::facts_at), kinds, b,
                        first_head, last_head, first);

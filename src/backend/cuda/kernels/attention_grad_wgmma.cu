@@ -155,7 +155,7 @@ __device__ void produce_keys(const BackwardCall& c, std::uint32_t tiles, const Q
   using P = QueryPass<D>;
   typename P::Ring ring;
   const int share = c.a.shape.heads / c.a.shape.kv_heads, begin = all.lo / P::keys * P::keys;
-  for (int i = 0; i < c.heads_each; ++i) {
+  for (int i = 0; i < c.blocks.heads_each; ++i) {
     const int head = first_head + i, group = head / share;
     for (int k0 = begin; k0 <= all.hi; k0 += P::keys, ring.next()) {
       const std::uint32_t full = b.full(ring.stage),
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ std::uint64_t barrier_memory[2 + 2 * P::stages];
   const std::uint32_t tiles = (shared_address(shared) + 1023) & ~1023u;
   const QueryBarriers b{shared_address(barrier_memory)};
-  const int first_head = blockIdx.x * c.heads_each, first = (gridDim.y - 1 - blockIdx.y) * kRows;
+  const auto [first_head, first] = row_place(c.blocks, c.a.shape);
   const KeyRange all = block_range<kRows>(c.a.shape, first);
   if (threadIdx.x == 0) {
     barrier_init(b.rows_full(), 1);
@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     take_registers<240>();
     typename P::Ring ring;
-    for (int i = 0; i < c.heads_each; ++i) {
+    for (int i = 0; i < c.blocks.heads_each; ++i) {
       if (all.lo <= all.hi)
         consume_keys<D>(c, tiles, b, first_head + i, first, all, ring, i % 2);
       else
@@ -215,15 +215,6 @@ bool for_warpgroups(const AttentionBackward& a) {
          attention_tensor_cores(a.shape, a.type, a.type);
 }
 
-// As many heads for a block as leave enough blocks for the device.
-int heads_each(const AttentionShape& s) {
-  const std::int64_t blocks = ceil_div(s.queries, kRows) * s.heads;
-  for (int each : {4, 2})
-    if (s.heads % each == 0 && blocks * 2 >= 3 * each * device_limits().multiprocessors)
-      return each;
-  return 1;
-}
-
 template <int D>
 void queries_pass(BackwardCall& c, cudaStream_t stream) {
   using P = QueryPass<D>;
@@ -231,14 +222,12 @@ void queries_pass(BackwardCall& c, cudaStream_t stream) {
   static_cast<void>(allowed);
   const AttentionBackward& a = c.a;
   const AttentionShape& s = a.shape;
-  c.heads_each = heads_each(s);
+  c.blocks = row_blocks(s);
   c.q = bf16_boxes(a.q, s.heads * D, s.queries, a.q_stride, kRows);
   c.d_o = bf16_boxes(a.d_o, s.heads * D, s.queries, a.do_stride, kRows);
   c.k = bf16_boxes(a.k, s.kv_heads * D, s.keys, a.k_stride, P::keys);
   c.v = bf16_boxes(a.v, s.kv_heads * D, s.keys, a.v_stride, P::keys);
-  const dim3 grid(static_cast<unsigned>(s.heads / c.heads_each),
-                  static_cast<unsigned>(ceil_div(s.queries, kRows)));
-  query_kernel<D><<<grid, kThreads, P::shared_bytes, stream>>>(c);
+  query_kernel<D><<<static_cast<unsigned>(c.blocks.count), kThreads, P::shared_bytes, stream>>>(c);
   check_launch("attention_backward_wgmma");
 }
 

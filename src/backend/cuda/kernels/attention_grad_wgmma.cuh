@@ -2,12 +2,13 @@
 // attention_grad_keys.cu dk and dv): the call, tiles of one head by the copy engine, products of a
 // warpgroup's 64 rows, and which keys each 64 queries see.
 #pragma once
+#include "backend/cuda/kernels/attention_blocks.cuh"
 #include "backend/cuda/kernels/attention_tiles.cuh"
 #include "backend/cuda/kernels/wgmma_products.cuh"
 
 namespace supersonic::cuda {
 
-constexpr int kRows = 128, kThreads = 384;  // of a block: rows that stand still, threads
+constexpr int kRows = kBlockQueries, kThreads = 384;  // of a block: rows that stand still, threads
 constexpr int kRangeQueries = 64;
 
 // Keys of kRangeQueries queries: all that any of them sees, and those that every one sees.
@@ -21,7 +22,7 @@ struct BackwardCall {
   const TileRange* ranges;  // one for each kRangeQueries queries
   float* parts;  // dk and dv of each part of the heads: (parts, 2, S, kv_heads, D); null: one part,
                  // straight to its place
-  int heads_each;  // dq: heads that a block takes one after another
+  RowBlocks blocks;  // of dq
   CUtensorMap q, k, v, d_o;
 };
 
