@@ -44,4 +44,17 @@ __device__ inline RowPlace row_place(const RowBlocks& b, const AttentionShape& s
   return {set * b.heads_each, (rows - 1 - row) * kBlockQueries};
 }
 
+// Two warpgroups, 1 and 2 of the block, that queue their products in turns, so that one's run while
+// the other works on its sums. Each takes as many turns as it gives.
+struct Turns {
+  int mine;  // 0 or 1
+  __device__ void begin() const {
+    if (mine == 1) give();
+  }
+  __device__ void take() const { asm volatile("bar.sync %0, 256;" ::"r"(1 + mine) : "memory"); }
+  __device__ void give() const {
+    asm volatile("bar.arrive %0, 256;" ::"r"(1 + (mine ^ 1)) : "memory");
+  }
+};
+
 }  // namespace supersonic::cuda

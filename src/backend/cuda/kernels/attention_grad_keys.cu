@@ -88,9 +88,8 @@ __global__ void __launch_bounds__(256)
     for (int e = 0; e < 4; ++e) p[j][e] = fast_exp2(p[j][e] * scale - (e % 2 ? lse.y : lse.x));
   }
   if (kind == kSeenWhole) return;
-  int thread;  // asked for here, so that no register keeps the key while whole tiles go by
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  const int key = first + (thread - 128) / 32 * 16 + thread % 32 / 4;
+  const int thread = static_cast<int>(threadIdx.x) - 128,
+            key = first + thread / 32 * 16 + thread % 32 / 4;
 #pragma unroll
   for (int j = 0; j < kQueries / 8; ++j) {
     const int2 lo = *reinterpret_cast<const int2*>(facts.lo + j * 8 + column),
@@ -101,48 +100,6 @@ __global__ void __launch_bounds__(256)
         p[j][e] = 0;
   }
 }
-
-// The warpgroup's 64 keys and values as the left operands of a tile's products: where they lie, or,
-// where registers suffice, in registers, so that shared memory is read for the right operands
-// alone.
-template <int D>
-struct StillRows {
-  std::uint32_t keys, values;
-  __device__ StillRows(std::uint32_t tiles, int part)
-      : keys(tiles + part * 64 * 128), values(keys + KeyPass<D>::row_bytes) {}
-  __device__ void multiply_keys(float (&p)[kQueries / 8][4], std::uint32_t q) const {
-    multiply_rows<D, kQueries>(p, keys, kRows, q);
-  }
-  __device__ void multiply_values(float (&g)[kQueries / 8][4], std::uint32_t d_o) const {
-    multiply_rows<D, kQueries>(g, values, kRows, d_o);
-  }
-};
-template <>
-struct StillRows<64> {
-  std::uint32_t keys[4][4], values[4][4];
-  __device__ StillRows(std::uint32_t tiles, int part) {
-    const int row = part * 64 + static_cast<int>(threadIdx.x) % 128 / 32 * 16;
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      fragment_a<false, 8>(keys[k], tiles, row, k * 16);
-      fragment_a<false, 8>(values[k], tiles + KeyPass<64>::row_bytes, row, k * 16);
-    }
-  }
-  static __device__ void multiply(float (&out)[kQueries / 8][4], const std::uint32_t (&rows)[4][4],
-                                  std::uint32_t b) {
-    warpgroup_begin();
-#pragma unroll
-    for (int k = 0; k < 4; ++k)
-      warpgroup_multiply_left<false>(out, rows[k], tile_descriptor<false>(b + k * 32, 0), k > 0);
-    warpgroup_commit();
-  }
-  __device__ void multiply_keys(float (&p)[kQueries / 8][4], std::uint32_t q) const {
-    multiply(p, keys, q);
-  }
-  __device__ void multiply_values(float (&g)[kQueries / 8][4], std::uint32_t d_o) const {
-    multiply(g, values, d_o);
-  }
-};
 
 template <int D>
 __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, const char* memory,
@@ -157,7 +114,6 @@ __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, cons
   const float scale = s.scale * kLog2E;
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
   barrier_wait(b.rows_full(), 0);
-  const StillRows<D> rows(tiles, part);
   for (unsigned tile = 0;; ++tile) {
     const unsigned stage = tile % kStages;
     b.wait_full(tile);
@@ -168,10 +124,10 @@ __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, cons
     const QueryFacts& facts = reinterpret_cast<const QueryFacts*>(memory + P::facts_at)[stage];
     float p[kQueries / 8][4], g[kQueries / 8][4];
     std::uint32_t weights[kQueries / 16][4], ds[kQueries / 16][4];
-    rows.multiply_keys(p, q);
+    multiply_rows<D, kQueries>(p, tiles + part * 64 * 128, kRows, q);
     warpgroup_wait<1>();  // the last tile's sums
     if (speaker && tile > 0) barrier_arrive(b.empty((tile - 1) % kStages));
-    rows.multiply_values(g, d_o);
+    multiply_rows<D, kQueries>(g, tiles + P::row_bytes + part * 64 * 128, kRows, d_o);
     warpgroup_wait<1>();
     soften(p, facts, kind, first, scale);
     pack_rows<kQueries>(weights, p);
@@ -184,8 +140,7 @@ __device__ void consume_queries(const BackwardCall& c, std::uint32_t tiles, cons
       for (int e = 0; e < 4; ++e) p[j][e] *= g[j][e] - (e % 2 ? delta.y : delta.x);
     }
     pack_rows<kQueries>(ds, p);
-    // Registers do not suffice for weights, ds and the next tile's scores.
-    if constexpr (D > 64) warpgroup_wait<0>();
+    warpgroup_wait<0>();  // registers do not suffice for weights, ds and the next tile's scores
     add_rows<D, kQueries>(dk, ds, q);
   }
   warpgroup_wait<0>();

@@ -71,7 +71,8 @@ template <int D>
 template <int D>
 __device__ void consume_keys(const BackwardCall& c, std::uint32_t tiles, const QueryBarriers& b,
                              int head, int first, const KeyRange& all,
-                             typename QueryPass<D>::Ring& ring, int rows_parity) {
+                             typename QueryPass<D>::Ring& ring, int rows_parity,
+                             const Turns& turn) {
   using P = QueryPass<D>;
   const AttentionBackward& a = c.a;
   const AttentionShape& s = a.shape;
@@ -93,6 +94,7 @@ __device__ void consume_keys(const BackwardCall& c, std::uint32_t tiles, const Q
   const float scale = s.scale * kLog2E;
   float dq[D / 8][4] = {};
   barrier_wait(b.rows_full(), rows_parity);
+  turn.take();
   int before = -1;  // the stage whose product may still be under way
   for (int k0 = all.lo / P::keys * P::keys; k0 <= all.hi; k0 += P::keys, ring.next()) {
     const std::uint32_t keys = tiles + 2 * P::row_bytes + ring.stage * 2 * P::tile_bytes;
@@ -103,6 +105,7 @@ __device__ void consume_keys(const BackwardCall& c, std::uint32_t tiles, const Q
     if (speaker && before >= 0) barrier_arrive(b.empty(before));
     multiply_rows<D, P::keys>(g, tiles + P::row_bytes + part * 64 * 128, kRows,
                               keys + P::tile_bytes);
+    turn.give();
     before = ring.stage;
     warpgroup_wait<1>();
     if (k0 >= inner.lo && k0 + P::keys - 1 <= inner.hi) {
@@ -128,8 +131,10 @@ __device__ void consume_keys(const BackwardCall& c, std::uint32_t tiles, const Q
       for (int e = 0; e < 4; ++e) p[j][e] *= g[j][e] - delta[e / 2];
     std::uint32_t ds[P::keys / 16][4];
     pack_rows<P::keys>(ds, p);
+    turn.take();
     add_rows<D, P::keys>(dq, ds, keys);
   }
+  turn.give();
   if (speaker) barrier_arrive(b.rows_empty());
   warpgroup_wait<0>();
   if (speaker) barrier_arrive(b.empty(before));
@@ -200,9 +205,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     take_registers<240>();
     typename P::Ring ring;
+    const Turns turn{static_cast<int>(threadIdx.x) / 128 - 1};
+    turn.begin();
     for (int i = 0; i < c.blocks.heads_each; ++i) {
       if (all.lo <= all.hi)
-        consume_keys<D>(c, tiles, b, first_head + i, first, all, ring, i % 2);
+        consume_keys<D>(c, tiles, b, first_head + i, first, all, ring, i % 2, turn);
       else
         store_no_gradient<D>(c.a, first_head + i, first);
     }

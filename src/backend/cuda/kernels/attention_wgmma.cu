@@ -39,6 +39,9 @@ struct ForwardCall {
 
 using Ring = StageRing<kStages>;  // goes on from one head to the next
 
+// Short products, for whose scores the exponentials take as long as the tensor cores.
+template <int D>
+constexpr bool kTurns = D == 64;
 template <int D>
 constexpr int kTileBytes = (kKeys * D) * 2;
 template <int D>
@@ -114,7 +117,8 @@ struct Rows {
 // One head.
 template <int D>
 __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const AttentionBarriers& b,
-                        int head, int first, const KeyRange& all, Ring& ring, int q_parity) {
+                        int head, int first, const KeyRange& all, Ring& ring, int q_parity,
+                        const Turns& turn) {
   const AttentionForward& a = c.a;
   const AttentionShape& s = a.shape;
   const int part = static_cast<int>(threadIdx.x) / 128 - 1, warp = threadIdx.x % 128 / 32,
@@ -168,9 +172,11 @@ __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const Attenti
     const Ring before = ring;
     ring.next();
     barrier_wait(b.full(false, ring.stage), ring.parity);
-    multiply_keys(ring.stage);
     barrier_wait(b.full(true, before.stage), before.parity);
+    if constexpr (kTurns<D>) turn.take();
+    multiply_keys(ring.stage);
     add_values(before.stage);
+    if constexpr (kTurns<D>) turn.give();
     warpgroup_wait<1>();
     if (speaker) barrier_arrive(b.empty(false, ring.stage));
     soften(scores, r, k0, scale, fade);
@@ -240,9 +246,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     take_registers<240>();
     Ring ring;
+    const Turns turn{static_cast<int>(threadIdx.x) / 128 - 1};
+    if constexpr (kTurns<D>) turn.begin();
     for (int i = 0; i < c.blocks.heads_each; ++i) {
       if (all.lo <= all.hi)
-        consume<D>(c, tiles, b, first_head + i, first, all, ring, i % 2);
+        consume<D>(c, tiles, b, first_head + i, first, all, ring, i % 2, turn);
       else
         store_nothing<D>(c.a, first_head + i, first);
     }
