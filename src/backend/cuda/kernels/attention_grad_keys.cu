@@ -9,9 +9,26 @@
 #include "backend/cuda/kernels/attention_grad_wgmma.cuh"
 
 namespace supersonic::cuda {
+
+// Barriers: arrival of the keys and values; arrival and release of each stage of queries. Tiles are
+// numbered; tile n lies in stage n % kStages.
+struct KeyBarriers {
+  static constexpr int kStages = 4;  // a power of two
+  std::uint32_t base;
+  __device__ std::uint32_t rows_full() const { return base; }
+  __device__ std::uint32_t full(unsigned stage) const { return base + 8 + stage * 16; }
+  __device__ std::uint32_t empty(unsigned stage) const { return full(stage) + 8; }
+  __device__ void wait_full(unsigned tile) const {
+    barrier_wait(full(tile % kStages), static_cast<int>(tile / kStages % 2));
+  }
+  __device__ void wait_empty(unsigned tile) const {
+    barrier_wait(empty(tile % kStages), static_cast<int>(tile / kStages % 2 ^ 1));
+  }
+};
+
 namespace {
 
-constexpr int kQueries = kRangeQueries, kStages = 4;  // a power of two
+constexpr int kQueries = kRangeQueries, kStages = KeyBarriers::kStages;
 
 // Of the queries of a tile; lse in units of log 2. The ranges are there where they are looked at.
 struct QueryFacts {
@@ -26,21 +43,6 @@ struct KeyPass {
   static constexpr int facts_at = 2 * row_bytes + kStages * 2 * tile_bytes;
   static constexpr int shared_bytes =
       facts_at + kStages * static_cast<int>(sizeof(QueryFacts)) + 1024;
-};
-
-// Barriers: arrival of the keys and values; arrival and release of each stage of queries. Tiles are
-// numbered; tile n lies in stage n % kStages.
-struct KeyBarriers {
-  std::uint32_t base;
-  __device__ std::uint32_t rows_full() const { return base; }
-  __device__ std::uint32_t full(unsigned stage) const { return base + 8 + stage * 16; }
-  __device__ std::uint32_t empty(unsigned stage) const { return full(stage) + 8; }
-  __device__ void wait_full(unsigned tile) const {
-    barrier_wait(full(tile % kStages), static_cast<int>(tile / kStages % 2));
-  }
-  __device__ void wait_empty(unsigned tile) const {
-    barrier_wait(empty(tile % kStages), static_cast<int>(tile / kStages % 2 ^ 1));
-  }
 };
 
 // The warp's rows of a part in fp32.

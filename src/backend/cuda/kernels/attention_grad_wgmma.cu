@@ -9,14 +9,6 @@
 #include "backend/cuda/kernels/attention_grad_wgmma.cuh"
 
 namespace supersonic::cuda {
-namespace {
-
-template <int D>
-struct QueryPass {
-  static constexpr int stages = 2, keys = 128, row_bytes = kRows * D * 2, tile_bytes = keys * D * 2;
-  static constexpr int shared_bytes = 2 * row_bytes + stages * 2 * tile_bytes + 1024;
-  using Ring = StageRing<stages>;
-};
 
 // Barriers: arrival and release of the queries, and of each stage of keys and values.
 struct QueryBarriers {
@@ -25,6 +17,15 @@ struct QueryBarriers {
   __device__ std::uint32_t rows_empty() const { return base + 8; }
   __device__ std::uint32_t full(int stage) const { return base + 16 + stage * 16; }
   __device__ std::uint32_t empty(int stage) const { return full(stage) + 8; }
+};
+
+namespace {
+
+template <int D>
+struct QueryPass {
+  static constexpr int stages = 2, keys = 128, row_bytes = kRows * D * 2, tile_bytes = keys * D * 2;
+  static constexpr int shared_bytes = 2 * row_bytes + stages * 2 * tile_bytes + 1024;
+  using Ring = StageRing<stages>;
 };
 
 // One warp for each kRangeQueries queries.
