@@ -261,6 +261,7 @@ TEST_F(CudaProducts, AttentionOfEveryHeadSizeRangeAndTypes) {
                                  {130, 130, 4, 1, 128, Seen::causal},
                                  {200, 300, 2, 2, 64, Seen::window},
                                  {65, 65, 2, 1, 256, Seen::causal},
+                                 {130, 130, 256, 128, 64, Seen::packed},
                                  {33, 99, 2, 2, 80, Seen::causal}})
     for (const auto& [q, kv] : {std::pair{DType::f32, DType::f32},
                                 {DType::bf16, DType::bf16},
@@ -283,6 +284,8 @@ TEST_F(CudaProducts, AttentionGradientsOfEveryHeadSizeAndRange) {
                                  {700, 700, 8, 2, 128, Seen::whole},
                                  {500, 1000, 3, 1, 64, Seen::whole},
                                  {600, 600, 4, 2, 128, Seen::window},
+                                 {450, 450, 4, 2, 128, Seen::causal},
+                                 {130, 130, 256, 128, 64, Seen::packed},
                                  {40, 40, 2, 1, 256, Seen::causal},
                                  {3, 90, 4, 2, 128, Seen::causal}})
     for (const DType type : {DType::f32, DType::bf16}) {

@@ -80,16 +80,19 @@ void attention_forward(const AttentionForward& a, void* workspace, cudaStream_t 
 }
 
 std::size_t attention_backward_workspace(const AttentionBackward& a) {
-  return delta_bytes(a.shape) + attention_parts_bytes(a);
+  return delta_bytes(a.shape) + attention_wgmma_bytes(a);
 }
 
 void attention_backward(const AttentionBackward& a, void* workspace, cudaStream_t stream) {
   auto* delta = static_cast<float*>(workspace);
-  auto* parts = reinterpret_cast<float*>(static_cast<char*>(workspace) + delta_bytes(a.shape));
+  if (attention_backward_wgmma(a, delta, static_cast<char*>(workspace) + delta_bytes(a.shape),
+                               stream))
+    return;
   if (a.shape.queries > 0) attention_delta(a, delta, stream);
-  if (!attention_tensor_cores(a.shape, a.type, a.type))
-    return attention_backward_f32(a, delta, stream);
-  if (!attention_backward_wgmma(a, delta, parts, stream)) attention_backward_bf16(a, delta, stream);
+  if (attention_tensor_cores(a.shape, a.type, a.type))
+    attention_backward_bf16(a, delta, stream);
+  else
+    attention_backward_f32(a, delta, stream);
 }
 
 }  // namespace supersonic::cuda

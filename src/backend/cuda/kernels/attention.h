@@ -85,9 +85,9 @@ bool attention_forward_wgmma(const AttentionForward& a,
 void attention_delta(const AttentionBackward& a, float* delta, cudaStream_t stream);
 void attention_backward_f32(const AttentionBackward& a, const float* delta, cudaStream_t stream);
 void attention_backward_bf16(const AttentionBackward& a, const float* delta, cudaStream_t stream);
-// As forward's; parts: attention_parts_bytes() of workspace.
-bool attention_backward_wgmma(const AttentionBackward& a, const float* delta, float* parts,
+// As forward's. It makes delta, too; workspace: attention_wgmma_bytes().
+bool attention_backward_wgmma(const AttentionBackward& a, float* delta, void* workspace,
                               cudaStream_t stream);
-std::size_t attention_parts_bytes(const AttentionBackward& a);
+std::size_t attention_wgmma_bytes(const AttentionBackward& a);
 
 }  // namespace supersonic::cuda

@@ -94,6 +94,25 @@ __device__ void store_rows(__nv_bfloat16* head, std::int64_t stride, int first, 
   }
 }
 
+// Keys that all rows of the warp see; seen: of the thread's two rows.
+__device__ inline KeyRange warp_inner_range(const KeyRange (&seen)[2]) {
+  KeyRange all{max(seen[0].lo, seen[1].lo), min(seen[0].hi, seen[1].hi)};
+  for (int step = 16; step >= 4; step /= 2) {
+    all.lo = max(all.lo, __shfl_xor_sync(0xffffffffu, all.lo, step));
+    all.hi = min(all.hi, __shfl_xor_sync(0xffffffffu, all.hi, step));
+  }
+  return all;
+}
+
+// A place in a ring of tiles that are brought while others are worked on.
+template <int stages>
+struct StageRing {
+  int stage = 0, parity = 0;
+  __device__ void next() {
+    if (++stage == stages) stage = 0, parity ^= 1;
+  }
+};
+
 __device__ inline float fast_exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

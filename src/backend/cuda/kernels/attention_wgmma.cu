@@ -1,11 +1,12 @@
-// Attention forward on Hopper for bf16 and head sizes 64 and 128. A block takes one item after
-// another, 128 queries of one head: one warpgroup's first thread brings tiles of 128 keys and of
-// values, two of each in flight, by the copy engine; two warpgroups hold 64 queries each. While the
-// tensor cores add the probabilities of one tile times its values, the warpgroup turns the next
-// tile's scores, already there, into probabilities (arXiv 2407.08608, section 3.2); the other
-// warpgroup fills what gaps remain. Scores, probabilities and the output stay in registers. Tiles
-// outside of the block's key range are not read. Limit: the tensor cores, and close behind them the
-// exponentials, 16 a cycle and multiprocessor.
+// Attention forward on Hopper for bf16 and head sizes 64 and 128. A block takes 128 queries of a
+// few heads, one after another (attention_blocks.cuh): one warpgroup's first thread brings tiles of
+// 128 keys and of values, two of each in flight, by the copy engine; two warpgroups hold 64 queries
+// each. While the tensor cores add the probabilities of one tile times its values, the warpgroup
+// turns the next tile's scores, already there, into probabilities (arXiv 2407.08608, section 3.2);
+// the other warpgroup fills what gaps remain. Scores, probabilities and the output stay in
+// registers. Tiles outside of the block's key range are not read. Limit: the tensor cores, and
+// close behind them the exponentials, 16 a cycle and multiprocessor.
+#include "backend/cuda/kernels/attention_blocks.cuh"
 #include "backend/cuda/kernels/attention_tiles.cuh"
 #include "backend/cuda/kernels/wgmma_products.cuh"
 
@@ -25,68 +26,47 @@ struct AttentionBarriers {
 
 namespace {
 
-constexpr int kQueries = 128, kKeys = 128, kStages = AttentionBarriers::kStages, kThreads = 384;
+constexpr int kQueries = kBlockQueries, kKeys = 128, kStages = AttentionBarriers::kStages,
+              kThreads = 384;
 [[maybe_unused]] constexpr int kBox =
     kKeys * 128;  // bytes of 64 columns of a tile; queries and keys have as many rows
 
 struct ForwardCall {
   AttentionForward a;
-  int items;  // heads times blocks of queries
+  RowBlocks blocks;
   CUtensorMap q, k, v;
 };
 
-// A place in the ring of stages; it goes on from one item to the next.
-struct Ring {
-  int stage = 0, parity = 0;
-  __device__ void next() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
-};
+using Ring = StageRing<kStages>;  // goes on from one head to the next
 
-// Items of a block: rounds over all items in turn, every second round backwards, so that who got
-// long ones then gets short ones. The last queries see the most keys: they come first.
-struct Item {
-  int head, first;
-};
-[[maybe_unused]] __device__ inline bool item_at(const ForwardCall& c, int round, Item& item) {
-  const int width = static_cast<int>(gridDim.x), at = static_cast<int>(blockIdx.x);
-  const int number = round * width + (round % 2 ? width - 1 - at : at);
-  if (number >= c.items) return false;
-  const int heads = c.a.shape.heads;
-  item = {number % heads, (c.items / heads - 1 - number / heads) * kQueries};
-  return true;
-}
-
+// Short products, for whose scores the exponentials take as long as the tensor cores.
+template <int D>
+constexpr bool kTurns = D == 64;
 template <int D>
 constexpr int kTileBytes = (kKeys * D) * 2;
 template <int D>
 constexpr int kSharedBytes = (1 + 2 * kStages) * kTileBytes<D> + 1024;
 
+// One thread.
 template <int D>
-__device__ void produce(const ForwardCall& c, std::uint32_t tiles, const AttentionBarriers& b) {
+__device__ void produce(const ForwardCall& c, std::uint32_t tiles, const AttentionBarriers& b,
+                        int first_head, int first, const KeyRange& all) {
   const AttentionShape& s = c.a.shape;
-  const bool speaker = threadIdx.x == 0;
   Ring ring;
-  int q_parity = 1;
-  Item item;
-  for (int round = 0; round * static_cast<int>(gridDim.x) < c.items; ++round) {
-    if (!item_at(c, round, item)) continue;
-    const KeyRange all = block_range<kQueries>(s, item.first);
-    if (!speaker || all.lo > all.hi) continue;
-    const int group = item.head / (s.heads / s.kv_heads);
-    barrier_wait(b.q_empty(), q_parity);
-    q_parity ^= 1;
+  for (int i = 0; i < c.blocks.heads_each; ++i) {
+    const int head = first_head + i, group = head / (s.heads / s.kv_heads);
+    barrier_wait(b.q_empty(), i % 2 ^ 1);
     barrier_expect(b.q_full(), kTileBytes<D>);
-    for (int i = 0; i < D / 64; ++i)
-      copy_box(tiles + i * kBox, &c.q, item.head * D + i * 64, item.first, b.q_full());
+    for (int j = 0; j < D / 64; ++j)
+      copy_box(tiles + j * kBox, &c.q, head * D + j * 64, first, b.q_full());
     for (int k0 = all.lo / kKeys * kKeys; k0 <= all.hi; k0 += kKeys, ring.next())
       for (const bool values : {false, true}) {
         const std::uint32_t to = tiles + (1 + 2 * ring.stage + values) * kTileBytes<D>,
                             full = b.full(values, ring.stage);
         barrier_wait(b.empty(values, ring.stage), ring.parity ^ 1);
         barrier_expect(full, kTileBytes<D>);
-        for (int i = 0; i < D / 64; ++i)
-          copy_box(to + i * kBox, values ? &c.v : &c.k, group * D + i * 64, k0, full);
+        for (int j = 0; j < D / 64; ++j)
+          copy_box(to + j * kBox, values ? &c.v : &c.k, group * D + j * 64, k0, full);
       }
   }
 }
@@ -95,8 +75,7 @@ using Scores = float[kKeys / 8][4];
 
 // The rows of one thread: what they see, and their running softmax in units of log 2.
 struct Rows {
-  KeyRange seen[2];
-  int inner_lo, inner_hi;  // keys that all rows of the warp see
+  KeyRange seen[2], inner;  // inner: what all rows of the warp see
   float top[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
 };
 
@@ -105,7 +84,7 @@ struct Rows {
 [[maybe_unused]] __device__ inline void soften(Scores& s, Rows& r, int k0, float scale,
                                                float (&fade)[2]) {
   const int column = k0 + static_cast<int>(threadIdx.x) % 4 * 2;
-  if (k0 < r.inner_lo || k0 + kKeys - 1 > r.inner_hi) {
+  if (k0 < r.inner.lo || k0 + kKeys - 1 > r.inner.hi) {
 #pragma unroll
     for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
@@ -135,10 +114,11 @@ struct Rows {
   }
 }
 
-// One item.
+// One head.
 template <int D>
 __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const AttentionBarriers& b,
-                        int head, int first, const KeyRange& all, Ring& ring, int q_parity) {
+                        int head, int first, const KeyRange& all, Ring& ring, int q_parity,
+                        const Turns& turn) {
   const AttentionForward& a = c.a;
   const AttentionShape& s = a.shape;
   const int part = static_cast<int>(threadIdx.x) / 128 - 1, warp = threadIdx.x % 128 / 32,
@@ -147,11 +127,7 @@ __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const Attenti
   const bool speaker = threadIdx.x % 128 == 0;
   Rows r;
   r.seen[0] = row_range(s, row), r.seen[1] = row_range(s, row + 8);
-  r.inner_lo = max(r.seen[0].lo, r.seen[1].lo), r.inner_hi = min(r.seen[0].hi, r.seen[1].hi);
-  for (int step = 16; step >= 4; step /= 2) {
-    r.inner_lo = max(r.inner_lo, __shfl_xor_sync(0xffffffffu, r.inner_lo, step));
-    r.inner_hi = min(r.inner_hi, __shfl_xor_sync(0xffffffffu, r.inner_hi, step));
-  }
+  r.inner = warp_inner_range(r.seen);
   const float scale = s.scale * kLog2E;
   float out[D / 8][4] = {};
   Scores scores;
@@ -196,9 +172,11 @@ __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const Attenti
     const Ring before = ring;
     ring.next();
     barrier_wait(b.full(false, ring.stage), ring.parity);
-    multiply_keys(ring.stage);
     barrier_wait(b.full(true, before.stage), before.parity);
+    if constexpr (kTurns<D>) turn.take();
+    multiply_keys(ring.stage);
     add_values(before.stage);
+    if constexpr (kTurns<D>) turn.give();
     warpgroup_wait<1>();
     if (speaker) barrier_arrive(b.empty(false, ring.stage));
     soften(scores, r, k0, scale, fade);
@@ -229,7 +207,7 @@ __device__ void consume(const ForwardCall& c, std::uint32_t tiles, const Attenti
                 warp_row, s.queries, out, inverse[0], inverse[1]);
 }
 
-// No query of the item sees a key.
+// No query of the block sees a key.
 template <int D>
 __device__ void store_nothing(const AttentionForward& a, int head, int first) {
   const AttentionShape& s = a.shape;
@@ -250,6 +228,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ std::uint64_t barrier_memory[AttentionBarriers::kCount];
   const std::uint32_t tiles = (shared_address(shared) + 1023) & ~1023u;
   const AttentionBarriers b{shared_address(barrier_memory)};
+  const auto [first_head, first] = row_place(c.blocks, c.a.shape);
+  const KeyRange all = block_range<kQueries>(c.a.shape, first);
   if (threadIdx.x == 0) {
     barrier_init(b.q_full(), 1);
     barrier_init(b.q_empty(), 2);
@@ -262,21 +242,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<24>();
-    if (threadIdx.x < 32) produce<D>(c, tiles, b);
+    if (threadIdx.x == 0 && all.lo <= all.hi) produce<D>(c, tiles, b, first_head, first, all);
   } else {
     take_registers<240>();
     Ring ring;
-    int q_parity = 0;
-    Item item;
-    for (int round = 0; round * static_cast<int>(gridDim.x) < c.items; ++round) {
-      if (!item_at(c, round, item)) continue;
-      const KeyRange all = block_range<kQueries>(c.a.shape, item.first);
-      if (all.lo > all.hi) {
-        store_nothing<D>(c.a, item.head, item.first);
-        continue;
-      }
-      consume<D>(c, tiles, b, item.head, item.first, all, ring, q_parity);
-      q_parity ^= 1;
+    const Turns turn{static_cast<int>(threadIdx.x) / 128 - 1};
+    if constexpr (kTurns<D>) turn.begin();
+    for (int i = 0; i < c.blocks.heads_each; ++i) {
+      if (all.lo <= all.hi)
+        consume<D>(c, tiles, b, first_head + i, first, all, ring, i % 2, turn);
+      else
+        store_nothing<D>(c.a, first_head + i, first);
     }
   }
 #endif
@@ -292,10 +268,9 @@ void launch(const AttentionForward& a, cudaStream_t stream) {
   c.q = bf16_boxes(a.q, s.heads * D, s.queries, a.q_stride, kQueries);
   c.k = bf16_boxes(a.k, s.kv_heads * D, s.keys, a.k_stride, kKeys);
   c.v = bf16_boxes(a.v, s.kv_heads * D, s.keys, a.v_stride, kKeys);
-  const std::int64_t most = device_limits().multiprocessors;
-  c.items = static_cast<int>(s.heads * ceil_div(s.queries, kQueries));
-  forward_kernel<D><<<static_cast<unsigned>(c.items < most ? c.items : most), kThreads,
-                      kSharedBytes<D>, stream>>>(c);
+  c.blocks = row_blocks(s);
+  forward_kernel<D>
+      <<<static_cast<unsigned>(c.blocks.count), kThreads, kSharedBytes<D>, stream>>>(c);
   check_launch("attention_forward_wgmma");
 }
 
