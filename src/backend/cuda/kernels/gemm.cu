@@ -16,6 +16,7 @@ constexpr std::size_t kPanelBytes = 64 << 20;    // decoded weights of one pass 
 constexpr std::size_t kPartialBytes = 64 << 20;  // partial sums
 constexpr std::int64_t kAdapterRank = 256;       // an adapter's, at most
 constexpr std::int64_t kColumnStep = 256;        // columns of a pass are a multiple of this
+constexpr double kPassSteps = 800;               // of K, in whose time a pass begins and ends
 constexpr int kStepsPerSplit = 4;                // a part of a sum is at least so long
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -42,6 +43,30 @@ bool copied(const MatrixRef& m, bool tensor_cores) {
 
 std::int64_t inner(const GemmTerm& t) { return t.trans_x ? t.x.rows : t.x.cols; }
 
+// Hopper's products of warpgroups pay off for whole tiles of theirs; their operands must be
+// aligned, too, which launch sees.
+bool for_warpgroups(const GemmProblem& p, std::int64_t columns) {
+  return device_limits().capability == 90 && p.m > 64 && columns > 64;
+}
+
+// The time of passes over `columns` of n columns each, the last one over the rest: whole waves of
+// tiles, and what a pass costs beside them.
+double time_of_passes(const GemmProblem& p, std::int64_t depth, std::int64_t columns) {
+  const double beside = kPassSteps / static_cast<double>(depth);
+  const auto pass = [&](std::int64_t n) { return n > 0 ? wgmma_waves(p.m, n) + beside : 0.0; };
+  return static_cast<double>(p.n / columns) * pass(columns) + pass(p.n % columns);
+}
+
+// As many columns of `most` as make the fewest waves.
+std::int64_t fitting_columns(const GemmProblem& p, bool tensor_cores, std::int64_t most) {
+  if (!tensor_cores || !for_warpgroups(p, most)) return most;
+  std::int64_t depth = 0, best = most;
+  for (const GemmTerm& t : p.terms) depth += inner(t);
+  for (std::int64_t c = most - kColumnStep; c > 0; c -= kColumnStep)
+    if (time_of_passes(p, depth, c) < time_of_passes(p, depth, best)) best = c;
+  return best;
+}
+
 // Columns of one pass: all, unless the decoded weights would be larger than a panel, for which an
 // adapter's matrices do not count. A part of an NF4 matrix begins at a whole byte only where rows
 // are whole bytes.
@@ -55,13 +80,7 @@ std::int64_t columns_of_pass(const GemmProblem& p, bool tensor_cores) {
   if (per_column * p.n <= static_cast<std::int64_t>(kPanelBytes)) return p.n;
   const std::int64_t columns =
       static_cast<std::int64_t>(kPanelBytes) / per_column / kColumnStep * kColumnStep;
-  return std::min(p.n, std::max(columns, kColumnStep));
-}
-
-// Hopper's products of warpgroups pay off for whole tiles of theirs; their operands must be
-// aligned, too, which launch sees.
-bool for_warpgroups(const GemmProblem& p, std::int64_t columns) {
-  return device_limits().capability == 90 && p.m > 64 && columns > 64;
+  return std::min(p.n, fitting_columns(p, tensor_cores, std::max(columns, kColumnStep)));
 }
 
 // Parts of the sum: as many as fill the device, none shorter than kStepsPerSplit, and enough for

@@ -291,15 +291,23 @@ void launch(const TileProblem& p, cudaStream_t stream) {
   check_launch("tiles_wgmma");
 }
 
+std::int64_t waves(std::int64_t m, std::int64_t n, std::int64_t columns) {
+  return ceil_div(ceil_div(m, kRows) * ceil_div(n, columns), device_limits().multiprocessors);
+}
+
 // The larger tile where it makes as many waves of the device as full as the smaller would.
 int columns_for(std::int64_t m, std::int64_t n) {
-  const std::int64_t units = device_limits().multiprocessors;
-  const std::int64_t wide = ceil_div(ceil_div(m, kRows) * ceil_div(n, 256), units) * 2,
-                     slim = ceil_div(ceil_div(m, kRows) * ceil_div(n, 128), units);
+  const std::int64_t wide = waves(m, n, 256) * 2, slim = waves(m, n, 128);
   return n > 128 && wide <= slim + slim / 8 ? 256 : 128;
 }
 
 }  // namespace
+
+double wgmma_waves(std::int64_t m, std::int64_t n) {
+  constexpr double kSlim = 9.0 / 16;  // a wave of the smaller tile, in waves of the larger
+  return columns_for(m, n) == 256 ? static_cast<double>(waves(m, n, 256))
+                                  : kSlim * static_cast<double>(waves(m, n, 128));
+}
 
 TileShape tile_shape_wgmma(std::int64_t m, std::int64_t n) { return {kRows, columns_for(m, n)}; }
 

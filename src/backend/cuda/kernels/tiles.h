@@ -45,6 +45,9 @@ TileShape tile_shape_f32();
 TileShape tile_shape_bf16(std::int64_t m, std::int64_t n);
 TileShape tile_shape_wgmma(std::int64_t m, std::int64_t n);
 
+// Waves of the larger tile over the device that Y (m, n) takes, the smaller tile's in its time.
+double wgmma_waves(std::int64_t m, std::int64_t n);
+
 void tiles_f32(const TileProblem& p, cudaStream_t stream);    // SIMT, fp32
 void tiles_bf16(const TileProblem& p, cudaStream_t stream);   // mma.sync m16n8k16
 void tiles_wgmma(const TileProblem& p, cudaStream_t stream);  // Hopper; all operands aligned
