@@ -13,7 +13,7 @@
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kThreads = 384, kColumns = 128, kRowBytes = 128;
+constexpr int kThreads = 384, kColumns = 128, kRowBytes = 128, kWScaleBytes = kFp8WScale * 4;
 [[maybe_unused]] constexpr int kBoxBytes = 64 * kRowBytes;
 
 // waves: 64 rows that a warpgroup multiplies one after the other; pair: blocks of a cluster.
@@ -23,7 +23,9 @@ struct Tiling {
   static constexpr int x_bytes = rows * kRowBytes, w_bytes = kColumns * kRowBytes,
                        stage_bytes = x_bytes + w_bytes;
   static constexpr int box_rows = rows / pair;  // of X that a block loads
-  static constexpr int shared_bytes = stages * stage_bytes + 1024;
+  static constexpr int scale_bytes =
+      rows * 4 + kWScaleBytes;  // behind the stages, for each of them
+  static constexpr int shared_bytes = stages * (stage_bytes + scale_bytes) + 1024;
 };
 
 struct Fp8Launch {
@@ -40,7 +42,10 @@ struct Ring {
   }
 };
 
-__host__ __device__ inline int step_of(const Fp8Term& t) { return t.codes ? 128 : kStepK; }
+// A term of codes has whole groups of two steps, its last ones zeros.
+constexpr int kCodesStep = 128;
+static_assert(kFp8Group == 2 * kCodesStep);
+__device__ inline int groups_of(int k) { return (k + kFp8Group - 1) / kFp8Group; }
 
 // Where a block of a pair works: pairs take neighbouring columns.
 struct Corner {
@@ -53,7 +58,7 @@ __device__ Corner place_of(const Fp8Launch& g, int item, int rank) {
 }
 
 struct Shared {
-  std::uint32_t tiles, full, empty;
+  std::uint32_t tiles, scales, full, empty;
 };
 
 template <int waves, int pair>
@@ -65,17 +70,28 @@ __device__ void produce(const Fp8Launch& g, const Shared& s, int rank) {
     const Corner at = place_of<waves, pair>(g, item, rank);
     for (int i = 0; i < g.p.count; ++i) {
       const Fp8Term& t = g.p.terms[i];
-      for (int k0 = 0; k0 < t.k; k0 += step_of(t), ring.next()) {
+      const int step = t.codes ? kCodesStep : kStepK,
+                end = t.codes ? groups_of(t.k) * kFp8Group : t.k;
+      for (int k0 = 0; k0 < end; k0 += step, ring.next()) {
         const std::uint32_t x = s.tiles + ring.stage * T::stage_bytes, w = x + T::x_bytes,
                             barrier = s.full + ring.stage * 8;
         barrier_wait(s.empty + ring.stage * 8, ring.parity ^ 1);
-        barrier_expect(barrier, T::stage_bytes);
+        const bool scaled = t.codes && k0 % kFp8Group == 0;  // a group's come with its first step
+        barrier_expect(barrier, T::stage_bytes + (scaled ? T::scale_bytes : 0));
         const std::uint32_t part = x + rank * T::box_rows * kRowBytes;
         const int row = at.m0 + rank * T::box_rows;
         if constexpr (pair > 1) {
           copy_box_to((1 << pair) - 1, part, &g.x[i], k0, row, barrier);
         } else {
           copy_box(part, &g.x[i], k0, row, barrier);
+        }
+        if (scaled) {
+          const std::uint32_t scales = s.scales + ring.stage * T::scale_bytes;
+          const int group = k0 / kFp8Group, groups = groups_of(t.k);
+          copy_bytes(scales, t.x_scales + group * t.x_scales_ld + at.m0, T::rows * 4, barrier);
+          copy_bytes(scales + T::rows * 4,
+                     t.w_scales + (at.n0 / kColumns * groups + group) * kFp8WScale, kWScaleBytes,
+                     barrier);
         }
         if (t.trans_w) {
           for (int j = 0; j < kColumns / 64; ++j)
@@ -88,16 +104,16 @@ __device__ void produce(const Fp8Launch& g, const Shared& s, int rank) {
   }
 }
 
-// What a warpgroup knows of itself, and how it gives a stage back to all that fill it.
+// What a warp knows of itself, and how it gives a stage back to all that fill it.
 struct Worker {
   int group, warp, lane;
   template <int pair>
   __device__ void release(std::uint32_t barrier) const {
-    const int thread = threadIdx.x % 128;
+    __syncwarp();
     if constexpr (pair > 1) {
-      if (thread < pair) barrier_arrive_at(thread, barrier);
+      if (lane < pair) barrier_arrive_at(lane, barrier);
     } else {
-      if (thread == 0) barrier_arrive(barrier);
+      if (lane == 0) barrier_arrive(barrier);
     }
   }
 };
@@ -107,31 +123,45 @@ __device__ void multiply_codes(float (&sums)[waves][16][4], const Fp8Term& t, co
                                Ring<Tiling<waves, pair>::stages>& ring, const Shared& s,
                                const Worker& me) {
   using T = Tiling<waves, pair>;
-  const int groups = (t.k + 127) / 128;
-  const float* w_scale = t.w_scales + at.n0 / kColumns * groups;
-  const float* x_scale = t.x_scales + at.m0 + me.group * waves * 64 + me.warp * 16 + me.lane / 4;
-  for (int i = 0; i < groups; ++i, ring.next(), x_scale += t.x_scales_ld) {
-    const float of_w = w_scale[i];
-    float of_x[waves][2];
-#pragma unroll
-    for (int v = 0; v < waves; ++v) of_x[v][0] = x_scale[v * 64], of_x[v][1] = x_scale[v * 64 + 8];
-    barrier_wait(s.full + ring.stage * 8, ring.parity);
-    const std::uint32_t x = s.tiles + ring.stage * T::stage_bytes;
-    const std::uint64_t dw = tile_descriptor<false>(x + T::x_bytes, kBoxBytes);
+  const int row = me.group * waves * 64 + me.warp * 16 + me.lane / 4;
+  for (int left = groups_of(t.k); left > 0; --left, ring.next()) {
+    const int first = ring.stage;
+    barrier_wait(s.full + first * 8, ring.parity);
+    ring.next();
+    const int second = ring.stage;
+    barrier_wait(s.full + second * 8, ring.parity);
+    const std::uint32_t x[2] = {s.tiles + first * T::stage_bytes,
+                                s.tiles + second * T::stage_bytes},
+                        scales = s.scales + first * T::scale_bytes;
 #pragma unroll
     for (int v = 0; v < waves; ++v) {
-      const std::uint64_t dx =
-          tile_descriptor<false>(x + (me.group * waves + v) * kBoxBytes, kBoxBytes);
       float d[16][4];
       warpgroup_begin();
-      warpgroup_multiply_codes<false>(d, dx, dw);
 #pragma unroll
-      for (int k = 1; k < 4; ++k) warpgroup_multiply_codes<true>(d, dx + k * 2, dw + k * 2);
-      warpgroup_commit();
+      for (int half = 0; half < 2; ++half) {
+        const std::uint64_t dx = tile_descriptor<false>(
+                                x[half] + (me.group * waves + v) * kBoxBytes, kBoxBytes),
+                            dw = tile_descriptor<false>(x[half] + T::x_bytes, kBoxBytes);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          if (half + k == 0) {
+            warpgroup_multiply_codes<false>(d, dx, dw);
+          } else {
+            warpgroup_multiply_codes<true>(d, dx + k * 2, dw + k * 2);
+          }
+        }
+        warpgroup_commit();
+      }
+      const float of_w = load_shared(scales + T::rows * 4),
+                  upper = of_w * load_shared(scales + (row + v * 64) * 4),
+                  lower = of_w * load_shared(scales + (row + v * 64 + 8) * 4);
+      if (v == waves - 1) {
+        warpgroup_wait<1>();
+        me.release<pair>(s.empty + first * 8);
+      }
       warpgroup_wait<0>();
       finished(d);
-      if (v == waves - 1) me.release<pair>(s.empty + ring.stage * 8);
-      const float upper = of_x[v][0] * of_w, lower = of_x[v][1] * of_w;
+      if (v == waves - 1) me.release<pair>(s.empty + second * 8);
 #pragma unroll
       for (int j = 0; j < 16; ++j) {
         sums[v][j][0] += d[j][0] * upper, sums[v][j][1] += d[j][1] * upper;
@@ -278,12 +308,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ char shared[];
   __shared__ std::uint64_t barriers[2 * T::stages];
   const std::uint32_t full = shared_address(barriers);
-  const Shared s{(shared_address(shared) + 1023) & ~1023u, full, full + T::stages * 8};
+  const std::uint32_t tiles = (shared_address(shared) + 1023) & ~1023u;
+  const Shared s{tiles, tiles + T::stages * T::stage_bytes, full, full + T::stages * 8};
   const int rank = static_cast<int>(blockIdx.x) % pair;
   if (threadIdx.x == 0) {
     for (int i = 0; i < T::stages; ++i) {
       barrier_init(s.full + i * 8, 1);
-      barrier_init(s.empty + i * 8, 2 * pair);
+      barrier_init(s.empty + i * 8, 8 * pair);  // the warps that multiply
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }

@@ -42,6 +42,21 @@ __device__ inline void finished(float (&d)[16][4]) {
     asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
 }
 
+// A row of bytes, all multiples of 16, into shared memory; they arrive at the barrier.
+__device__ inline void copy_bytes(std::uint32_t to, const void* from, int bytes,
+                                  std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+__device__ inline float load_shared(std::uint32_t from) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
+  return x;
+}
+
 // As copy_box(), to the same address of every block of the cluster in `blocks`, at the barrier of
 // each.
 __device__ inline void copy_box_to(std::uint16_t blocks, std::uint32_t to, const CUtensorMap* map,
