@@ -76,11 +76,12 @@ __device__ float largest(float most) {
   return most;
 }
 
-// Rows `row` .. `row` + 3 from column `col` on.
+// Rows `row` .. `row` + 3 from column `col` on. Pairs are compared as they are: unpacked, they
+// would stay in twice the registers until they are stored.
 template <class Source>
-__device__ float decode_patch(const Source& source, const typename Source::Table& table,
-                              const Blocks& b, int row, int col, Patch& patch) {
-  float most = 0;
+__device__ void decode_patch(const Source& source, const typename Source::Table& table,
+                             const Blocks& b, int row, int col, Patch& patch,
+                             __nv_bfloat162& most) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     float v[8] = {};
@@ -88,11 +89,11 @@ __device__ float decode_patch(const Source& source, const typename Source::Table
       source.decode8(table, b.first + (row + i) * b.stride + col, min(b.width - col, 8), v);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      patch[i][j] = pack_bf16(v[2 * j], v[2 * j + 1]);
-      most = fmaxf(most, fmaxf(fabsf(low_bf16(patch[i][j])), fabsf(high_bf16(patch[i][j]))));
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(v[2 * j], v[2 * j + 1]);
+      patch[i][j] = *reinterpret_cast<const std::uint32_t*>(&pair);
+      most = __hmax2(most, __habs2(pair));
     }
   }
-  return most;
 }
 
 __device__ void store_as_they_lie(const Blocks& b, const Patch& patch, float factor, int row,
@@ -155,12 +156,11 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int quad = threadIdx.x / S::pieces, piece = threadIdx.x % S::pieces;
   const int row = row_block * S::rows + quad * 4, col = col_block * S::cols + piece * 8;
   Patch patch[2];
-  float most = 0;
+  __nv_bfloat162 most = __float2bfloat162_rn(0);
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    most =
-        fmaxf(most, decode_patch(source, table, b, row + half * S::rows_of_half, col, patch[half]));
-  const Fp8Scale scale = fp8_scale(largest(most));
+    decode_patch(source, table, b, row + half * S::rows_of_half, col, patch[half], most);
+  const Fp8Scale scale = fp8_scale(largest(fmaxf(__low2float(most), __high2float(most))));
   if constexpr (turned) {
     __shared__ std::uint32_t words[kFp8Across * kWords];
 #pragma unroll
