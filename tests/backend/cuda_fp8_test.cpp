@@ -37,12 +37,12 @@ double e4m3(double x) {
   return std::clamp(std::nearbyint(x / step) * step, -448.0, 448.0);
 }
 
-// Rounds in place, `rows` rows by 256 columns at a time.
+// Rounds in place, `rows` rows by 128 columns at a time.
 void round_groups(Matrix& m, std::int64_t rows) {
   for (std::int64_t r0 = 0; r0 < m.rows; r0 += rows)
-    for (std::int64_t k0 = 0; k0 < m.k; k0 += 256) {
+    for (std::int64_t k0 = 0; k0 < m.k; k0 += 128) {
       const std::int64_t r1 = std::min(r0 + rows, m.rows),
-                         k1 = std::min<std::int64_t>(k0 + 256, m.k);
+                         k1 = std::min<std::int64_t>(k0 + 128, m.k);
       double most = 0;
       for (std::int64_t r = r0; r < r1; ++r)
         for (std::int64_t k = k0; k < k1; ++k) most = std::max(most, std::abs(m.at(r, k)));
@@ -129,10 +129,7 @@ struct Product {
     std::vector<double> y;
     for (std::size_t t = 0; t < in.size(); t += 2) {
       Matrix x = matrix_of(in[t], false), w = matrix_of(in[t + 1], attributes.trans_w >> t / 2 & 1);
-      if (rounded && in[t + 1]->spec.dtype != DType::f32) {
-        for (double& v : w.v) v = static_cast<float>(bf16(static_cast<float>(v)));
-        round_groups(x, 1), round_groups(w, 128);
-      }
+      if (rounded && in[t + 1]->spec.dtype != DType::f32) round_groups(x, 1), round_groups(w, 128);
       y.resize(static_cast<std::size_t>(x.rows * w.rows));
       for (std::int64_t i = 0; i < x.rows; ++i)
         for (std::int64_t j = 0; j < w.rows; ++j) {

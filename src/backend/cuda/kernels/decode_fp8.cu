@@ -1,8 +1,8 @@
-// Weights as blocks of E4M3: a thread block decodes 256 along K by 128 weights into registers, as
-// bf16, finds the largest, and writes codes with one scale, as they lie or turned. A thread has
-// eight columns of four rows, twice; turned, its four codes of a column are a word in shared
-// memory, whose place is chosen so that no two lanes meet in a bank. Bytes: those of the stored
-// weights and one a code; limit: the copy bandwidth.
+// Weights as blocks of E4M3: a thread block decodes 128 x 128 weights into registers, finds the
+// largest, and writes codes with one scale, as they lie or turned. A thread has eight columns of
+// four rows; turned, its four codes of a column are a word in shared memory, whose place is chosen
+// so that no two lanes meet in a bank. Bytes: those of the stored weights and one a code; limit:
+// the copy bandwidth.
 #include <algorithm>
 
 #include "backend/cuda/kernels/fp8.cuh"
@@ -11,16 +11,8 @@
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kThreads = 512;
-
-// A block as it is stored: its rows and columns, and how threads take it, half after half.
-template <bool turned>
-struct Shape {
-  static constexpr int rows = turned ? kFp8Group : kFp8Across,
-                       cols = turned ? kFp8Across : kFp8Group, pieces = cols / 8,
-                       rows_of_half = kThreads / pieces * 4;
-  static_assert(2 * rows_of_half == rows);
-};
+constexpr int kThreads = 512, kBlock = 128, kPieces = kBlock / 8, kWords = kBlock / 4;
+static_assert(kBlock == kFp8Group && kThreads == kPieces * kWords);
 constexpr int kMostBeside = 2 * kMaxGemmTerms;
 
 struct HalfSource {
@@ -62,12 +54,14 @@ __device__ void convert(const Beside::Matrix& m, unsigned block, unsigned blocks
   }
 }
 
-// Eight columns of four rows, in pairs of bf16.
-using Patch = std::uint32_t[4][4];
-
-// The largest of a block's numbers, of which this thread has seen `most`.
-__device__ float largest(float most) {
+// The largest of a block's numbers.
+__device__ float largest(const float (&v)[4][8]) {
   __shared__ float of_warp[kThreads / 32];
+  float most = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 8; ++j) most = fmaxf(most, fabsf(v[i][j]));
   most = warp_max(most);
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = most;
   __syncthreads();
@@ -76,65 +70,32 @@ __device__ float largest(float most) {
   return most;
 }
 
-// Rows `row` .. `row` + 3 from column `col` on. Pairs are compared as they are: unpacked, they
-// would stay in twice the registers until they are stored.
-template <class Source>
-__device__ void decode_patch(const Source& source, const typename Source::Table& table,
-                             const Blocks& b, int row, int col, Patch& patch,
-                             __nv_bfloat162& most) {
+__device__ void store_as_they_lie(const Blocks& b, const float (&v)[4][8], int row, int col) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    float v[8] = {};
-    if (row + i < b.rows && col < b.width)
-      source.decode8(table, b.first + (row + i) * b.stride + col, min(b.width - col, 8), v);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const __nv_bfloat162 pair = __floats2bfloat162_rn(v[2 * j], v[2 * j + 1]);
-      patch[i][j] = *reinterpret_cast<const std::uint32_t*>(&pair);
-      most = __hmax2(most, __habs2(pair));
-    }
-  }
-}
-
-__device__ void store_as_they_lie(const Blocks& b, const Patch& patch, float factor, int row,
-                                  int col) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    std::uint32_t pair[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      pair[j] = fp8_pair(low_bf16(patch[i][j]) * factor, high_bf16(patch[i][j]) * factor);
+  for (int i = 0; i < 4; ++i)
     if (row + i < b.rows)
       *reinterpret_cast<uint2*>(b.codes + (row + i) * b.ld + col) =
-          make_uint2(pair[0] | pair[1] << 16, pair[2] | pair[3] << 16);
-  }
+          make_uint2(fp8_word(v[i][0], v[i][1], v[i][2], v[i][3]),
+                     fp8_word(v[i][4], v[i][5], v[i][6], v[i][7]));
 }
 
-constexpr int kWords = kFp8Group / 4;  // of a row of codes
-
-// Into shared memory: word `quad` of the rows of codes that are the patch's columns.
-__device__ void turn(std::uint32_t* words, const Patch& patch, float factor, int quad, int piece) {
-#pragma unroll
-  for (int j = 0; j < 8; ++j) {
-    float v[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      v[i] = (j % 2 ? high_bf16(patch[i][j / 2]) : low_bf16(patch[i][j / 2])) * factor;
-    words[(piece * 8 + j) * kWords + (quad ^ 2 * piece)] = fp8_word(v[0], v[1], v[2], v[3]);
-  }
-}
-
-__device__ void store_turned(const Blocks& b, const std::uint32_t* words, int row_block,
+__device__ void store_turned(const Blocks& b, const float (&v)[4][8], int row_block,
                              int col_block) {
+  __shared__ std::uint32_t words[kBlock * kWords];
+  const int piece = threadIdx.x % kPieces, quad = threadIdx.x / kPieces;
+#pragma unroll
+  for (int j = 0; j < 8; ++j)
+    words[(piece * 8 + j) * kWords + (quad ^ 2 * piece)] =
+        fp8_word(v[0][j], v[1][j], v[2][j], v[3][j]);
   __syncthreads();
 #pragma unroll
-  for (int turn = 0; turn < kFp8Across * kWords / 2 / kThreads; ++turn) {
+  for (int turn = 0; turn < kBlock * kWords / 2 / kThreads; ++turn) {
     const int at = turn * kThreads + static_cast<int>(threadIdx.x), col = at / (kWords / 2),
               pair = at % (kWords / 2) * 2;
-    if (col_block * kFp8Across + col >= b.width) continue;
+    if (col_block * kBlock + col >= b.width) continue;
     *reinterpret_cast<uint2*>(b.codes +
-                              (static_cast<std::int64_t>(col_block) * kFp8Across + col) * b.ld +
-                              row_block * kFp8Group + pair * 4) =
+                              (static_cast<std::int64_t>(col_block) * kBlock + col) * b.ld +
+                              row_block * kBlock + pair * 4) =
         *reinterpret_cast<const uint2*>(words + col * kWords + (pair ^ col / 8 * 2));
   }
 }
@@ -151,28 +112,28 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
   __shared__ typename Source::Table table;
   fill(table);
-  using S = Shape<turned>;
   const int col_block = blockIdx.x % b.col_blocks, row_block = blockIdx.x / b.col_blocks;
-  const int quad = threadIdx.x / S::pieces, piece = threadIdx.x % S::pieces;
-  const int row = row_block * S::rows + quad * 4, col = col_block * S::cols + piece * 8;
-  Patch patch[2];
-  __nv_bfloat162 most = __float2bfloat162_rn(0);
+  const int row = row_block * kBlock + threadIdx.x / kPieces * 4,
+            col = col_block * kBlock + threadIdx.x % kPieces * 8;
+  float v[4][8];
 #pragma unroll
-  for (int half = 0; half < 2; ++half)
-    decode_patch(source, table, b, row + half * S::rows_of_half, col, patch[half], most);
-  const Fp8Scale scale = fp8_scale(largest(fmaxf(__low2float(most), __high2float(most))));
+  for (int i = 0; i < 4; ++i) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[i][j] = 0;
+    if (row + i < b.rows && col < b.width)
+      source.decode8(table, b.first + (row + i) * b.stride + col, min(b.width - col, 8), v[i]);
+  }
+  const Fp8Scale scale = fp8_scale(largest(v));
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[i][j] *= scale.inverse;
   if constexpr (turned) {
-    __shared__ std::uint32_t words[kFp8Across * kWords];
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      turn(words, patch[half], scale.inverse, quad + half * S::rows_of_half / 4, piece);
-    store_turned(b, words, row_block, col_block);
+    store_turned(b, v, row_block, col_block);
     if (threadIdx.x == 0)
       b.scales[(col_block * b.row_blocks + row_block) * kFp8WScale] = scale.value;
   } else {
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      store_as_they_lie(b, patch[half], scale.inverse, row + half * S::rows_of_half, col);
+    store_as_they_lie(b, v, row, col);
     if (threadIdx.x == 0)
       b.scales[(row_block * b.col_blocks + col_block) * kFp8WScale] = scale.value;
   }
@@ -183,9 +144,9 @@ Blocks blocks_of(const Fp8Blocks& c) {
   b.stride = c.w.ld ? c.w.ld : c.w.cols;
   b.first = (c.w.first_row + c.row) * b.stride + c.col;
   b.rows = static_cast<int>(c.rows), b.width = static_cast<int>(c.width);
-  b.row_blocks = static_cast<int>(ceil_div(c.rows, c.turned ? kFp8Group : kFp8Across));
-  b.col_blocks = static_cast<int>(ceil_div(c.width, c.turned ? kFp8Across : kFp8Group));
-  b.ld = static_cast<std::int64_t>(c.turned ? b.row_blocks : b.col_blocks) * kFp8Group;
+  b.row_blocks = static_cast<int>(ceil_div(c.rows, kBlock));
+  b.col_blocks = static_cast<int>(ceil_div(c.width, kBlock));
+  b.ld = static_cast<std::int64_t>(c.turned ? b.row_blocks : b.col_blocks) * kBlock;
   b.codes = c.codes, b.scales = c.scales;
   return b;
 }

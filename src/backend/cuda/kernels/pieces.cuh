@@ -14,19 +14,6 @@ __device__ inline float affine(float scale, int q, float offset) {
   return __fadd_rn(__fmul_rn(scale, static_cast<float>(q)), offset);
 }
 
-// Eight bytes at an even address.
-struct Eight {
-  std::uint8_t at[8];
-  __device__ explicit Eight(const std::uint8_t* from) {
-    const auto* pairs = reinterpret_cast<const std::uint16_t*>(from);
-    for (int i = 0; i < 4; ++i) {
-      const std::uint16_t pair = pairs[i];
-      at[2 * i] = static_cast<std::uint8_t>(pair),
-             at[2 * i + 1] = static_cast<std::uint8_t>(pair >> 8);
-    }
-  }
-};
-
 template <Codec C>
 struct Piece;
 
@@ -110,8 +97,9 @@ struct Piece<Codec::q4_k> : formats::Q4_K {
     const auto sm = formats::unpack_scale_min(b.scales, group);
     const float scale = half_bits(b.d) * static_cast<float>(sm.scale),
                 min = half_bits(b.dmin) * static_cast<float>(sm.min);
-    const Eight codes(b.qs + group / 2 * 32 + piece % 4 * 8);
-    for (int i = 0; i < 8; ++i) out[i] = affine(scale, codes.at[i] >> (group % 2 * 4) & 15, -min);
+    for (int i = 0; i < 8; ++i)
+      out[i] =
+          affine(scale, b.qs[group / 2 * 32 + piece % 4 * 8 + i] >> (group % 2 * 4) & 15, -min);
   }
 };
 
@@ -135,10 +123,9 @@ struct Piece<Codec::q6_k> : formats::Q6_K {
   static __device__ void decode8(const Block& b, int piece, float* out) {
     const int half = piece / 16, r = piece % 16 * 8;
     const float d = half_bits(b.d) * static_cast<float>(b.scales[piece / 2]);
-    const Eight lows(b.ql + half * 64 + r % 64), highs(b.qh + half * 32 + r % 32);
     for (int i = 0; i < 8; ++i) {
-      const int low = lows.at[i] >> (r / 64 * 4) & 15;
-      const int high = highs.at[i] >> (r / 32 * 2) & 3;
+      const int low = b.ql[half * 64 + r % 64 + i] >> (r / 64 * 4) & 15;
+      const int high = b.qh[half * 32 + r % 32 + i] >> (r / 32 * 2) & 3;
       out[i] = d * static_cast<float>((low | high << 4) - 32);
     }
   }

@@ -42,10 +42,7 @@ struct Ring {
   }
 };
 
-// A term of codes has whole groups of two steps, its last ones zeros.
-constexpr int kCodesStep = 128;
-static_assert(kFp8Group == 2 * kCodesStep);
-__device__ inline int groups_of(int k) { return (k + kFp8Group - 1) / kFp8Group; }
+__host__ __device__ inline int step_of(const Fp8Term& t) { return t.codes ? 128 : kStepK; }
 
 // Where a block of a pair works: pairs take neighbouring columns.
 struct Corner {
@@ -70,14 +67,11 @@ __device__ void produce(const Fp8Launch& g, const Shared& s, int rank) {
     const Corner at = place_of<waves, pair>(g, item, rank);
     for (int i = 0; i < g.p.count; ++i) {
       const Fp8Term& t = g.p.terms[i];
-      const int step = t.codes ? kCodesStep : kStepK,
-                end = t.codes ? groups_of(t.k) * kFp8Group : t.k;
-      for (int k0 = 0; k0 < end; k0 += step, ring.next()) {
+      for (int k0 = 0; k0 < t.k; k0 += step_of(t), ring.next()) {
         const std::uint32_t x = s.tiles + ring.stage * T::stage_bytes, w = x + T::x_bytes,
                             barrier = s.full + ring.stage * 8;
         barrier_wait(s.empty + ring.stage * 8, ring.parity ^ 1);
-        const bool scaled = t.codes && k0 % kFp8Group == 0;  // a group's come with its first step
-        barrier_expect(barrier, T::stage_bytes + (scaled ? T::scale_bytes : 0));
+        barrier_expect(barrier, T::stage_bytes + (t.codes ? T::scale_bytes : 0));
         const std::uint32_t part = x + rank * T::box_rows * kRowBytes;
         const int row = at.m0 + rank * T::box_rows;
         if constexpr (pair > 1) {
@@ -85,9 +79,9 @@ __device__ void produce(const Fp8Launch& g, const Shared& s, int rank) {
         } else {
           copy_box(part, &g.x[i], k0, row, barrier);
         }
-        if (scaled) {
+        if (t.codes) {
           const std::uint32_t scales = s.scales + ring.stage * T::scale_bytes;
-          const int group = k0 / kFp8Group, groups = groups_of(t.k);
+          const int group = k0 / 128, groups = (t.k + 127) / 128;
           copy_bytes(scales, t.x_scales + group * t.x_scales_ld + at.m0, T::rows * 4, barrier);
           copy_bytes(scales + T::rows * 4,
                      t.w_scales + (at.n0 / kColumns * groups + group) * kFp8WScale, kWScaleBytes,
@@ -124,44 +118,27 @@ __device__ void multiply_codes(float (&sums)[waves][16][4], const Fp8Term& t, co
                                const Worker& me) {
   using T = Tiling<waves, pair>;
   const int row = me.group * waves * 64 + me.warp * 16 + me.lane / 4;
-  for (int left = groups_of(t.k); left > 0; --left, ring.next()) {
-    const int first = ring.stage;
-    barrier_wait(s.full + first * 8, ring.parity);
-    ring.next();
-    const int second = ring.stage;
-    barrier_wait(s.full + second * 8, ring.parity);
-    const std::uint32_t x[2] = {s.tiles + first * T::stage_bytes,
-                                s.tiles + second * T::stage_bytes},
-                        scales = s.scales + first * T::scale_bytes;
+  for (int left = (t.k + 127) / 128; left > 0; --left, ring.next()) {
+    barrier_wait(s.full + ring.stage * 8, ring.parity);
+    const std::uint32_t x = s.tiles + ring.stage * T::stage_bytes,
+                        scales = s.scales + ring.stage * T::scale_bytes;
+    const std::uint64_t dw = tile_descriptor<false>(x + T::x_bytes, kBoxBytes);
 #pragma unroll
     for (int v = 0; v < waves; ++v) {
+      const std::uint64_t dx =
+          tile_descriptor<false>(x + (me.group * waves + v) * kBoxBytes, kBoxBytes);
       float d[16][4];
       warpgroup_begin();
+      warpgroup_multiply_codes<false>(d, dx, dw);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const std::uint64_t dx = tile_descriptor<false>(
-                                x[half] + (me.group * waves + v) * kBoxBytes, kBoxBytes),
-                            dw = tile_descriptor<false>(x[half] + T::x_bytes, kBoxBytes);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          if (half + k == 0) {
-            warpgroup_multiply_codes<false>(d, dx, dw);
-          } else {
-            warpgroup_multiply_codes<true>(d, dx + k * 2, dw + k * 2);
-          }
-        }
-        warpgroup_commit();
-      }
+      for (int k = 1; k < 4; ++k) warpgroup_multiply_codes<true>(d, dx + k * 2, dw + k * 2);
+      warpgroup_commit();
       const float of_w = load_shared(scales + T::rows * 4),
                   upper = of_w * load_shared(scales + (row + v * 64) * 4),
                   lower = of_w * load_shared(scales + (row + v * 64 + 8) * 4);
-      if (v == waves - 1) {
-        warpgroup_wait<1>();
-        me.release<pair>(s.empty + first * 8);
-      }
       warpgroup_wait<0>();
       finished(d);
-      if (v == waves - 1) me.release<pair>(s.empty + second * 8);
+      if (v == waves - 1) me.release<pair>(s.empty + ring.stage * 8);
 #pragma unroll
       for (int j = 0; j < 16; ++j) {
         sums[v][j][0] += d[j][0] * upper, sums[v][j][1] += d[j][1] * upper;
