@@ -67,6 +67,7 @@ struct Bench {
   // A kernel with its operands on the device, ready to be launched.
   struct Launch {
     std::vector<StorageRef> operands, results;
+    std::vector<StorageRef> forms;  // of operands that the kernel wants prepared
     StorageRef workspace;
     double bytes = 0;  // read and written, each operand once
     std::function<void()> run;
@@ -103,12 +104,21 @@ struct Bench {
     Tape::current().nodes().clear();
     const auto chain = std::make_shared<ChainProgram>();
     const Kernel* const k = op.map ? chain_kernel(*chain, p) : find(p);
+    Lane& lane = gpu.lane(LaneKind::compute);
+    for (std::size_t i = 0; k->form && i < p.in.size(); ++i) {
+      const Form* const form = k->form(p, static_cast<int>(i));
+      if (!form) continue;
+      const auto bytes = static_cast<std::int64_t>(form->bytes(p.in[i].spec));
+      l.forms.push_back(gpu.storage({Shape{bytes}, DType::u8, nullptr}, form->name));
+      form->make(p.in[i], ptr.in[i], l.forms.back()->as<void>(), lane);
+      ptr.in[i] = l.forms.back()->as<void>();
+      p.in[i].form = form;
+    }
     if (const std::size_t n = k->workspace ? k->workspace(p) : 0) {
       l.workspace =
           gpu.storage({Shape{static_cast<std::int64_t>(n)}, DType::u8, nullptr}, "workspace");
       ptr.workspace = l.workspace->as<void>();
     }
-    Lane& lane = gpu.lane(LaneKind::compute);
     l.run = [k, p, ptr, chain, &lane] { k->launch(p, ptr, lane); };
     return l;
   }

@@ -2,7 +2,8 @@
 // attention forward and backward, the head with its loss. Times are of launches back to back; small
 // ones include what a launch costs.
 //   gpu_products_bench [DEVICE [PART]]   DEVICE: cuda (default), cuda:1
-//                                        PART: thin, products, one_row, attention or head alone
+//                                        PART: thin, products, fp8, one_row, attention or head
+//                                        alone
 #include "gpu_bench.h"
 #include "ops/attention.h"
 #include "ops/gemm.h"
@@ -46,6 +47,27 @@ void one_row(const Bench& b) {
                Compute::bf16);
   b.kernel("bf16", op<Gemm>(), gemm_attrs(), {dense({1, 8192}), dense({16384, 8192})},
            Compute::bf16);
+}
+
+// Frozen weights in E4M3 with the kernel's own decoding; rows of codes are made apart, as a plan does.
+void narrow(const Bench& b) {
+  const Attrs forward = gemm_attrs(), back = gemm_attrs(false, true);
+  for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{4096, 14336, 4096},
+                                {4096, 4096, 14336},
+                                {4096, 4096, 4096},
+                                {4096, 1024, 4096},
+                                {2048, 4096, 4096},
+                                {512, 4096, 4096}}) {
+    const double flops = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
+    for (const Compute compute : {Compute::fp8, Compute::bf16}) {
+      const std::string name = fmt::format(", q4_k, {}", name_of(compute));
+      b.kernel(("x W^T" + name).c_str(), op<Gemm>(), forward, {dense({m, k}), quant({n, k}, "q4_k")},
+               compute, flops);
+      if (n % 256 == 0)
+        b.kernel(("dy W" + name).c_str(), op<Gemm>(), back, {dense({m, k}), quant({k, n}, "q4_k")},
+                 compute, flops);
+    }
+  }
 }
 
 // An adapter's part of a training step: into it and back, and the gradients of its matrices.
@@ -113,6 +135,7 @@ int run(const char* device, std::string_view part) {
   const auto wanted = [&](std::string_view name) { return part.empty() || part == name; };
   if (wanted("thin")) thin(b);
   if (wanted("products")) products(b);
+  if (wanted("fp8")) narrow(b);
   if (wanted("one_row")) one_row(b);
   if (wanted("attention")) attention(b);
   if (wanted("head")) head(b);

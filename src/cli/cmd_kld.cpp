@@ -51,7 +51,7 @@ struct Kld : ModelOptions {
     ComputeOptions::options(o);
     declare_device(o);
     o.add("reference-compute", reference_compute, "Arithmetic of the reference")
-        .choices({"auto", "fp32", "bf16", "int8"})
+        .choices({"auto", "fp32", "bf16", "int8", "fp8"})
         .shown("as --compute");
     declare_json(o, json);
   }

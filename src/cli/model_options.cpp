@@ -15,8 +15,9 @@ namespace supersonic::cli {
 void ComputeOptions::options(Options& o) {
   o.add("compute", compute,
         "Arithmetic of matrix products; auto: int8 for 4-bit models, bf16 for 16-bit ones where "
-        "the machine has it")
-      .choices({"auto", "fp32", "bf16", "int8"});
+        "the machine has it. fp8: frozen weights and what they are multiplied with as E4M3, on an "
+        "NVIDIA H100, H200 or GH200")
+      .choices({"auto", "fp32", "bf16", "int8", "fp8"});
   o.add("threads", threads, "Threads; auto: as many CPUs as this process may use").range(1, 1024);
 }
 
@@ -29,8 +30,15 @@ void ComputeOptions::declare_device(Options& o) {
 int ComputeOptions::thread_count() const { return threads.value_or(usable_threads()); }
 
 Compute ComputeOptions::resolve(const models::Model& model) const {
-  for (Compute c : {Compute::fp32, Compute::bf16, Compute::int8})
-    if (compute == name_of(c)) return c;
+  for (Compute c : {Compute::fp32, Compute::bf16, Compute::int8, Compute::fp8}) {
+    if (compute != name_of(c)) continue;
+    if (!backend().computes(c))
+      fail(ErrorKind::usage,
+           "--compute {}: device '{}' has no such products; it takes a GPU of compute capability "
+           "9.0 (NVIDIA H100, H200, GH200). Everything else has --compute bf16",
+           compute, backend().name());
+    return c;
+  }
   return on_gpu() ? Compute::bf16 : infer::auto_compute(model);
 }
 

@@ -58,6 +58,8 @@ struct Backend {
   virtual void wait(Lane&, int event) = 0;          // the lane's later work waits for the event's last signal
   virtual void sync() = 0;                          // the host waits for everything
   virtual int threads() const { return 1; }
+  // Whether products have this arithmetic here; where not, a plan asking for it computes in the nearest wider one.
+  virtual bool computes(Compute c) const { return c != Compute::fp8; }
   // Estimates for the policy loop, in seconds: how long a step takes by its arithmetic and its bytes, and how long bytes are on their
   // way between host memory and the compute place. 0: unknown. Nothing is timed.
   virtual double seconds(const Problem&) const { return 0; }

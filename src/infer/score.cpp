@@ -27,7 +27,7 @@ Scorer::Scorer(const models::Model& model, Executor& executor, Compute compute, 
   scale_ = Storage::make({Shape{1}, DType::f32, nullptr}, "scale");
   *scale_->as<float>() = 1;
   nn::Recorder recorder;
-  recorder.activation = compute == Compute::bf16 ? DType::bf16 : DType::f32;
+  recorder.activation = activation_of(compute);
   const nn::LoraSet here = lora ? lora->resident(executor.backend()) : nn::LoraSet();
   recorder.lora = lora ? &here : nullptr;
   Policy policy;

@@ -38,7 +38,7 @@ Policy policy_of(const SessionOptions& options) {
 Tensors record_step(const models::Model& model, const SessionOptions& options, const StepFeeds& f, const models::KvCache& cache,
                     std::int64_t context, bool want_logits) {
   nn::Recorder recorder;
-  recorder.activation = options.compute == Compute::bf16 ? DType::bf16 : DType::f32;
+  recorder.activation = activation_of(options.compute);
   recorder.lora = options.lora;
   const models::Inputs in{from_storage(f.ids), from_storage(f.positions), from_storage(f.lo), from_storage(f.hi),
                           from_storage(f.window_lo)};

@@ -58,7 +58,7 @@ std::vector<MomentSpec> moments_of(std::int64_t n, const OptimizerOptions& o) {
 // One micro-batch: forward, backward, gradients added up.
 Tensors record_micro_batch(const models::Model& model, const nn::LoraSet& lora, const Feeds& feeds, Compute compute) {
   nn::Recorder r;
-  r.activation = compute == Compute::bf16 ? DType::bf16 : DType::f32;
+  r.activation = activation_of(compute);
   r.lora = &lora;
   r.train = true;
   const Tensor h = models::hidden(r, model, feeds.inputs());
@@ -245,7 +245,7 @@ double LoraTrainer::evaluate(const text::Batch& batch) {
     evaluate_ = Program::capture(
         [&]() -> Tensors {
           nn::Recorder r;
-          r.activation = compute_ == Compute::bf16 ? DType::bf16 : DType::f32;
+          r.activation = activation_of(compute_);
           r.lora = &here_;
           return {models::loss(model_, models::hidden(r, model_, feeds_.inputs()), from_storage(feeds_.labels), from_storage(feeds_.scale))};
         },

@@ -16,17 +16,21 @@ inline StorageRef random_storage(const std::string& name, const Shape& shape, fl
   return s;
 }
 
-// window: of sliding attention in every layer; 0: none.
-inline models::Model random_model(std::int64_t window = 0, std::int64_t head_dim = 16) {
+// window: of sliding attention in every layer; 0: none. times: how much wider hidden states are
+// than 64.
+inline models::Model random_model(std::int64_t window = 0, std::int64_t head_dim = 16,
+                                  std::int64_t times = 1) {
   models::Model m;
   auto& c = m.config;
-  c.hidden_size = 64, c.intermediate_size = 96, c.num_hidden_layers = 2, c.num_attention_heads = 4,
-  c.num_key_value_heads = 2;
-  c.head_dim = head_dim, c.vocab_size = 101, c.max_position_embeddings = 2048, c.sliding_window = window;
-  const auto linear = [](const std::string& name, std::int64_t out, std::int64_t in) {
+  c.hidden_size = 64 * times, c.intermediate_size = 96 * times, c.num_hidden_layers = 2,
+  c.num_attention_heads = 4, c.num_key_value_heads = 2;
+  c.head_dim = head_dim, c.vocab_size = 101, c.max_position_embeddings = 2048,
+  c.sliding_window = window;
+  const float sigma = 0.25f / std::sqrt(static_cast<float>(times));
+  const auto linear = [sigma](const std::string& name, std::int64_t out, std::int64_t in) {
     nn::Linear l;
     l.name = name;
-    l.weight = random_storage(name, Shape{out, in}, 0.25f);
+    l.weight = random_storage(name, Shape{out, in}, sigma);
     return l;
   };
   const std::int64_t d = c.hidden_size, kv = c.num_key_value_heads * c.head_dim,
@@ -45,7 +49,7 @@ inline models::Model random_model(std::int64_t window = 0, std::int64_t head_dim
     m.layers.push_back(std::move(l));
   }
   m.embedding = random_storage("model.embed_tokens", Shape{c.vocab_size, d}, 1);
-  m.head = random_storage("lm_head", Shape{c.vocab_size, d}, 0.25f);
+  m.head = random_storage("lm_head", Shape{c.vocab_size, d}, sigma);
   m.final_norm = random_storage("model.norm", Shape{d}, 0.125f, 1);
   models::set_rotations(m);
   return m;

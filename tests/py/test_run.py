@@ -41,6 +41,12 @@ def logits(probe, golden, tmp_path_factory):
     return of
 
 
+def test_fp8_on_a_cpu_is_refused_with_what_has_it(supersonic, model):
+    done = supersonic("run", model, "Hello", "--device", "cpu", "--compute", "fp8", check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "--compute fp8: device 'cpu' has no such products" in done.stderr and "NVIDIA H100" in done.stderr
+
+
 # --- numbers ---
 
 

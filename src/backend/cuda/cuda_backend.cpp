@@ -95,6 +95,7 @@ class CudaBackend : public Backend {
     throw_faults();
   }
 
+  bool computes(Compute c) const override { return c != Compute::fp8 || limits.capability == 90; }
   double seconds(const Problem& p) const override { return estimates_.seconds(p); }
   double copy_seconds(std::size_t bytes) const override { return estimates_.copy_seconds(bytes); }
 

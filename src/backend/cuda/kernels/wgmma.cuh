@@ -80,5 +80,8 @@ __device__ void warpgroup_wait() {
 // `box_rows` rows; zeros outside of it. The address and the stride in bytes are multiples of 16.
 CUtensorMap bf16_boxes(const void* data, std::int64_t columns, std::int64_t rows, std::int64_t ld,
                        int box_rows);
+// The same of bytes, in boxes of 128 columns.
+CUtensorMap byte_boxes(const void* data, std::int64_t columns, std::int64_t rows, std::int64_t ld,
+                       int box_rows);
 
 }  // namespace supersonic::cuda
