@@ -193,10 +193,13 @@ __device__ inline float dense_dot(const VectorTerm& t, int row, int n) {
   return sum;
 }
 
+// A map is host code unless a template of the device instantiates it.
+template <class M>
+__device__ float map_of(float x, float up) {
+  return M::map(M{}, Num<float>::of(x), Num<float>::of(up)).v;
+}
 __device__ inline float gated(RowGate gate, float x, float up) {
-  using N = Num<float>;
-  return gate == RowGate::silu ? Swiglu::map(Swiglu{}, N::of(x), N::of(up)).v
-                               : Geglu::map(Geglu{}, N::of(x), N::of(up)).v;
+  return gate == RowGate::silu ? map_of<Swiglu>(x, up) : map_of<Geglu>(x, up);
 }
 
 // One warp adds what the block's warps have of a tile. let_through: sums of a gate's tile, kept for
