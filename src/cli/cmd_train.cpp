@@ -209,7 +209,7 @@ struct Train : ComputeOptions {
     config.alpha = static_cast<double>(lora.slots.front().scale) * static_cast<double>(config.rank);
     config.base_model = cached_name(model);
     if (config.base_model.empty()) config.base_model = m.config.name.empty() ? model_label(model) : m.config.name;
-    io::write_peft_adapter(out, models::extract_adapter(m, lora, config));
+    models::write_adapter(out, m, models::extract_adapter(m, lora, config));
   }
 
   void write_report(const Options& o, const train::RunResult& r, const train::TrainMemory& memory_use) const {

@@ -42,7 +42,7 @@ double tolerance(const std::string& type) {
   if (type == "q8_0") return 6e-2;
   if (type == "q6_k") return 1.2e-1;
   if (type == "q3_k") return 6.5e-1;
-  if (type == "q2_k") return 1.1;
+  if (type == "q2_k" || type == "tq1_0" || type == "tq2_0") return 1.1;
   return 4e-1;
 }
 
@@ -304,7 +304,7 @@ int ExportJob::export_adapter(models::Model& base, const io::LoraAdapter& adapte
     if (gguf())
       io::write_gguf_adapter(out.staged(), models::to_gguf_adapter(base, named), dtype);
     else
-      io::write_peft_adapter(out.staged(), named, dtype);
+      models::write_adapter(out.staged(), base, named, dtype);
     check_interrupt();
     if (!verify) return;
     const nn::LoraSet written =

@@ -68,6 +68,8 @@ models::Model load_and_warn(const std::string& path, const models::LoadOptions& 
         "{}: rope_scaling is of type \"dynamic\", which this program has up to "
         "max_position_embeddings alone ({} tokens): --ctx and --seq-len beyond them are refused",
         path, model.config.max_position_embeddings);
+  if (const std::string& whole = model.config.text_part_of; !whole.empty())
+    log_info("{}: a {}: its text part alone is used, images cannot be read here", path, whole);
   return model;
 }
 

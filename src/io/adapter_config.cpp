@@ -147,7 +147,9 @@ std::string to_adapter_json(const LoraAdapter& adapter) {
   std::set<std::string> targets;
   std::map<std::string, JsonTree> ranks, alphas;
   for (const auto& m : adapter.modules) {
-    targets.insert(last_part(m.name));
+    // The vision part beside a text part has modules of the same last names.
+    const bool part = m.name.find("language_model.") != std::string::npos;
+    targets.insert(part ? m.name : last_part(m.name));
     if (m.rank != c.rank) ranks[literal(m.name)] = m.rank;
     if (m.alpha != c.alpha) alphas[literal(m.name)] = number(m.alpha);
   }

@@ -69,6 +69,7 @@ std::string special_features(const ModelConfig& c) {
   const auto say = [&](bool holds, std::string text) {
     if (holds) all.push_back(std::move(text));
   };
+  say(!c.text_part_of.empty(), fmt::format("the text part of a {}", c.text_part_of));
   const std::int64_t layers = c.num_hidden_layers;
   say(c.norms == NormPlace::after, "norms after the blocks");
   say(c.norms == NormPlace::around, "norms before and after the blocks");

@@ -63,12 +63,15 @@ struct ConfigDefaults {
   double local_rope_theta = 0;  // 0: all layers turn alike
   std::int64_t head_dim = 0;    // 0: hidden_size / num_attention_heads
   bool kv_heads = true;         // num_key_value_heads may be absent: one for each query head
+  std::int64_t heads = 0, groups = 0, vocab = 0;  // 0: must be stated
   bool tied = false;
 };
 
 struct Architecture {
   std::string_view name;  // set by ARCHITECTURE
   std::string_view hf_class, model_type;
+  // Of models that have this one as text_config, beside vision, which is left out; empty: none.
+  std::string_view outer_class, outer_type;
   std::string_view gguf;  // general.architecture
   bool reads_gguf =
       true;  // false: another architecture's from_gguf finds out (Mistral's files say llama)

@@ -33,7 +33,11 @@ const Architecture& named_architecture(ModelConfig& c, const JsonFields& f) {
   std::string names;
   for (const Architecture* a : all_architectures()) {
     names += fmt::format("{}{}", names.empty() ? "" : ", ", a->hf_class);
-    if (asked.empty() ? type != a->model_type : asked != a->hf_class) continue;
+    if (!a->outer_class.empty()) names += fmt::format(", {}", a->outer_class);
+    const bool outer = !a->outer_class.empty() &&
+                       (asked.empty() ? type == a->outer_type : asked == a->outer_class);
+    if (!outer && (asked.empty() ? type != a->model_type : asked != a->hf_class)) continue;
+    if (outer) c.text_part_of = a->outer_class;
     c.family = a->name;
     c.architecture = a->hf_class;
     return *a;
@@ -154,16 +158,20 @@ void read_rope(ModelConfig& c, const JsonFields& f, const Architecture& a) {
 
 void read_sizes(ModelConfig& c, const JsonFields& f, const ConfigDefaults& defaults) {
   const auto size = [&](const char* key) { return f.require_integer(key, 1, kMax); };
+  const auto stated = [&](const char* key, std::int64_t high, std::int64_t otherwise) {
+    return otherwise ? f.integer(key, 1, high).value_or(otherwise)
+                     : f.require_integer(key, 1, high);
+  };
   c.hidden_size = size("hidden_size");
   c.intermediate_size = size("intermediate_size");
   c.num_hidden_layers = f.require_integer("num_hidden_layers", 1, 4096);
-  c.num_attention_heads = f.require_integer("num_attention_heads", 1, 65536);
-  c.vocab_size = size("vocab_size");
+  c.num_attention_heads = stated("num_attention_heads", 65536, defaults.heads);
+  c.vocab_size = stated("vocab_size", kMax, defaults.vocab);
   if (defaults.kv_heads)
     c.num_key_value_heads =
         f.integer("num_key_value_heads", 1, 65536).value_or(c.num_attention_heads);
   else
-    c.num_key_value_heads = f.require_integer("num_key_value_heads", 1, 65536);
+    c.num_key_value_heads = stated("num_key_value_heads", 65536, defaults.groups);
   if (const auto head = f.integer("head_dim", 1, kMax)) {
     c.head_dim = *head;
   } else if (defaults.head_dim) {
@@ -178,10 +186,12 @@ void read_sizes(ModelConfig& c, const JsonFields& f, const ConfigDefaults& defau
       f.integer("max_position_embeddings", 1, kMax).value_or(defaults.max_position);
 }
 
-void refuse_quantized(const JsonFields& f) {
+// gpt-oss's experts are read as the MXFP4 blocks that they are (models/fused_experts.h).
+void refuse_quantized(const JsonFields& f, const Architecture& a) {
   if (!f.has("quantization_config")) return;
   const std::string method =
       f.object("quantization_config").string("quant_method").value_or("an unnamed method");
+  if (method == "mxfp4" && a.fused_experts) return;
   fail(ErrorKind::bad_file,
        "{}: the weights are quantized with {}, which this program cannot read from a folder; use "
        "the 16-bit model or a "
@@ -278,24 +288,30 @@ void write_layer_types(const ModelConfig& c, JsonTree& j) {
 
 ModelConfig model_config_from_json(std::string_view text, const std::string& source) {
   const JsonDocument root(text, source, kLimits);
-  const JsonFields f(root, source);
+  const JsonFields whole(root, source);
   ModelConfig c;
-  const Architecture& a = named_architecture(c, f);
-  refuse_quantized(f);
+  const Architecture& a = named_architecture(c, whole);
+  // What reads images too has the text model's fields apart, and these few for both.
+  const JsonFields f = c.text_part_of.empty() ? whole : whole.object("text_config");
+  refuse_quantized(whole, a);
+  refuse_quantized(f, a);
   if (a.describe) a.describe(c);
   read_sizes(c, f, a.defaults);
   read_rope(c, f, a);
   c.rms_norm_eps = f.real("rms_norm_eps", 0, 1).value_or(a.defaults.rms_norm_eps);
-  c.tie_word_embeddings = f.boolean("tie_word_embeddings").value_or(a.defaults.tied);
+  const auto tied = whole.boolean("tie_word_embeddings");
+  c.tie_word_embeddings = tied ? *tied : f.boolean("tie_word_embeddings").value_or(a.defaults.tied);
   if (a.from_json) a.from_json(c, f);
-  c.bos_token_ids = f.integers("bos_token_id", 0, kMax);
-  c.eos_token_ids = f.integers("eos_token_id", 0, kMax);
+  const auto ids = [&](const char* key) {
+    return (whole.has(key) ? whole : f).integers(key, 0, kMax);
+  };
+  c.bos_token_ids = ids("bos_token_id"), c.eos_token_ids = ids("eos_token_id");
   // Some files pad with an id past the vocabulary, or with -1: both mean that there is no pad
   // token.
   c.pad_token_id = f.integer("pad_token_id", -1, kMax).value_or(-1);
   if (c.pad_token_id >= c.vocab_size) c.pad_token_id = -1;
-  c.dtype = f.string(f.has("dtype") ? "dtype" : "torch_dtype").value_or("");
-  c.name = f.string("_name_or_path").value_or("");
+  c.dtype = whole.string(whole.has("dtype") ? "dtype" : "torch_dtype").value_or("");
+  c.name = whole.string("_name_or_path").value_or("");
   validate(c, source);
   return c;
 }

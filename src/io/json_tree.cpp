@@ -75,6 +75,9 @@ JsonTree& JsonTree::push_back(JsonTree value) {
   return *this;
 }
 
+void JsonTree::erase(std::string_view key) {
+  if (value_->is_object()) value_->erase(std::string(key));
+}
 bool JsonTree::contains(std::string_view key) const { return value_->contains(std::string(key)); }
 std::size_t JsonTree::size() const { return value_->size(); }
 

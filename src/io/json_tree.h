@@ -52,6 +52,7 @@ class JsonTree {
   // Of an object, which a null becomes: adds a member, or gives one that is there another value.
   JsonTree& set(std::string_view key, JsonTree value);
   JsonTree& push_back(JsonTree value);  // of a list, which a null becomes
+  void erase(std::string_view key);     // of an object; nothing where there is no such member
   bool contains(std::string_view key) const;
   std::size_t size() const;
   std::string dump(int indent = -1, Utf8 handling = Utf8::strict) const;

@@ -51,6 +51,7 @@ struct Experts {
 struct ModelConfig {
   std::string family = "llama";  // the name of its io::Architecture
   std::string architecture;      // "LlamaForCausalLM"; from a GGUF, the family's usual class
+  std::string text_part_of;      // the class of a model that reads images too; empty: text alone
   std::string name;              // of the model, where the file has one
   std::int64_t hidden_size = 0, intermediate_size = 0, num_hidden_layers = 0;
   std::int64_t num_attention_heads = 0, num_key_value_heads = 0, head_dim = 0;

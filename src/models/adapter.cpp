@@ -17,6 +17,10 @@ namespace fs = std::filesystem;
 using io::QkLayout;
 
 constexpr std::string_view kWeight = ".weight";
+// PEFT's names in a model that reads images too: as transformers builds it today, and as it once
+// did.
+constexpr std::string_view kPlain = "model.", kTextPart = "model.language_model.",
+                           kOldTextPart = "language_model.model.";
 
 // What a module's name in a file says: the module as Hugging Face calls it, and how its q or k rows
 // are ordered there.
@@ -32,6 +36,8 @@ QkLayout gguf_layout(const Model& m) {
 
 Named named(const Model& model, std::string name) {
   if (name.ends_with(kWeight)) name.resize(name.size() - kWeight.size());
+  for (const std::string_view part : {kTextPart, kOldTextPart})
+    if (name.starts_with(part)) name.replace(0, part.size(), kPlain);
   if (!name.starts_with("blk.")) return {name, QkLayout::half_split};
   return {hf_name(model.config, name), gguf_layout(model)};
 }
@@ -135,6 +141,14 @@ io::LoraAdapter extract_adapter(const Model& model, const nn::LoraSet& set,
     out.config.alpha = out.modules.front().alpha;
   }
   return out;
+}
+
+void write_adapter(const std::string& folder, const Model& model, io::LoraAdapter adapter,
+                   DType dtype) {
+  if (!model.config.text_part_of.empty())
+    for (io::LoraModule& m : adapter.modules)
+      if (m.name.starts_with(kPlain)) m.name.replace(0, kPlain.size(), kTextPart);
+  io::write_peft_adapter(folder, adapter, dtype);
 }
 
 io::LoraAdapter read_adapter(const std::string& path, const Model& model) {

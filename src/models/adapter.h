@@ -22,6 +22,11 @@ nn::LoraSet attach_adapter(Model& model, const io::LoraAdapter& adapter, const s
 io::LoraAdapter extract_adapter(const Model& model, const nn::LoraSet& set,
                                 const io::LoraConfig& config = {});
 
+// Writes it (io::write_peft_adapter) with the names that PEFT has for the modules of the model's
+// own class.
+void write_adapter(const std::string& folder, const Model& model, io::LoraAdapter adapter,
+                   DType dtype = DType::f32);
+
 // path: a PEFT folder, a GGUF adapter, or the output folder of a training run (its subfolder
 // "adapter"). Throws Error(bad_file). A GGUF adapter keeps GGUF's names; its architecture must be
 // the model's.

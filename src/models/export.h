@@ -18,7 +18,8 @@ namespace supersonic::models {
 
 struct ExportOptions {
   // "auto", or one of export_types(). auto keeps each tensor's type; a quantized matrix that an
-  // adapter changes becomes q8_0 in a GGUF file, and every quantized one bf16 in a folder.
+  // adapter changes becomes q8_0 in a GGUF file, and every quantized one bf16 in a folder (but for
+  // gpt-oss's experts, which folders have as MXFP4 too).
   std::string type = "auto";
   const nn::LoraSet* lora = nullptr;                   // merged; null: none
   // The largest file's tensor data. Nothing: a folder's files have up to 5 GiB, a GGUF model is one.

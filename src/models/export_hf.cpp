@@ -15,6 +15,7 @@
 #include "io/mapped_file.h"
 #include "io/output_file.h"
 #include "io/safetensors.h"
+#include "models/export_fused.h"
 #include "models/export_tensors.h"
 #include "models/parts.h"
 #include "text/model_text.h"
@@ -90,69 +91,6 @@ std::vector<ModelTensor> one_by_one(std::vector<ModelTensor> tensors) {
   return out;
 }
 
-// All experts' matrices or biases as gpt-oss's folders keep them: (experts, in, out), the columns
-// of gate and up alternating.
-struct FusedTensor {
-  std::string name;
-  std::vector<ModelTensor> parts;  // one, or gate and up
-
-  bool bias() const { return parts[0].experts == 0; }
-  std::int64_t experts() const { return bias() ? parts[0].rows : parts[0].experts; }
-  std::int64_t out() const { return bias() ? parts[0].cols : parts[0].rows / parts[0].experts; }
-  std::int64_t in() const { return bias() ? 1 : parts[0].cols; }
-  std::int64_t width() const { return out() * static_cast<std::int64_t>(parts.size()); }
-  Shape shape() const {
-    return bias() ? Shape{experts(), width()} : Shape{experts(), in(), width()};
-  }
-
-  // An expert at a time.
-  void encode(const TensorType& type, const TensorEncoder::Sink& sink) const {
-    const auto count = static_cast<std::size_t>(in() * width());
-    std::vector<float> rows(static_cast<std::size_t>(out() * in())), turned(count);
-    std::vector<std::byte> bytes(row_bytes(type, in() * width()));
-    for (std::int64_t e = 0; e < experts(); ++e) {
-      for (std::size_t p = 0; p < parts.size(); ++p) {
-        if (bias())
-          decode_row(parts[p], e, rows.data());
-        else
-          for (std::int64_t r = 0; r < out(); ++r)
-            decode_row(parts[p], e * out() + r, rows.data() + r * in());
-        for (std::int64_t r = 0; r < out(); ++r)
-          for (std::int64_t i = 0; i < in(); ++i)
-            turned[static_cast<std::size_t>(i * width() +
-                                            r * static_cast<std::int64_t>(parts.size())) +
-                   p] = rows[static_cast<std::size_t>(r * in() + i)];
-      }
-      ModelTensor whole = parts[0];
-      whole.cols = in() * width();
-      encode_row(whole, type, e, turned.data(), bytes.data());
-      sink(bytes);
-    }
-  }
-};
-
-std::vector<FusedTensor> take_fused_tensors(std::vector<ModelTensor>& tensors) {
-  std::vector<FusedTensor> fused;
-  std::vector<ModelTensor> others;
-  for (ModelTensor& t : tensors) {
-    const bool expert = t.role == io::Role::expert_gate || t.role == io::Role::expert_up ||
-                        t.role == io::Role::expert_down;
-    if (!expert) {
-      others.push_back(std::move(t));
-      continue;
-    }
-    const std::string name = t.module + (t.part == std::string_view("bias") ? "_bias" : "");
-    const auto same = std::find_if(fused.begin(), fused.end(),
-                                   [&](const FusedTensor& f) { return f.name == name; });
-    if (same == fused.end())
-      fused.push_back({name, {std::move(t)}});
-    else
-      same->parts.push_back(std::move(t));
-  }
-  tensors = std::move(others);
-  return fused;
-}
-
 struct FolderExport {
   const Model& model;
   const ExportOptions& options;
@@ -165,11 +103,23 @@ struct FolderExport {
 
   // In the source folder; the loader has it as fp32 where it is small.
   std::optional<DType> stored_type(const ModelTensor& t) const {
-    const io::SafeTensor* found = stored ? stored->find(t.hf_name()) : nullptr;
+    const io::SafeTensor* found = stored ? stored->find(model.text.stored(t.hf_name())) : nullptr;
     return found ? std::optional(found->dtype) : std::nullopt;
   }
   DType type_for(const ModelTensor& t) const {
     return automatic() ? stored_type(t).value_or(whole) : whole;
+  }
+
+  // Experts in MXFP4 stay so where the architecture's folders have a place for them.
+  bool keeps_blocks() const {
+    const Format* mxfp4 = find_format("mxfp4");
+    const auto is_packed = [&](const nn::Experts& e) {
+      return e.weight && e.weight->spec.format == mxfp4;
+    };
+    return automatic() && io::architecture_of(model.config).fused_experts &&
+           std::all_of(model.layers.begin(), model.layers.end(), [&](const Layer& l) {
+             return is_packed(l.expert_gate) && is_packed(l.expert_up) && is_packed(l.expert_down);
+           });
   }
 
   void choose() {
@@ -196,11 +146,18 @@ struct FolderExport {
         copy_text(entry.path(), folder / "additional_chat_templates" / entry.path().filename());
   }
 
+  // Of a model that reads images too, a folder of the text model alone is written.
   void config_of_folder() const {
+    if (!model.config.text_part_of.empty()) {
+      io::ModelConfig c = model.config;
+      if (!automatic()) c.dtype = torch_name(whole);
+      return io::write_file((folder / "config.json").string(), io::to_config_json(c));
+    }
     const std::string path = (fs::path(model.path) / "config.json").string();
     auto config = io::JsonTree::parse(io::read_file(path, io::JsonLimits{}.max_bytes));
     if (!automatic())
       config.set(config.contains("dtype") ? "dtype" : "torch_dtype", torch_name(whole));
+    if (!keeps_blocks()) config.erase("quantization_config");
     io::write_file((folder / "config.json").string(), config.dump(2) + "\n");
   }
 
@@ -215,7 +172,9 @@ struct FolderExport {
       if (std::any_of(divisors.begin(), divisors.end(), [](float d) { return d != 1; }))
         c.rope_scaling = scaling_of(divisors, c, model.path);
     }
-    io::write_file((folder / "config.json").string(), io::to_config_json(c));
+    auto config = io::JsonTree::parse(io::to_config_json(c));
+    if (keeps_blocks()) config.set("quantization_config", packed_experts_config());
+    io::write_file((folder / "config.json").string(), config.dump(2) + "\n");
     io::JsonTree generation;
     if (!c.bos_token_ids.empty()) generation.set("bos_token_id", c.bos_token_ids[0]);
     if (!c.eos_token_ids.empty())
@@ -239,49 +198,59 @@ struct FolderExport {
     }
   }
 
+  DType fused_type(const FusedTensor& t) const {
+    const io::SafeTensor* found = automatic() && stored ? stored->find(t.name) : nullptr;
+    return found ? found->dtype : whole;
+  }
+
+  std::vector<FusedPart> fused_parts(const std::vector<FusedTensor>& fused) const {
+    std::vector<FusedPart> parts;
+    for (const FusedTensor& t : fused)
+      for (FusedPart& part : t.stored(fused_type(t), keeps_blocks() && t.packed()))
+        parts.push_back(std::move(part));
+    return parts;
+  }
+
+  void declare(io::SafeTensorsWriter& out, const std::string& name, const Shape& shape, DType dtype,
+               const TensorType& type) {
+    out.declare(name, shape, dtype);
+    summary.bytes += size_of(dtype) * static_cast<std::size_t>(shape.numel());
+    ++summary.types[name_of(type)];
+    ++summary.tensors;
+  }
+
   void weights() {
     std::vector<ModelTensor> tensors = model_tensors(model, options.lora);
     const auto fused = io::architecture_of(model.config).fused_experts ? take_fused_tensors(tensors)
                                                                        : std::vector<FusedTensor>();
+    const std::vector<FusedPart> parts = fused_parts(fused);
     tensors = one_by_one(std::move(tensors));
     io::SafeTensorsWriter out((folder / "model").string(),
                               options.shard_bytes.value_or(kShardBytes));
-    for (const ModelTensor& t : tensors) {
-      const TensorType type{type_for(t), nullptr};
-      out.declare(t.hf_name(), t.shape(), type.dtype);
-      summary.bytes += row_bytes(type, t.cols) * static_cast<std::size_t>(t.rows);
-      ++summary.types[name_of(type)];
-    }
-    for (const FusedTensor& t : fused) {
-      const TensorType type{fused_type(t), nullptr};
-      out.declare(t.name, t.shape(), type.dtype);
-      summary.bytes += row_bytes(type, t.shape().numel());
-      ++summary.types[name_of(type)];
-    }
-    summary.tensors = tensors.size() + fused.size();
+    for (const ModelTensor& t : tensors)
+      declare(out, t.hf_name(), t.shape(), type_for(t), {type_for(t), nullptr});
+    for (const FusedPart& part : parts) declare(out, part.name, part.shape, part.dtype, part.type);
     check_room(folder.string(), summary.bytes);
     TensorEncoder encoder(model, false);
     std::uint64_t done = 0;
+    const auto append = [&](const std::string& name, std::span<const std::byte> bytes) {
+      out.append(name, bytes);
+      done += bytes.size();
+      if (options.progress) options.progress(done, summary.bytes);
+    };
     for (const ModelTensor& t : tensors) {
       const TensorType type{type_for(t), nullptr};
-      const bool copied = encoder.encode(t, type, [&](std::span<const std::byte> bytes) {
-        out.append(t.hf_name(), bytes);
-        done += bytes.size();
-        if (options.progress) options.progress(done, summary.bytes);
-      });
+      const bool copied = encoder.encode(
+          t, type, [&](std::span<const std::byte> bytes) { append(t.hf_name(), bytes); });
       if (!copied && (t.slot || stored_type(t) != type.dtype)) ++summary.encoded[name_of(type)];
     }
-    for (const FusedTensor& t : fused) {
-      const TensorType type{fused_type(t), nullptr};
-      t.encode(type, [&](std::span<const std::byte> bytes) { out.append(t.name, bytes); });
-      if (!stored || stored->find(t.name)->dtype != type.dtype) ++summary.encoded[name_of(type)];
+    for (const FusedPart& part : parts) {
+      part.write([&](std::span<const std::byte> bytes) { append(part.name, bytes); });
+      const io::SafeTensor* same = stored ? stored->find(part.name) : nullptr;
+      if (!part.copied && (!same || same->dtype != part.dtype))
+        ++summary.encoded[name_of(part.type)];
     }
     out.finish();
-  }
-
-  DType fused_type(const FusedTensor& t) const {
-    const io::SafeTensor* found = automatic() && stored ? stored->find(t.name) : nullptr;
-    return found ? found->dtype : whole;
   }
 };
 

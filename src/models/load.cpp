@@ -20,6 +20,7 @@ struct Source {
   std::shared_ptr<io::GgufFile> gguf;
   std::shared_ptr<io::SafeTensors> folder;
   std::string path;
+  TextPlace text = {};
 
   struct Found {
     Spec spec;
@@ -37,7 +38,7 @@ struct Source {
       const io::GgufTensor* t = gguf->find_tensor(name);
       return t ? Found{{t->shape, t->dtype, t->format}, t->data} : Found{};
     }
-    const io::SafeTensor* t = folder->find(name);
+    const io::SafeTensor* t = folder->find(text.stored(name));
     if (!t) return {};
     const auto& readable = folder->get(t->name);
     return {{readable.shape, readable.dtype, nullptr}, readable.data};
@@ -47,9 +48,9 @@ struct Source {
     const Found f = find(name);
     CHECK_FILE(
         f, "{}: the model lacks the tensor '{}': the file is incomplete or of another architecture",
-        path, name);
+        path, text.stored(name));
     CHECK_FILE(f.spec.shape == shape, "{}: tensor '{}' has shape {}, the configuration says {}",
-               path, name, to_string(f.spec.shape), to_string(shape));
+               path, text.stored(name), to_string(f.spec.shape), to_string(shape));
     return f;
   }
 
@@ -97,6 +98,15 @@ void check_scales(const io::GgufFile& file) {
     CHECK_FILE(!file.find_tensor(matrix), "{}: tensor '{}' scales '{}', which this program does not apply; use a file in another type (q8_0, q4_k)",
                file.path(), t.name, matrix);
   }
+}
+
+// Files of a model that reads images too, as they were and as newer tools write them.
+TextPlace text_place(const io::SafeTensors& folder) {
+  for (const TextPlace& place : {TextPlace{},
+                                 {"language_model.model.", "language_model.lm_head."},
+                                 {"model.language_model.", "lm_head."}})
+    if (folder.find(place.stored("model.embed_tokens.weight"))) return place;
+  return {};
 }
 
 struct Loader {
@@ -183,6 +193,35 @@ struct Loader {
     e.bias = small_f32(b, info.hf + ".bias");
   }
 
+  // The experts' MXFP4 blocks of a gpt-oss folder (models/fused_experts.h).
+  StorageRef packed(const PartInfo& info, std::int64_t rows, std::int64_t cols) {
+    const FusedColumns columns = fused_columns(info.role);
+    const std::int64_t count = model.config.experts.count, all = columns.step * rows,
+                       blocks = cols / formats::MXFP4::weights;
+    CHECK_FILE(cols % formats::MXFP4::weights == 0,
+               "{}: '{}' is stored in MXFP4 blocks of {} weights, which rows of {} do not divide "
+               "into; use the model in another type",
+               source.path, info.hf, formats::MXFP4::weights, cols);
+    const auto bytes = [&](const char* part, const Shape& shape) {
+      const auto f = source.need(info.hf + part, shape);
+      CHECK_FILE(f.spec.dtype == DType::u8, "{}: tensor '{}{}' is {}: MXFP4 is stored as u8",
+                 source.path, info.hf, part, name_of(f.spec.dtype));
+      return f.data;
+    };
+    const auto codes = bytes("_blocks", Shape{count, all, blocks, kPackedBytes});
+    const auto scales = bytes("_scales", Shape{count, all, blocks});
+    CHECK_FILE(std::find(scales.begin(), scales.end(), std::byte{255}) == scales.end(),
+               "{}: tensor '{}_scales' has the scale 255, which is not a number: the file is damaged",
+               source.path, info.hf);
+    StorageRef s =
+        Storage::make({info.shape, DType::quant, find_format("mxfp4")}, info.hf + ".weight");
+    take_packed(reinterpret_cast<const std::uint8_t*>(codes.data()),
+                reinterpret_cast<const std::uint8_t*>(scales.data()),
+                s->as<formats::MXFP4::Block>(), count, rows, cols, columns);
+    io::drop_pages(codes);
+    return s;
+  }
+
   void fused(const PartInfo& info, std::int64_t rows, std::int64_t cols, nn::Experts& e) {
     const std::int64_t count = model.config.experts.count;
     const FusedColumns columns = fused_columns(info.role);
@@ -195,13 +234,17 @@ struct Loader {
                  columns);
       return s;
     };
-    const auto f = source.need(info.hf, Shape{count, cols, columns.step * rows});
-    e.weight = take(f, info.shape, cols, info.hf);
-    io::drop_pages(f.data);
-    if (base)
-      e.weight = quantized(
-          {e.weight->spec, std::as_bytes(std::span(e.weight->as<std::byte>(), e.weight->bytes))},
-          *base, info.hf, false);
+    if (source.find(info.hf + "_blocks") || source.find(info.hf + "_scales")) {
+      e.weight = packed(info, rows, cols);
+    } else {
+      const auto f = source.need(info.hf, Shape{count, cols, columns.step * rows});
+      e.weight = take(f, info.shape, cols, info.hf);
+      io::drop_pages(f.data);
+      if (base)
+        e.weight = quantized(
+            {e.weight->spec, std::as_bytes(std::span(e.weight->as<std::byte>(), e.weight->bytes))},
+            *base, info.hf, false);
+    }
     const std::string bias = info.hf + "_bias";
     const StorageRef b =
         take(source.need(bias, Shape{count, columns.step * rows}), Shape{count, rows}, 1, bias);
@@ -241,6 +284,7 @@ struct Loader {
 
   Model load() {
     model.path = source.path;
+    model.text = source.text;
     model.from_gguf = source.gguf != nullptr;
     architecture = &io::architecture_of(model.config);
     model.interleaved_rope = model.from_gguf && architecture->gguf_interleaved;
@@ -252,6 +296,12 @@ struct Loader {
 };
 
 }  // namespace
+
+std::string TextPlace::stored(std::string_view name) const {
+  for (const auto& [plain, there] : {std::pair{TextPlace{}.body, body}, {TextPlace{}.head, head}})
+    if (name.starts_with(plain)) return std::string(there).append(name.substr(plain.size()));
+  return std::string(name);
+}
 
 Model load_model(const std::string& path, const LoadOptions& options) {
   namespace fs = std::filesystem;
@@ -269,6 +319,7 @@ Model load_model(const std::string& path, const LoadOptions& options) {
   if (fs::is_directory(path)) {
     loader.model.config = io::read_model_config(path);
     loader.source.folder = std::make_shared<io::SafeTensors>(io::SafeTensors::open(path));
+    loader.source.text = text_place(*loader.source.folder);
   } else {
     loader.source.gguf = std::make_shared<io::GgufFile>(io::GgufFile::open(path));
     check_scales(*loader.source.gguf);

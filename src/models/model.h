@@ -31,9 +31,17 @@ struct Rotation {
   float magnitude = 1;  // what turned values are multiplied by: YaRN's and longrope's attention factor
 };
 
+// Where a folder has the text model's tensors: of a model that reads images too, their names have another beginning.
+struct TextPlace {
+  std::string_view body = "model.", head = "lm_head.";
+  // The name in the folder of a tensor that is called `name` in a folder of text alone.
+  std::string stored(std::string_view name) const;
+};
+
 struct Model {
   io::ModelConfig config;
   std::string path;
+  TextPlace text;
   bool from_gguf = false;
   bool interleaved_rope = false;  // q and k rows as GGUF's llama architecture stores them
   StorageRef embedding;           // (vocab, d_model)

@@ -15,12 +15,16 @@ constexpr QuantMix kMixes[] = {{"q8_0", "q8_0", 7},
                                {"q4_k_s", "q4_k", 14},
                                {"q4_1", "q4_1", 3},
                                {"q4_0", "q4_0", 2},
+                               {"mxfp4_moe", "mxfp4", 38, "mxfp4"},
                                {"iq4_nl", "iq4_nl", 25},
                                {"iq4_xs", "iq4_xs", 30},
                                {"q3_k_l", "q3_k", 13},
                                {"q3_k_m", "q3_k", 12, "q3_k"},
                                {"q3_k_s", "q3_k", 11},
-                               {"q2_k", "q2_k", 10}};
+                               {"q2_k", "q2_k", 10},
+                               {"q2_k_s", "q2_k", 21},
+                               {"tq2_0", "tq2_0", 37},
+                               {"tq1_0", "tq1_0", 36}};
 
 // The layers that the _M mixtures give more bits: the first and the last eighth, and every third
 // between.
@@ -46,6 +50,7 @@ struct Rules {
   std::string_view attn_v() const {
     std::string_view type = usual;
     if (is("q2_k")) type = grouped() ? "q4_k" : "q3_k";
+    if (is("q2_k_s") && grouped()) type = "q4_k";
     if (is("q3_k_m")) type = layer < 2 ? "q5_k" : "q4_k";
     if (is("q3_k_l") || (iq4() && grouped()) || (is("q4_k_s") && layer < 4)) type = "q5_k";
     if ((is("q4_k_m") || is("q5_k_m")) && more_bits(layer, model.layers)) type = "q6_k";
@@ -60,6 +65,7 @@ struct Rules {
     if (is("q2_k")) return "q3_k";
     if (is("q3_k_m")) return layer < model.layers / 16 ? "q5_k" : "q4_k";
     if (is("q3_k_l")) return "q5_k";
+    if (is("q2_k_s") && first_eighth()) return "q4_k";
     if ((iq4() || is("q4_k_s")) && first_eighth()) return "q5_k";
     if ((is("q4_k_m") || is("q5_k_m")) && more_bits(layer, model.layers)) return "q6_k";
     return usual;
@@ -108,8 +114,12 @@ const Format* mixed_format(const QuantMix& mix, std::string_view name, std::int6
   const Format& usual = *find_format(mix.format);
   const Rules rules{mix.name, mix.format, layer, model};
   std::string_view type = mix.format;
-  if (name == "output.weight" || (name == "token_embd.weight" && model.tied)) {
+  if (rules.is("mxfp4_moe")) {  // the experts' matrices alone
+    type = contains(name, "_exps.weight") && model.experts > 1 ? "mxfp4" : "q8_0";
+  } else if (name == "output.weight" || (name == "token_embd.weight" && model.tied)) {
     type = cols % usual.block || mix.format == "q8_0" ? "q8_0" : "q6_k";
+  } else if (name == "token_embd.weight") {
+    if (rules.is("tq1_0") || rules.is("tq2_0")) type = "q4_k";
   } else if (contains(name, "attn_qkv.weight") || contains(name, "attn_v.weight")) {
     type = rules.attn_v();
   } else if (contains(name, "attn_k.weight")) {

@@ -66,19 +66,26 @@ Tokenizer tokenizer_of(const io::GgufFile& file, const std::string& path) {
 }
 
 Tokenizer tokenizer_of(const std::string& folder) {
-  const std::string json = folder + "/tokenizer.json", config = folder + "/tokenizer_config.json",
-                    model = folder + "/tokenizer.model";
-  const bool pieces = !std::filesystem::exists(json) && std::filesystem::exists(model);
-  CHECK_FILE(pieces || std::filesystem::exists(json),
-             "{}: no such file; a model folder needs it, or a tokenizer.model, for its tokenizer",
-             json);
-  const std::string config_text =
-      std::filesystem::exists(config) ? io::read_file(config, kMaxTokenizerBytes) : "";
-  if (pieces)
-    return Tokenizer::from_sentence_piece(io::read_file(model, kMaxTokenizerBytes), config_text,
-                                          model);
-  const std::string text = io::read_file(json, kMaxTokenizerBytes);
-  return Tokenizer::from_json(text, config_text, json);
+  const auto path = [&](const char* name) { return folder + "/" + name; };
+  const auto there = [&](const char* name) { return std::filesystem::exists(path(name)); };
+  const auto read = [&](const char* name) {
+    return there(name) ? io::read_file(path(name), kMaxTokenizerBytes) : std::string();
+  };
+  const std::string config = read("tokenizer_config.json");
+  if (there("tokenizer.json"))
+    return Tokenizer::from_json(read("tokenizer.json"), config, path("tokenizer.json"));
+  if (there("tokenizer.model"))
+    return Tokenizer::from_sentence_piece(read("tokenizer.model"), config, path("tokenizer.model"));
+  CHECK_FILE(there("vocab.json") && there("merges.txt"),
+             "{}: no such file; a model folder needs it, or a tokenizer.model, or vocab.json and "
+             "merges.txt, for its tokenizer",
+             path("tokenizer.json"));
+  return Tokenizer::from_vocab({.vocab = read("vocab.json"),
+                                .merges = read("merges.txt"),
+                                .config = config,
+                                .added_tokens = read("added_tokens.json"),
+                                .special_tokens_map = read("special_tokens_map.json")},
+                               folder);
 }
 
 }  // namespace

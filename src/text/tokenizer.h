@@ -52,6 +52,14 @@ struct HfTokenizerFiles {
   std::string tokenizer_json, tokenizer_config_json, special_tokens_map_json;
 };
 
+// The files of a folder that has no tokenizer.json, for byte-level BPE; all but the first two may
+// be empty.
+struct HfVocabFiles {
+  std::string vocab, merges;                     // vocab.json, merges.txt
+  std::string config;                            // tokenizer_config.json
+  std::string added_tokens, special_tokens_map;  // the .json files of old folders
+};
+
 struct EncodeOptions {
   bool add_special = true;  // the ids around a text that the model expects (BOS …)
   bool parse_special =
@@ -68,6 +76,8 @@ class Tokenizer {
   // model: the bytes of a SentencePiece tokenizer.model file.
   static Tokenizer from_sentence_piece(std::string_view model, std::string_view config = {},
                                        std::string_view origin = "tokenizer.model");
+  // The class that tokenizer_config.json names decides how text is cut. folder: for messages.
+  static Tokenizer from_vocab(const HfVocabFiles& files, std::string_view folder);
   explicit Tokenizer(TokenizerSpec spec);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;

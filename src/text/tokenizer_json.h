@@ -13,7 +13,10 @@
 
 namespace supersonic::text {
 
+struct AddedToken;
 struct ModelSpec;
+struct TokenizerSpec;
+class TokenIndex;
 
 namespace json {
 
@@ -77,9 +80,27 @@ struct Field {
   }
 };
 
+// The root of a text, as deep and as large as a tokenizer may be. path: what messages call it.
+Field parse(simdjson::dom::parser& parser, std::string_view text, std::string path);
+
 }  // namespace json
 
 // The member "model": BPE, Unigram, WordPiece or WordLevel.
 void read_json_model(const json::Field& field, ModelSpec& model);
+// An object of token to id.
+void read_json_vocab(const json::Field& vocab, ModelSpec& model);
+// The next merge of a BPE model, of words that must be in its vocabulary. Says what is wrong with
+// it; empty: it was added.
+std::string add_merge(ModelSpec& model, const TokenIndex& index, std::string_view left,
+                      std::string_view right);
+
+// {"content": …, "special": …}, without its id.
+AddedToken read_added_token(const json::Field& item);
+// added_tokens_decoder: {"32000": {"content": …}, …}; what has an id already keeps it.
+void read_added_decoder(const json::Field& field, TokenizerSpec& spec);
+// tokenizer_config.json: which tokens are BOS, EOS, padding and unknown.
+void read_json_config(std::string_view config, std::string_view origin, TokenizerSpec& spec);
+// -1 when no token is spelled so.
+int32_t find_id(const TokenizerSpec& spec, std::string_view content);
 
 }  // namespace supersonic::text

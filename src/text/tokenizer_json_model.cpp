@@ -17,7 +17,9 @@ using json::object;
 
 constexpr size_t kMaxTokenBytes = 1 << 20;
 
-void read_vocab(const Field& vocab, ModelSpec& model) {
+}  // namespace
+
+void read_json_vocab(const Field& vocab, ModelSpec& model) {
   object entries;
   if (vocab.value.get(entries)) vocab.wrong("an object of token to id");
   const size_t count =
@@ -41,6 +43,23 @@ void read_vocab(const Field& vocab, ModelSpec& model) {
   }
 }
 
+std::string add_merge(ModelSpec& model, const TokenIndex& index, std::string_view left,
+                      std::string_view right) {
+  const bool prefixed =
+      !model.subword_prefix.empty() && right.size() >= model.subword_prefix.size();
+  std::string joined(left);
+  joined.append(prefixed ? right.substr(model.subword_prefix.size()) : right);
+  const MergeRule rule{index.find(left), index.find(right), index.find(joined),
+                       static_cast<uint32_t>(model.merges.size())};
+  if (rule.left < 0) return fmt::format("'{}' is not in the vocabulary", left);
+  if (rule.right < 0) return fmt::format("'{}' is not in the vocabulary", right);
+  if (rule.result < 0) return fmt::format("the result '{}' is not in the vocabulary", joined);
+  model.merges.push_back(rule);
+  return {};
+}
+
+namespace {
+
 std::pair<std::string_view, std::string_view> merge_pair(const Field& merges, element item,
                                                          size_t index) {
   std::string_view joined;
@@ -63,20 +82,11 @@ void read_merges(const Field& merges, ModelSpec& model) {
   if (merges.value.get(list)) merges.wrong("an array");
   TokenIndex index;
   index.build(model.tokens);
-  std::string joined;
   for (const element item : list) {
     const size_t n = model.merges.size();
     const auto [left, right] = merge_pair(merges, item, n);
-    const bool prefixed =
-        !model.subword_prefix.empty() && right.size() >= model.subword_prefix.size();
-    joined.assign(left).append(prefixed ? right.substr(model.subword_prefix.size()) : right);
-    const MergeRule rule{index.find(left), index.find(right), index.find(joined),
-                         static_cast<uint32_t>(n)};
-    CHECK_FILE(rule.left >= 0, "{}[{}]: '{}' is not in the vocabulary", merges.path, n, left);
-    CHECK_FILE(rule.right >= 0, "{}[{}]: '{}' is not in the vocabulary", merges.path, n, right);
-    CHECK_FILE(rule.result >= 0, "{}[{}]: the result '{}' is not in the vocabulary", merges.path, n,
-               joined);
-    model.merges.push_back(rule);
+    const std::string wrong = add_merge(model, index, left, right);
+    CHECK_FILE(wrong.empty(), "{}[{}]: {}", merges.path, n, wrong);
   }
 }
 
@@ -92,7 +102,7 @@ void read_bpe(const Field& field, ModelSpec& model) {
   model.fuse_unk = field.flag("fuse_unk", false);
   model.byte_fallback = field.flag("byte_fallback", false);
   model.ignore_merges = field.flag("ignore_merges", false);
-  read_vocab(field.need("vocab"), model);
+  read_json_vocab(field.need("vocab"), model);
   read_merges(field.need("merges"), model);
 }
 
@@ -134,13 +144,13 @@ void read_word_piece(const Field& field, ModelSpec& model) {
   model.subword_prefix = field.need("continuing_subword_prefix").string();
   model.longest_word =
       static_cast<uint32_t>(field.need("max_input_chars_per_word").integer(0, INT32_MAX));
-  read_vocab(field.need("vocab"), model);
+  read_json_vocab(field.need("vocab"), model);
 }
 
 void read_word_level(const Field& field, ModelSpec& model) {
   model.kind = ModelSpec::word_level;
   model.unk_token = field.need("unk_token").string();
-  read_vocab(field.need("vocab"), model);
+  read_json_vocab(field.need("vocab"), model);
 }
 
 }  // namespace

@@ -85,6 +85,40 @@ TEST(Blocks, EncodeEqualsGgufByteForByte) {
     EXPECT_EQ(encode(format(name), w, 7, 96).planes[0], golden[std::string(name)]) << name;
 }
 
+TEST(Blocks, TernaryEncodersEqualGgufByteForByteAndKeepTernaryWeights) {
+  auto golden = read_golden("encoded.bin");
+  const auto w = as<float>(golden["wide.weights"]);
+  for (std::string name : {"tq1_0", "tq2_0"}) {
+    EXPECT_EQ(encode(format(name), w, 7, 256).planes[0], golden[name]) << name;
+    auto ternary = weights(3, 4 * 256, false);
+    for (std::size_t i = 0; i < ternary.size(); ++i) {
+      const float d = 0.125f * static_cast<float>(1 + i / 256);
+      ternary[i] = ternary[i] > 0.2f ? d : ternary[i] < -0.2f ? -d : 0.0f;
+    }
+    EXPECT_TRUE(same_bits(
+        decode(format(name), encode(format(name), ternary, 4, 256).view(), 0, 4 * 256), ternary))
+        << name;
+  }
+}
+
+TEST(Blocks, Mxfp4EncodesWhatItDecodes) {
+  auto golden = read_golden("decoded.bin");
+  const Format& f = format("mxfp4");
+  auto w = as<float>(golden["mxfp4.weights"]);  // every code under exponents of all sizes
+  std::size_t kept = 0;
+  for (std::size_t block = 0; block < w.size(); block += 32) {
+    std::vector<float> x(w.begin() + static_cast<long>(block),
+                         w.begin() + static_cast<long>(block) + 32);
+    bool small = true;
+    for (float& v : x) small = small && std::abs(v) <= 65504, v += 0.0f;  // -0 is 0
+    if (!small) continue;
+    auto back = decode(f, encode(f, x, 1, 32).view(), 0, 32);
+    EXPECT_EQ(back, x) << block;
+    ++kept;
+  }
+  EXPECT_GT(kept, 20u);
+}
+
 TEST(Blocks, RoundingGoesToTheNearestAndHalvesAwayFromZero) {
   for (int q = 0; q < 130; ++q) {
     const float half = static_cast<float>(q) + 0.5f;
@@ -248,6 +282,9 @@ TEST(Registry, RowsThatBlocksDoNotDivideFallBackAsLlamaCppDoes) {
   EXPECT_EQ(writable_for(format("q3_k"), 576), &format("q4_0"));
   EXPECT_EQ(writable_for(format("q2_k"), 576), &format("q4_0"));
   EXPECT_EQ(writable_for(format("iq4_xs"), 576), &format("iq4_nl"));
+  EXPECT_EQ(writable_for(format("tq1_0"), 576), &format("q4_0"));
+  EXPECT_EQ(writable_for(format("tq2_0"), 576), &format("q4_0"));
+  EXPECT_EQ(writable_for(format("mxfp4"), 576), &format("mxfp4"));
   EXPECT_THROW(writable_for(format("iq2_s"), 256), Error);
 }
 

@@ -39,6 +39,26 @@ TEST(KQuants, ErrorIsSmallerThanLlamaCpps) {
   }
 }
 
+// Two exponents to choose from: no block is further off than with the one that llama.cpp takes.
+TEST(Mxfp4, ErrorIsSmallerThanLlamaCpps) {
+  auto golden = read_golden("k_quants.bin");
+  const Format& f = format("mxfp4");
+  const auto real = decode(format("q4_1"), golden["real.q4_1"], kCount);
+  const std::pair<std::string, double> kinds[] = {{"bell", 0.98}, {"heavy", 0.91}, {"real", 0.93}};
+  for (const auto& [kind, gain] : kinds) {
+    const auto w = kind == "real" ? real : weights(7, kCount, kind == "heavy");
+    const auto ours = decode(f, encode(f, w, 64, 256).view(), 0, kCount);
+    const auto theirs = decode(f, golden["mxfp4." + kind], kCount);
+    for (std::size_t block = 0; block < kCount; block += 32) {
+      double a = 0, b = 0;
+      for (std::size_t i = block; i < block + 32; ++i)
+        a += std::pow(ours[i] - w[i], 2.0), b += std::pow(theirs[i] - w[i], 2.0);
+      EXPECT_LE(a, b * (1 + 1e-5)) << kind << block;
+    }
+    EXPECT_LE(relative_mse(w, ours), gain * relative_mse(w, theirs)) << kind;
+  }
+}
+
 // Rows of small weights need super-scales that are subnormal in 16 bits; the integer scales make up
 // for what they lose.
 TEST(KQuants, SmallWeightsKeepTheirPrecision) {

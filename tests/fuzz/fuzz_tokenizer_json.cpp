@@ -1,5 +1,5 @@
-// Any bytes as tokenizer.json: either an Error that says why, or a tokenizer that encodes and
-// decodes without harm.
+// Any bytes as tokenizer.json, and as one of the files of a folder that has none: either an Error
+// that says why, or a tokenizer that encodes and decodes without harm.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -8,8 +8,36 @@
 #include "core/error.h"
 #include "text/tokenizer.h"
 
+namespace {
+
+using namespace supersonic;
+
+// In the place of one file beside good ones.
+void try_folder(const std::string& bytes) {
+  text::HfVocabFiles good{
+      .vocab = R"({"a": 0, "b": 1, "ab": 2, "\u0120": 3, "\u0120a": 4, "<s>": 5})",
+      .merges = "#version: 0.2\na b\n\xC4\xA0 a\n",
+      .config = R"({"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<s>"})",
+      .added_tokens = {},
+      .special_tokens_map = {}};
+  for (std::string text::HfVocabFiles::*file :
+       {&text::HfVocabFiles::vocab, &text::HfVocabFiles::merges, &text::HfVocabFiles::config,
+        &text::HfVocabFiles::added_tokens, &text::HfVocabFiles::special_tokens_map})
+    try {
+      text::HfVocabFiles files = good;
+      files.*file = bytes;
+      const auto tokenizer = text::Tokenizer::from_vocab(files, "folder");
+      const auto ids = tokenizer.encode("ab  a <s>b \xC3\xA9", {.parse_special = true});
+      (void)tokenizer.decode(ids);
+      (void)to_hf_json(tokenizer);
+    } catch (const Error&) {
+    }
+}
+
+}  // namespace
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace supersonic;
+  try_folder({reinterpret_cast<const char*>(data), size});
   try {
     const std::string_view json(reinterpret_cast<const char*>(data), size);
     const auto tokenizer = text::Tokenizer::from_json(json);

@@ -125,7 +125,6 @@ TEST(Session, AFullContextIsRefusedAndNothingIsAppended) {
 // A cache of any type gives the logits of one pass that reads its keys and values from a cache of
 // that type: bit by bit the same codes, however they got there.
 TEST(Session, ACacheOfAnyTypeReadsTheSameHoweverItWasFed) {
-  if (apart(test_backend())) GTEST_SKIP() << "a GPU has no kernels for coded caches";
   Fixture f(0, 32);
   const Ids ids = f.ids(75);
   const auto exact = f.expected(ids);

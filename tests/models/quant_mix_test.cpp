@@ -86,16 +86,15 @@ TEST(QuantMix, ShortNamesMeanTheMediumMixtures) {
     EXPECT_EQ(find_mix(name), find_mix(name + "_m"));
   EXPECT_EQ(find_mix("iq2_xs"), nullptr);
   EXPECT_EQ(find_mix("f16"), nullptr);
-  EXPECT_EQ(find_mix("q2_k_s"), nullptr);  // llama-quantize refuses it without calibration
 }
 
 // llama.h's enum llama_ftype.
 TEST(QuantMix, FileTypesAreLlamaCpps) {
   const std::pair<const char*, std::uint32_t> numbers[] = {
-      {"q4_0", 2},    {"q4_1", 3},    {"q8_0", 7},    {"q5_0", 8},
-      {"q5_1", 9},    {"q2_k", 10},   {"q3_k_s", 11}, {"q3_k_m", 12},
-      {"q3_k_l", 13}, {"q4_k_s", 14}, {"q4_k_m", 15}, {"q5_k_s", 16},
-      {"q5_k_m", 17}, {"q6_k", 18},   {"iq4_nl", 25}, {"iq4_xs", 30}};
+      {"q4_0", 2},    {"q4_1", 3},    {"q8_0", 7},    {"q5_0", 8},    {"q5_1", 9},
+      {"q2_k", 10},   {"q3_k_s", 11}, {"q3_k_m", 12}, {"q3_k_l", 13}, {"q4_k_s", 14},
+      {"q4_k_m", 15}, {"q5_k_s", 16}, {"q5_k_m", 17}, {"q6_k", 18},   {"iq4_nl", 25},
+      {"iq4_xs", 30}, {"q2_k_s", 21}, {"tq1_0", 36},  {"tq2_0", 37},  {"mxfp4_moe", 38}};
   for (const auto& [name, number] : numbers) EXPECT_EQ(find_mix(name)->file_type, number) << name;
   EXPECT_EQ(mix_names().size(), std::size(numbers));
 }

@@ -30,10 +30,12 @@ def of_tiny(name: str, rank: int) -> dict:
     return make(shapes, rank, 2**-4, 2**-4)
 
 
-def write(folder, adapter: dict, rank: int, alpha: float, base: str = "base") -> None:
+def write(folder, adapter: dict, rank: int, alpha: float, base: str = "base", place: str = "model.") -> None:
+    """place: what PEFT has in front of "layers" in the base model's class."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
+    adapter = {module.replace("model.", place, 1): matrices for module, matrices in adapter.items()}
     for module, (a, b) in adapter.items():
         tensors[f"base_model.model.{module}.lora_A.weight"] = np.ascontiguousarray(a)
         tensors[f"base_model.model.{module}.lora_B.weight"] = np.ascontiguousarray(b)
@@ -41,4 +43,4 @@ def write(folder, adapter: dict, rank: int, alpha: float, base: str = "base") ->
     (folder / "adapter_config.json").write_text(json.dumps({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0,
         "bias": "none", "fan_in_fan_out": False, "use_rslora": False, "use_dora": False, "inference_mode": True, "modules_to_save": None,
-        "target_modules": sorted({m.split(".")[-1] for m in adapter})}, indent=1))
+        "target_modules": sorted({m.split(".")[-1] if place == "model." else m for m in adapter})}, indent=1))

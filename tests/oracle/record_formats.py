@@ -93,9 +93,9 @@ def decoded(ggml: str) -> dict:
     return out
 
 
-def special_rows() -> np.ndarray:
-    """Seven rows of 96 weights: the blocks on which encoders go wrong."""
-    w = weights(1, 7 * 96, False).reshape(7, 96)
+def special_rows(columns: int = 96) -> np.ndarray:
+    """Seven rows of weights: the blocks on which encoders go wrong."""
+    w = weights(1, 7 * columns, False).reshape(7, columns)
     w[1, :32] = 0
     w[1, 32:64] = 0.25
     w[1, 64:] = -0.25
@@ -113,10 +113,13 @@ def encoded() -> dict:
     out = {"weights": w}
     for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0"):
         out[name] = gguf.quantize(w, TYPES[name])
+    out["wide.weights"] = special_rows(256)
+    for name in ("tq1_0", "tq2_0"):
+        out[name] = gguf.quantize(out["wide.weights"], TYPES[name])
     return out
 
 
-SEARCHED = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs")
+SEARCHED = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4")
 
 
 def real_weights() -> np.ndarray:

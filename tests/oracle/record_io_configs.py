@@ -46,6 +46,12 @@ CASES = {
                                           rope_scaling=dict(rope_type="linear", factor=8.0)),
     "gemma3 new rope": GEMMA3 | dict(rope_parameters=dict(full_attention=dict(rope_type="linear", factor=4.0, rope_theta=5e5),
                                                           sliding_attention=dict(rope_type="default", rope_theta=2e4))),
+    # As the hub has the 4B model that reads images.
+    "gemma3 with images": dict(
+        architectures=["Gemma3ForConditionalGeneration"], model_type="gemma3", eos_token_id=[1, 106], image_token_index=262144,
+        mm_tokens_per_image=256, torch_dtype="bfloat16", vision_config=dict(hidden_size=1152, model_type="siglip_vision_model"),
+        text_config=dict(hidden_size=2560, intermediate_size=10240, model_type="gemma3_text", num_hidden_layers=34, sliding_window=1024,
+                         rope_scaling=dict(factor=8.0, rope_type="linear"))),
     "gemma2 defaults": GEMMA2,
     "gemma2 without caps": GEMMA2 | dict(attn_logit_softcapping=None, final_logit_softcapping=None, sliding_window=16),
     "phi3 defaults": PHI3,
@@ -63,7 +69,8 @@ CASES = {
 }
 
 
-def normalized(config):
+def normalized(whole):
+    config = whole.get_text_config()
     layers = config.num_hidden_layers
     types = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
@@ -71,13 +78,13 @@ def normalized(config):
     rope = config.rope_parameters
     local = rope["sliding_attention"]["rope_theta"] if "sliding_attention" in rope else 0
     rope = rope.get("full_attention", rope)
-    eos = config.eos_token_id
+    eos = whole.eos_token_id
     return dict(
         kv_heads=config.num_key_value_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         max_position=config.max_position_embeddings,
         eps=config.rms_norm_eps,
-        tied=config.tie_word_embeddings,
+        tied=whole.tie_word_embeddings,
         theta=rope["rope_theta"],
         rope=rope["rope_type"],
         factor=rope.get("factor") or (config.max_position_embeddings / rope["original_max_position_embeddings"] if rope["rope_type"] == "longrope" else 1.0),

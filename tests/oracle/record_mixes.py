@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "io" / "mixes.json"
 TOOL = ROOT / ".cache" / "peers" / "build" / "bin" / "llama-quantize"
 MIXES = ("Q8_0", "Q6_K", "Q5_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS",
-         "Q3_K", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K")  # fmt: skip
+         "Q3_K", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "Q2_K_S", "MXFP4_MOE", "TQ2_0", "TQ1_0")  # fmt: skip
 # layers, heads, heads of keys and values, width, experts, whether the embedding is the output
 MODELS = {
     "small": (5, 4, 4, 256, 0, False),

@@ -39,7 +39,10 @@ def record(name):
                 f"{k}/norm": ("f64", np.linalg.norm(wanted, axis=1)), f"{k}/projections": ("f32", recipe.projections(wanted)),
                 f"{k}/last_logits": ("f32", wanted[-1]), f"{k}/argmax": ("i32", wanted.argmax(1)),
             }
-    config = peft.LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=tiny_models.lora_modules(name), task_type="CAUSAL_LM")
+    targets = tiny_models.lora_modules(name)
+    if name in tiny_models.NESTED:  # the vision part has modules of these names too
+        targets = rf".*\.language_model\..*\.({'|'.join(targets)})"
+    config = peft.LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, config)
     parameters = {}
     for full, parameter in model.named_parameters():

@@ -89,7 +89,22 @@ MODELS = {
     # With gpt-oss's YaRN, whose ramp begins and ends between frequencies.
     "gpt_oss_yarn": {**COMMON, **GPT_OSS, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
                                                            "original_max_position_embeddings": 64, "truncate": False}},
+    # Experts as MXFP4 blocks and scales, as the published models have them.
+    "gpt_oss_mxfp4": {**COMMON, **GPT_OSS, "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": [
+        "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}},
 }
+# The text part of a model that reads images too, whose config leaves out what its class fills in; the folder is in NESTED.
+MODELS["gemma3_images"] = {**MODELS["gemma3"], "num_attention_heads": 8, "num_key_value_heads": 4}
+# {name: (config.json around text_config, keys that text_config leaves out, what the tensors' "model." becomes, other tensors' shapes)}
+NESTED = {"gemma3_images": (
+    {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "torch_dtype": "float32", "bos_token_id": 0, "eos_token_id": [1],
+     "boi_token_index": 600, "eoi_token_index": 601, "image_token_index": 602, "mm_tokens_per_image": 4,
+     "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+                       "num_attention_heads": 2, "image_size": 28, "patch_size": 14}},
+    ("architectures", "num_attention_heads", "num_key_value_heads", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_embeddings"),
+    "language_model.model.",
+    {"vision_tower.vision_model.embeddings.patch_embedding.weight": (32, 3, 14, 14), "multi_modal_projector.mm_soft_emb_norm.weight": (32,)},
+)}
 FOLDERS_ONLY = ("qwen3_moe_mixed",)
 
 
@@ -161,6 +176,8 @@ def tensors(name: str) -> dict:
     if not c["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (c["vocab_size"], d)
     made = {key: _values(name, key, shape) for key, shape in shapes.items()}
+    for key in packed_names(name):
+        made[key] = mxfp4_decoded(*packed(name, key, shapes[key]))
     return made if c["torch_dtype"] == "float32" else {k: _from_bf16(_to_bf16(v)) for k, v in made.items()}
 
 
@@ -169,6 +186,28 @@ def _values(name, key, shape):
     if "norm" in key:  # Gemma's weights count from 1
         return np.float32(0 if MODELS[name]["model_type"].startswith("gemma") else 1) + recipe.uniform(stream, shape, 1 / 8)
     return recipe.uniform(stream, shape, 1 if key.endswith("sinks") else 1 / 4 if key.endswith("bias") else 1 / 8)
+
+
+def packed_names(name: str) -> list:
+    """The tensors that a folder keeps as MXFP4 blocks and scales."""
+    layers = range(MODELS[name]["num_hidden_layers"]) if "quantization_config" in MODELS[name] else ()
+    return [f"model.layers.{layer}.mlp.experts.{matrix}" for layer in layers for matrix in ("gate_up_proj", "down_proj")]
+
+
+def packed(name: str, key: str, shape) -> tuple:
+    """(blocks (experts, out, in / 32, 16), scales (experts, out, in / 32)) of a tensor of shape (experts, in, out): any bytes, and scales of
+    2^-6 to 2^-4; bytes and scales are the streams "NAME TENSOR_blocks" and "NAME TENSOR_scales"."""
+    experts, rows, columns = shape
+    grid = (experts, columns, rows // 32)
+    blocks = recipe.below(f"{name} {key}_blocks", int(np.prod(grid)) * 16, 256).astype(np.uint8).reshape(*grid, 16)
+    return blocks, (recipe.below(f"{name} {key}_scales", int(np.prod(grid)), 3) + 121).astype(np.uint8).reshape(grid)
+
+
+def mxfp4_decoded(blocks, scales) -> np.ndarray:
+    """As OCP's microscaling 1.0 defines the numbers; (experts, in, out)."""
+    levels = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+    values = levels[np.stack([blocks & 15, blocks >> 4], -1)].reshape(*scales.shape, 32) * np.exp2(scales.astype(np.float32) - 127)[..., None]
+    return np.ascontiguousarray(values.reshape(*scales.shape[:2], -1).swapaxes(1, 2))
 
 
 def _to_bf16(values):
@@ -211,8 +250,15 @@ def write(name: str, folder, shards: int = 1) -> None:
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config, half = MODELS[name], MODELS[name]["torch_dtype"] == "bfloat16"
+    outer, left_out, place, others = NESTED.get(name, ({}, (), "model.", {}))
+    if outer:
+        config = {**outer, "text_config": {key: value for key, value in config.items() if key not in left_out}}
     data = {key: _to_bf16(v) if half else v for key, v in tensors(name).items()}  # kept alive: the entries point into it
-    entries = {key: safetensors.TensorSpec(dtype="bfloat16" if half else "float32", shape=v.shape, data_ptr=v.ctypes.data,
+    for key in packed_names(name):
+        data |= zip((f"{key}_blocks", f"{key}_scales"), packed(name, key, data.pop(key).shape))
+    data = {key.replace("model.", place, 1): v for key, v in data.items()} | {key: _values(name, key, shape) for key, shape in others.items()}
+    kind = lambda v: "uint8" if v.dtype == np.uint8 else "bfloat16" if half else "float32"
+    entries = {key: safetensors.TensorSpec(dtype=kind(v), shape=v.shape, data_ptr=v.ctypes.data,
                                            data_len=v.nbytes) for key, v in data.items()}
     keys, where = list(entries), {}
     for k in range(shards):

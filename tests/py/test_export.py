@@ -22,7 +22,7 @@ from conftest import run_program
 from places import BIN
 
 MODELS = ("llama3", "llama_tied", "mistral", "qwen2")
-TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "q3_k", "q2_k")
+TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "q3_k", "q2_k", "q2_k_s")
 MODULES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
            "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
            "ffn_norm": "post_attention_layernorm", "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -109,6 +109,39 @@ def test_types_follow_llama_quantize(supersonic, tiny_model, tmp_path):
             assert ("general.quantization_version" in reader.fields) == (kind != "bf16")
 
 
+def test_experts_become_mxfp4_and_the_others_q8_0(supersonic, tiny_model, tmp_path):
+    """The mixture MXFP4_MOE, by its own name and by that of the format; a model without experts is q8_0."""
+    for name, kind, experts in (("mixtral", "mxfp4", 6), ("qwen3_moe", "mxfp4_moe", 6), ("llama3", "mxfp4", 0)):
+        supersonic("convert", tiny_model(name), tmp_path / "m.gguf", "--type", kind, "--force")
+        data, types, reader = read_gguf(tmp_path / "m.gguf")
+        assert field(reader, "general.file_type") == 38
+        found = [n for n, t in types.items() if t == Q.MXFP4]
+        assert len(found) == experts and all("_exps.weight" in n for n in found)
+        assert {t for n, t in types.items() if n not in found} == {Q.Q8_0, Q.F32}
+        for n in found:
+            stored = next(t.data for t in reader.tensors if t.name == n)
+            assert data[n].any() and np.array_equal(gguf.quants.quantize(data[n], Q.MXFP4).ravel(), stored.ravel())  # as the package has it
+
+
+@pytest.mark.parametrize("kind, number", [("tq1_0", 36), ("tq2_0", 37)])
+def test_ternary_weights_stay_what_they_are(supersonic, tiny_model, tmp_path, kind, number):
+    """Matrices of -d, 0 and d, as ternary models have them; embedding and output layer get more bits."""
+    source = tmp_path / "source"
+    shutil.copytree(tiny_model("llama3"), source)
+    tensors = safetensors.numpy.load_file(source / "model.safetensors")
+    for name, values in tensors.items():
+        if name.endswith("proj.weight"):
+            tensors[name] = (np.sign(values) * (np.abs(values) > 1 / 24) / 16).astype(np.float32)
+    safetensors.numpy.save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    supersonic("convert", source, tmp_path / "m.gguf", "--type", kind)
+    data, types, reader = read_gguf(tmp_path / "m.gguf")
+    assert field(reader, "general.file_type") == number and types["output.weight"] == Q.Q6_K and types["token_embd.weight"] == Q.Q4_K
+    for n, values in data.items():
+        if hf_name(n).endswith("proj.weight") if n != "rope_freqs.weight" else False:
+            assert types[n] == Q[kind.upper()]
+            np.testing.assert_array_equal(values, interleave(tiny_models.MODELS["llama3"], hf_name(n), tensors[hf_name(n)]), err_msg=n)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_round_trip_through_gguf_returns_every_bit(supersonic, tiny_model, tmp_path, name):
     source = tiny_model(name)
@@ -148,7 +181,7 @@ def test_a_written_folder_has_every_tensor_and_field(supersonic, tiny_model, tmp
     for key in want:
         np.testing.assert_allclose(got[key], want[key], rtol=0, atol=rounding if "norm" in key else 0, err_msg=key)
     written = json.loads((tmp_path / "back" / "config.json").read_text())
-    unsaid = {"torch_dtype", "initializer_range", "pad_token_id", "output_router_logits", "no_rope_layer_interval", "max_window_layers", "rope_scaling"}
+    unsaid = {"torch_dtype", "quantization_config", "initializer_range", "pad_token_id", "output_router_logits", "no_rope_layer_interval", "max_window_layers", "rope_scaling"}
     if name == "mistral":  # without a window it is a Llama, and a GGUF file says just that
         unsaid |= {"architectures", "model_type", "sliding_window"}
     for key, value in config.items():

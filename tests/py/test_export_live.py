@@ -14,7 +14,7 @@ from conftest import CACHE
 pytestmark = pytest.mark.live
 
 MIXES = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M",
-         "Q3_K_S", "Q2_K")
+         "Q3_K_S", "Q2_K", "TQ1_0", "TQ2_0", "MXFP4_MOE")
 RANK, ALPHA, TOKENS = 16, 32, 32
 STOPS = (0, 2)  # <|endoftext|>, <|im_end|>
 
@@ -84,7 +84,8 @@ def test_peft_loads_our_adapter_with_equal_logits(supersonic, tiny_model, tmp_pa
     import transformers
 
     base = tiny_model(name)
-    adapters.write(tmp_path / "theirs", adapters.of_tiny(name, 8), 8, 16, str(base))
+    place = "model.language_model." if name in tiny_models.NESTED else "model."
+    adapters.write(tmp_path / "theirs", adapters.of_tiny(name, 8), 8, 16, str(base), place)
     supersonic("convert", tmp_path / "theirs", tmp_path / "a.gguf", "--base", base)
     supersonic("convert", tmp_path / "a.gguf", tmp_path / "ours", "--base", base)
     supersonic("merge", base, "--adapter", tmp_path / "ours", "-o", tmp_path / "merged", "--type", "f32")
@@ -169,11 +170,21 @@ def test_llama_quantize_chooses_the_same_types(supersonic, tiny_model, tmp_path,
     ours, theirs = gguf.GGUFReader(tmp_path / "ours.gguf"), gguf.GGUFReader(tmp_path / "theirs.gguf")
     assert {t.name: t.tensor_type for t in ours.tensors} == {t.name: t.tensor_type for t in theirs.tensors}
     assert ours.fields["general.file_type"].contents() == theirs.fields["general.file_type"].contents()
-    if kind in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"):  # the K encoders search; theirs search elsewhere
+    if kind in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4_MOE", "F16", "BF16"):  # the K encoders search; theirs search elsewhere
         other = {t.name: t for t in theirs.tensors}
         for t in ours.tensors:
-            if t.tensor_type != gguf.GGMLQuantizationType.Q6_K:
+            if t.tensor_type not in (gguf.GGMLQuantizationType.Q6_K, gguf.GGMLQuantizationType.Q4_K):
                 np.testing.assert_array_equal(t.data.view(np.uint8), other[t.name].data.view(np.uint8), err_msg=t.name)
+
+
+def test_llama_quantize_chooses_the_same_types_for_experts(supersonic, tiny_model, tmp_path):
+    supersonic("convert", tiny_model("mixtral"), tmp_path / "f32.gguf", "--type", "f32")
+    tool = CACHE / "peers" / "build" / "bin" / "llama-quantize"
+    for kind in ("MXFP4_MOE", "TQ2_0", "Q4_K_M"):
+        supersonic("convert", tmp_path / "f32.gguf", tmp_path / "ours.gguf", "--type", kind.lower(), "--force", "--no-verify")
+        done = subprocess.run([tool, tmp_path / "f32.gguf", tmp_path / "theirs.gguf", kind, "1"], capture_output=True, text=True, errors="replace")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert types_of(tmp_path / "ours.gguf") == types_of(tmp_path / "theirs.gguf"), kind
 
 
 def types_of(path):

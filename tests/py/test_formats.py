@@ -20,7 +20,7 @@ TYPES = {
     )
 }  # fmt: skip
 NEWER = {"q1_0": (41, 128, 18), "q2_0": (42, 64, 18)}  # without a decoder in gguf-py: number, block, bytes
-EXACT = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")  # gguf-py encodes these
+EXACT = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "tq1_0", "tq2_0")  # gguf-py encodes these
 
 
 def probe(*args, data: bytes = b"") -> bytes:
@@ -98,7 +98,7 @@ def test_decode_of_one_and_two_bits(rng):
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("scale", [1e-12, 1e-7, 1e-2, 1.0, 3000.0])
 def test_encode_equals_gguf(name, scale, rng):
-    w = (rng.standard_t(4, (41, 32 * 33)) * scale).clip(-65504, 65504).astype(np.float32)
+    w = (rng.standard_t(4, (41, 256 * 4 if name[0] == "t" else 32 * 33)) * scale).clip(-65504, 65504).astype(np.float32)
     w[3], w[4, 5:40], w[5] = 0, 0, -np.abs(w[5])
     w[6] = np.round(w[6] / np.float32(scale)) * np.float32(scale)  # many equal weights
     assert np.array_equal(encode(name, w), gguf.quantize(w, TYPES[name]).ravel())
@@ -114,6 +114,15 @@ def test_searching_encoders_reach_their_error_and_gguf_reads_them(name, limit, r
     w = rng.standard_normal((256, 1024)).astype(np.float32)
     read = gguf.dequantize(encode(name, w).reshape(256, -1), TYPES[name])
     assert ((read - w) ** 2).sum() / (w**2).sum() < limit
+
+
+def test_mxfp4_is_no_further_off_than_gguf(rng):
+    """Block by block; weights that are of the format already stay as they are."""
+    w = (rng.standard_t(4, (64, 512)) * np.exp2(rng.integers(-20, 8, (64, 1)))).clip(-65504, 65504).astype(np.float32)
+    ours, theirs = (gguf.dequantize(x.reshape(64, -1), TYPES["mxfp4"]) for x in (encode("mxfp4", w), gguf.quantize(w, TYPES["mxfp4"])))
+    errors = [((x.astype(np.float64) - w) ** 2).reshape(-1, 32).sum(1) for x in (ours, theirs)]
+    assert (errors[0] <= errors[1] * (1 + 1e-5)).all() and (errors[0] / errors[1]).mean() < 0.97
+    np.testing.assert_array_equal(gguf.dequantize(encode("mxfp4", ours).reshape(64, -1), TYPES["mxfp4"]), ours)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 43), (8, 512)])

@@ -2,6 +2,7 @@
 #include "backend/cuda/kernels/attention.h"
 
 #include "backend/cuda/cuda_backend.h"
+#include "core/error.h"
 #include "ops/attention.h"
 
 namespace supersonic::cuda {
@@ -33,6 +34,18 @@ const char* reject_shape(const Problem& p) {
   return nullptr;
 }
 
+// Null where the kernels read such keys and values.
+const char* reject_cache(const Spec& k, const Spec& v) {
+  if (k.dtype != v.dtype || k.format != v.format) return "k and v must have one type";
+  if (k.format)
+    return cache_codes(k.format, k.shape[-1]) != CacheCodes::none
+               ? nullptr
+               : "k and v must be numbers, fp8, or q8_0 with heads of whole blocks";
+  return k.dtype == DType::f32 || k.dtype == DType::bf16 || k.dtype == DType::f16
+             ? nullptr
+             : "k and v must be f32, bf16 or f16";
+}
+
 AttentionForward forward_call(const Problem& p, const Pointers* ptr) {
   AttentionForward a;
   a.shape = shape_of(p, ptr, p.attr<Attention>().softmax_scale);
@@ -40,10 +53,15 @@ AttentionForward forward_call(const Problem& p, const Pointers* ptr) {
   a.k_stride = a.v_stride = std::int64_t{a.shape.kv_heads} * a.shape.d;
   a.type = p.in[0].spec.dtype;
   a.kv_type = p.in[1].spec.dtype;
+  a.codes = cache_codes(p.in[1].spec.format, a.shape.d);
+  a.with_lse = p.out[1].live;
   if (!ptr) return a;
   a.q = ptr->in[0];
   a.k = ptr->in[1];
   a.v = ptr->in[2];
+  for (const void* codes : {a.k, a.v})
+    CHECK(a.codes == CacheCodes::none || reinterpret_cast<std::uintptr_t>(codes) % 16 == 0,
+          "attention: a coded cache lies at {}, not at a multiple of 16 bytes", codes);
   a.o = ptr->out[0];
   a.lse = static_cast<float*>(ptr->out[1]);
   return a;
@@ -77,9 +95,7 @@ KERNEL(attention) {
       .reject = [](const Problem& p) -> const char* {
         if (p.attr<Attention>().cap != 0) return "scores are capped";
         if (p.in.size() > 5) return "heads have sinks";
-        const DType kv = p.in[1].spec.dtype;
-        if (kv != p.in[2].spec.dtype || (kv != DType::f32 && kv != DType::bf16 && kv != DType::f16))
-          return "k and v must be f32, bf16 or f16";
+        if (const char* why = reject_cache(p.in[1].spec, p.in[2].spec)) return why;
         return reject_shape(p);
       },
       .workspace =

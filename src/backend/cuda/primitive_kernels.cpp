@@ -1,6 +1,7 @@
 // The primitive operations as the planner sees them: fill, iota, pad, reductions, batched products,
 // writes to storages.
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/kernels/cache_rows.h"
 #include "backend/cuda/kernels/primitive.h"
 #include "ops/accumulate.h"
 #include "ops/batch_matmul.h"
@@ -129,15 +130,25 @@ KERNEL(kv_append) {
   return {.op = &op<KvAppend>(),
           .name = "cuda.kv_append",
           .reject = [](const Problem& p) -> const char* {
-            return p.in[0].spec.format ? "a cache holds numbers" : nullptr;
+            const Spec& cache = p.in[0].spec;
+            return cache.format && cache_codes(cache.format, cache.shape[-1]) == CacheCodes::none
+                       ? "a cache holds numbers, fp8, or q8_0 with heads of whole blocks"
+                       : nullptr;
           },
-          .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
-            const Shape &cache = p.in[0].spec.shape, &x = p.in[1].spec.shape;
-            append_rows(
-                {array(ptr.in[0], p.in[0]), array(ptr.in[1], p.in[1]),
-                 static_cast<const std::int32_t*>(ptr.in[2]), x[0], cache[1] * cache[2], cache[0]},
-                faults_of(lane), stream_of(lane));
-          }};
+          .launch =
+              [](const Problem& p, const Pointers& ptr, Lane& lane) {
+                const Shape &cache = p.in[0].spec.shape, &x = p.in[1].spec.shape;
+                const CacheAppend a{array(ptr.in[0], p.in[0]),
+                                    array(ptr.in[1], p.in[1]),
+                                    static_cast<const std::int32_t*>(ptr.in[2]),
+                                    x[0],
+                                    cache[1] * cache[2],
+                                    cache[0]};
+                const CacheCodes codes = cache_codes(p.in[0].spec.format, cache[2]);
+                codes == CacheCodes::none
+                    ? append_rows(a, faults_of(lane), stream_of(lane))
+                    : append_coded_rows(a, codes, faults_of(lane), stream_of(lane));
+              }};
 }
 
 }  // namespace supersonic::cuda

@@ -33,8 +33,8 @@ RowReader reader_of(const Problem& p, const Pointers& ptr) {
   r.table_type = table.dtype;
   r.out = ptr.out[0];
   r.out_type = out.dtype;
-  r.rows = out.shape[0];
-  r.d = out.shape[1];
+  r.d = out.shape[-1];  // a cache has three dimensions
+  r.rows = r.d ? out.numel() / r.d : 0;
   r.table_rows = table.shape[0];
   return r;
 }
@@ -44,6 +44,18 @@ AdamWInputs inputs_of(const Pointers& ptr, int gradient) {
           static_cast<const float*>(ptr.in[gradient + 1]),
           static_cast<const float*>(ptr.in[gradient + 2])};
 }
+// Null where kv_step writes such a cache.
+const char* reject_cache(const Spec& cache) {
+  if (!cache.format)
+    return f32_or_bf16(cache.dtype) || cache.dtype == DType::f16
+               ? nullptr
+               : "caches must be f32, bf16 or f16";
+  return cache_codes(cache.format, cache.shape[-1]) != CacheCodes::none &&
+                 cache.shape[-1] <= kMostCodedHead
+             ? nullptr
+             : "a coded cache is fp8, or q8_0 with heads of whole blocks";
+}
+
 template <class A>
 AdamWRates rates_of(const A& a) {
   return {a.beta1, a.beta2, a.eps, a.weight_decay};
@@ -160,9 +172,7 @@ KERNEL(kv_step) {
         if (!f32_or_bf16(q.dtype) || p.in[3].spec.dtype != q.dtype || p.in[4].spec.dtype != q.dtype)
           return "q, k and v must be f32 or bf16, all the same";
         for (int i : {0, 1})
-          if (p.in[i].spec.format ||
-              (!f32_or_bf16(p.in[i].spec.dtype) && p.in[i].spec.dtype != DType::f16))
-            return "caches must be f32, bf16 or f16";
+          if (const char* why = reject_cache(p.in[i].spec)) return why;
         return p.in[6].spec.dtype == DType::f32 ? nullptr : "inv_freq must be f32";
       },
       .launch =
@@ -182,6 +192,8 @@ KERNEL(kv_step) {
             a.factor = rope.magnitude, a.interleaved = rope.interleaved != 0;
             a.type = p.in[2].spec.dtype;
             a.k_type = p.in[0].spec.dtype, a.v_type = p.in[1].spec.dtype;
+            a.k_codes = cache_codes(p.in[0].spec.format, q[2]);
+            a.v_codes = cache_codes(p.in[1].spec.format, q[2]);
             kv_step(a, faults_of(lane), stream_of(lane));
           }};
 }

@@ -1,5 +1,6 @@
-// Gemma 3 (the text models): norms before and after each block, whose weights count from 1; q and k
-// normalised by head; five layers that see a window and turn faster, then one that sees everything.
+// Gemma 3 (the text models, and the text part of those that read images): norms before and after
+// each block, whose weights count from 1; q and k normalised by head; five layers that see a window
+// and turn faster, then one that sees everything.
 #include <cmath>
 
 #include "models/architectures/gemma.h"
@@ -23,6 +24,7 @@ constexpr std::int64_t kLayersOf27B = 62;
 ARCHITECTURE(gemma3) {
   Architecture a;
   a.hf_class = "Gemma3ForCausalLM", a.model_type = "gemma3_text", a.gguf = "gemma3";
+  a.outer_class = "Gemma3ForConditionalGeneration", a.outer_type = "gemma3";
   a.unit_norms = true;
   a.names = gemma_names();
   a.defaults = {.max_position = 131072,
@@ -30,6 +32,9 @@ ARCHITECTURE(gemma3) {
                 .local_rope_theta = 1e4,
                 .head_dim = 256,
                 .kv_heads = false,
+                .heads = 8,
+                .groups = 4,
+                .vocab = 262208,
                 .tied = true};
   a.describe = [](ModelConfig& c) { describe_gemma(c), c.qk_norm = QkNorm::head; };
   a.from_json = [](ModelConfig& c, const JsonFields& f) {

@@ -5,14 +5,17 @@
 //
 // Which kernel: a few queries go over split keys; bf16 of head size 64 or 128 goes to the tensor
 // cores (sm_80 and later); all else is fp32 arithmetic. Blocks of keys outside of every row's range
-// are skipped. Backward goes over the scores twice, once with keys and once with queries standing
-// still, so that each gradient is summed by one thread in a fixed order.
+// are skipped. Keys and values of a coded cache are read as they lie by a few queries, and decoded
+// into the workspace, some heads at a time, for all else. Backward goes over the scores twice, once
+// with keys and once with queries standing still, so that each gradient is summed by one thread in
+// a fixed order.
 #pragma once
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/cuda/kernels/cache_codes.h"
 #include "core/dtype.h"
 
 namespace supersonic::cuda {
@@ -30,12 +33,14 @@ struct AttentionShape {
 struct AttentionForward {
   AttentionShape shape;
   const void* q = nullptr;  // (T, heads, d) f32 or bf16
-  const void* k = nullptr;  // (S, kv_heads, d) f32, bf16 or f16
+  const void* k = nullptr;  // (S, kv_heads, d) f32, bf16, f16, or codes, 16-byte aligned
   const void* v = nullptr;  // as k
   void* o = nullptr;        // (T, heads, d), as q
   float* lse = nullptr;     // (T, heads), or null
   std::int64_t q_stride = 0, k_stride = 0, v_stride = 0, o_stride = 0;  // elements from row to row
   DType type = DType::f32, kv_type = DType::f32;
+  CacheCodes codes = CacheCodes::none;  // of k and v, instead of kv_type; their rows are dense
+  bool with_lse = true;                 // lse may be asked for: what the workspace is planned by
 };
 
 struct AttentionBackward {
@@ -64,6 +69,13 @@ void attention_backward(const AttentionBackward& a, void* workspace, cudaStream_
 int attention_key_splits(const AttentionForward& a);  // 0: not few queries
 std::size_t attention_split_workspace(const AttentionForward& a);
 void attention_split(const AttentionForward& a, void* workspace, cudaStream_t stream);
+// The results of a part of the keys, (splits, T, heads) each: out (d), not divided by the sum of
+// its weights; then the largest score in units of log 2 and that sum. merge: o and lse from them.
+std::size_t attention_merge_bytes(const AttentionShape& s, int splits);
+void attention_merge(const AttentionForward& a, const float* parts, int splits,
+                     cudaStream_t stream);
+int attention_coded_splits(const AttentionForward& a);  // 0: not few queries of such a kind
+void attention_coded(const AttentionForward& a, void* workspace, cudaStream_t stream);
 void attention_forward_f32(const AttentionForward& a, cudaStream_t stream);
 bool attention_tensor_cores(const AttentionShape& s, DType type, DType kv_type);
 void attention_forward_bf16(const AttentionForward& a, cudaStream_t stream);

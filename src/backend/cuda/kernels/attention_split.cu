@@ -87,9 +87,8 @@ __device__ void merge(Softmax& a, float top, float total, const float* out) {
   for (int e = 0; e < 8; ++e) a.out[e] = a.out[e] * mine + out[e] * theirs;
 }
 
-// The results of a part, (splits, T, heads) each: out (d), then top and total.
-__device__ inline float* part_at(float* parts, const AttentionShape& s, int split,
-                                 std::int64_t row) {
+template <class T>
+__device__ inline T* part_at(T* parts, const AttentionShape& s, int split, std::int64_t row) {
   return parts + (static_cast<std::int64_t>(split) * s.queries * s.heads + row) * (s.d + 2);
 }
 
@@ -140,7 +139,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   }
   const int count = all.lo <= all.hi ? all.hi - all.lo + 1 : 0,
             part = (count + splits - 1) / splits;
-  const int begin = all.lo + split * part, end = count == 0 ? begin : min(all.hi + 1, begin + part);
+  const int begin = count == 0 ? 0 : all.lo + split * part,
+            end = count == 0 ? 0 : min(all.hi + 1, begin + part);
   const std::int64_t kv_at = static_cast<std::int64_t>(group) * s.d + c;
   Softmax state[rows];
   // The next keys are on their way while these are summed.
@@ -258,7 +258,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 
 // A block a row: the parts' weights first, then each thread one element of d over all parts.
 __global__ void __launch_bounds__(kThreads)
-    merge_kernel(const __grid_constant__ AttentionForward a, float* parts, int splits) {
+    merge_kernel(const __grid_constant__ AttentionForward a, const float* parts, int splits) {
   __shared__ float weights[kMostSplits], shared[2 * kWarps];
   const std::int64_t row = blockIdx.x;
   const int d = a.shape.d, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -311,10 +311,7 @@ void launch(const AttentionForward& a, float* parts, int splits, cudaStream_t st
                     Launch{grid, kThreads, 0, joined ? static_cast<unsigned>(splits) : 1}, stream,
                     a, parts, fast(a.q, a.q_stride),
                     fast(a.k, a.k_stride) && fast(a.v, a.v_stride));
-  if (splits == 1 || joined) return;
-  launch_overlapped("attention_merge", merge_kernel,
-                    Launch{static_cast<unsigned>(a.shape.queries * a.shape.heads), kThreads},
-                    stream, a, parts, splits);
+  if (splits > 1 && !joined) attention_merge(a, parts, splits, stream);
 }
 
 template <int lanes>
@@ -338,11 +335,20 @@ int attention_key_splits(const AttentionForward& a) {
 }
 
 std::size_t attention_split_workspace(const AttentionForward& a) {
-  const std::int64_t splits = attention_key_splits(a);
-  return splits > 1 ? static_cast<std::size_t>(splits * a.shape.queries * a.shape.heads *
-                                               (a.shape.d + 2)) *
-                          4
-                    : 0;
+  return attention_merge_bytes(a.shape, attention_key_splits(a));
+}
+
+std::size_t attention_merge_bytes(const AttentionShape& s, int splits) {
+  return splits > 1
+             ? static_cast<std::size_t>(std::int64_t{splits} * s.queries * s.heads * (s.d + 2)) * 4
+             : 0;
+}
+
+void attention_merge(const AttentionForward& a, const float* parts, int splits,
+                     cudaStream_t stream) {
+  launch_overlapped("attention_merge", merge_kernel,
+                    Launch{static_cast<unsigned>(a.shape.queries * a.shape.heads), kThreads},
+                    stream, a, parts, splits);
 }
 
 void attention_split(const AttentionForward& a, void* workspace, cudaStream_t stream) {

@@ -3,6 +3,7 @@
 #include "backend/cuda/kernels/pieces.cuh"
 #include "backend/cuda/kernels/scalar.h"
 #include "formats/dynamic8.h"
+#include "formats/fp8.h"
 #include "formats/list.h"
 #include "formats/nf4.h"
 
@@ -131,7 +132,7 @@ bool in_list(formats::CodecList<Codec...>, const Format& f) {
 
 bool can_decode(const Format& f) {
   return in_list(formats::BlockCodecs{}, f) || f.name == formats::Nf4::name ||
-         f.name == formats::Nf4::plain_name;
+         f.name == formats::Nf4::plain_name || f.name == formats::Fp8::name;
 }
 
 void read_rows(const RowReader& a, FaultSink faults, cudaStream_t stream) {
@@ -143,7 +144,7 @@ void read_rows(const RowReader& a, FaultSink faults, cudaStream_t stream) {
     decode_nf4<true><<<grid_of(n, kThreads), kThreads, 0, stream>>>(a, faults);
   } else if (a.format->name == formats::Nf4::plain_name) {
     decode_nf4<false><<<grid_of(n, kThreads), kThreads, 0, stream>>>(a, faults);
-  } else {
+  } else if (!launch_if<formats::Fp8>(a, faults, stream)) {
     launch_codec(formats::BlockCodecs{}, a, faults, stream);
   }
   check_launch("decoding rows");

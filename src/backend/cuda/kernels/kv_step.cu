@@ -2,6 +2,7 @@
 // fp64. Bound by its launch: a token's heads are some kilobytes.
 #include "backend/cuda/kernels/kv_step.h"
 
+#include "backend/cuda/kernels/cache_rows.cuh"
 #include "backend/cuda/kernels/overlap.cuh"
 #include "backend/cuda/kernels/rotary.cuh"
 
@@ -16,6 +17,7 @@ __device__ inline float rounded(float x, DType type) {
 
 __global__ void __launch_bounds__(kThreads)
     step_kernel(const __grid_constant__ KvStepCall a, FaultSink faults) {
+  __shared__ float coded[kMostCodedHead];
   const std::int64_t token = blockIdx.y;
   int head = static_cast<int>(blockIdx.x);
   let_next_start();
@@ -25,6 +27,7 @@ __global__ void __launch_bounds__(kThreads)
   const void* from = a.q;
   void* to = a.y;
   DType type = a.type;
+  CacheCodes codes = CacheCodes::none;
   int heads = a.heads;
   std::int64_t row = token;
   bool turns = true;
@@ -34,6 +37,7 @@ __global__ void __launch_bounds__(kThreads)
     if (value) head -= a.groups, turns = false;
     from = value ? a.v : a.k, to = value ? a.v_cache : a.k_cache;
     type = value ? a.v_type : a.k_type;
+    codes = value ? a.v_codes : a.k_codes;
     if (!inside) {
       if (head == 0 && value && token == 0 && threadIdx.x == 0)
         report_fault(faults, FaultKind::cache_row, first, a.tokens, a.capacity);
@@ -43,6 +47,12 @@ __global__ void __launch_bounds__(kThreads)
   if (!to) return;
   const std::int64_t x = (token * heads + head) * a.d, y = (row * heads + head) * a.d;
   const int turned = turns ? 2 * a.pairs : 0;
+  auto keep = [&](int i, float value) {
+    if (codes == CacheCodes::none)
+      store_float(to, type, y + i, value);
+    else
+      coded[i] = value;
+  };
   for (int i = threadIdx.x; 2 * i < turned; i += kThreads) {
     float s, c;
     sincosf(reduced_angle(static_cast<double>(a.positions[token]), a.inv_freq[i]), &s, &c);
@@ -50,11 +60,15 @@ __global__ void __launch_bounds__(kThreads)
     const int u = a.interleaved ? 2 * i : i, v = u + (a.interleaved ? 1 : a.pairs);
     const float xu = load_float(from, a.type, x + u), xv = load_float(from, a.type, x + v);
     // Keys are rounded to the type of the activations first, as where they turn on their own.
-    store_float(to, type, y + u, rounded(xu * c - xv * s, a.type));
-    store_float(to, type, y + v, rounded(xu * s + xv * c, a.type));
+    keep(u, rounded(xu * c - xv * s, a.type));
+    keep(v, rounded(xu * s + xv * c, a.type));
   }
   for (int i = turned + static_cast<int>(threadIdx.x); i < a.d; i += kThreads)
-    store_float(to, type, y + i, load_float(from, a.type, x + i));
+    keep(i, load_float(from, a.type, x + i));
+  if (codes == CacheCodes::none) return;
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < a.d; i += kThreads)
+    encode_number(codes, to, y + i, coded[i]);
 }
 
 }  // namespace

@@ -5,10 +5,13 @@
 
 #include <cstdint>
 
+#include "backend/cuda/kernels/cache_codes.h"
 #include "backend/cuda/kernels/fault.h"
 #include "core/dtype.h"
 
 namespace supersonic::cuda {
+
+constexpr std::int64_t kMostCodedHead = 512;  // the widest head that is encoded
 
 struct KvStepCall {
   void *k_cache, *v_cache;        // (capacity, groups, d)
@@ -21,7 +24,8 @@ struct KvStepCall {
   int tokens, heads, groups, d, pairs;  // the first 2 * pairs of d turn
   float factor;
   bool interleaved;
-  DType type, k_type, v_type;  // of q, k, v and y; of the caches
+  DType type, k_type, v_type;   // of q, k, v and y; of the caches
+  CacheCodes k_codes, v_codes;  // of the caches, instead of their types
 };
 void kv_step(const KvStepCall& a, FaultSink faults, cudaStream_t stream);
 
