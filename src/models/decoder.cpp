@@ -208,9 +208,11 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
   return combine(expert_linear(l.expert_down, y, g, true), weights, g);
 }
 
-Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArgs& cache) {
-  const Pass p{r, m, in, cache};
-  Tensor x = times(embedding(from_storage(m.embedding), in.ids, r.activation), p.c.embedding_scale);
+// The last layer's output, not normalised.
+Tensor through_layers(const Pass& p) {
+  const Model& m = p.m;
+  Tensor x = times(embedding(from_storage(m.embedding), p.in.ids, p.r.activation),
+                   p.c.embedding_scale);
   for (int i = 0; i < static_cast<int>(m.layers.size()); ++i) {
     Region region;
     const Layer& l = m.layers[i];
@@ -223,7 +225,22 @@ Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArg
       x = added(p, x, l.down, mlp(p, l, rows), l.mlp_post_norm);
     }
   }
-  return times(norm(p, m.final_norm, x), p.c.logit_scale);
+  return x;
+}
+
+Tensor finished(const Pass& p, const Tensor& x) {
+  return times(norm(p, p.m.final_norm, x), p.c.logit_scale);
+}
+
+Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArgs& cache) {
+  const Pass p{r, m, in, cache};
+  return finished(p, through_layers(p));
+}
+
+// scores (n, vocab), capped where the model caps them
+Tensor capped(const Model& model, const Tensor& scores) {
+  const double cap = model.config.logit_cap;
+  return cap > 0 ? scale(tanh(scale(scores, 1 / cap)), cap) : scores;
 }
 
 }  // namespace
@@ -274,9 +291,19 @@ Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in, const KvCac
 }
 
 Tensor logits(const Model& model, const Tensor& x) {
-  const Tensor y = linear(x, from_storage(model.head), DType::f32);
-  const double cap = model.config.logit_cap;
-  return cap > 0 ? scale(tanh(scale(y, 1 / cap)), cap) : y;
+  return capped(model, linear(x, from_storage(model.head), DType::f32));
+}
+
+Tensor next_logits(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache,
+                   const Tensor& at, std::int64_t context, const Tensor& last) {
+  const CacheArgs args{&cache, at, context};
+  const Pass p{r, model, in, args};
+  Tensor x = through_layers(p);
+  if (x.dim(0) > 1) x = embedding(x, last, x.dtype());
+  if (!model.final_norm || model.config.logit_scale != 1) return logits(model, finished(p, x));
+  const Projection head{.matrices = 1, .normed = 1, .wide = 1, .eps = p.eps};
+  return capped(model, record(head, {x, from_storage(model.final_norm), from_storage(model.head)},
+                              Where::current())[0]);
 }
 
 Tensor loss(const Model& model, const Tensor& x, const Tensor& labels, const Tensor& factor) {

@@ -245,14 +245,6 @@ void explain(char* error, std::size_t error_bytes, const char* what) {
 
 const DeviceLimits& device_limits() { return limits; }
 
-bool unproven_allowed() {
-  static const bool allowed = [] {
-    const char* value = std::getenv("SUPERSONIC_UNPROVEN");
-    return value && *value && *value != '0';
-  }();
-  return allowed;
-}
-
 void check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
   const cudaError_t pending = cudaGetLastError();  // so that the next call does not report it again

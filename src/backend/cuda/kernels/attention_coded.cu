@@ -363,7 +363,7 @@ void launch(const AttentionForward& a, float* parts, int splits, cudaStream_t st
   const auto kernel = coded_kernel<q8, D, eights>;
   allow_shared(kernel, shared_bytes(D));
   const bool joined = (splits == 2 || splits == 4 || splits == kMostCluster) &&
-                      device_limits().capability >= 90 && unproven_allowed();
+                      device_limits().capability >= 90;
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(a.shape.kv_heads),
                   static_cast<unsigned>(ceil_div(pairs_of(a.shape), 8 * eights)));
   launch_overlapped(

@@ -301,7 +301,7 @@ void launch(const AttentionForward& a, float* parts, int splits, cudaStream_t st
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(a.shape.kv_heads),
                   static_cast<unsigned>(row_blocks(a.shape)));
   const bool joined = (splits == 2 || splits == 4 || splits == kMostCluster) &&
-                      device_limits().capability >= 90 && unproven_allowed(),
+                      device_limits().capability >= 90,
              wide = a.kv_type == DType::f32;
   const auto kernel =
       joined ? wide ? split_kernel<lanes, rows, true, true> : split_kernel<lanes, rows, false, true>

@@ -18,10 +18,6 @@ struct DeviceLimits {
 // The limits while a plan is built, where no lane is at hand (workspace(), reject()).
 const DeviceLimits& device_limits();
 
-// Kernels that have not passed their tests on a card yet are left to the planner only with
-// SUPERSONIC_UNPROVEN=1, which those tests set (docs/gpu.md lists them).
-bool unproven_allowed();
-
 // Lets a kernel use so many bytes of dynamic shared memory.
 template <class Kernel>
 void allow_shared(Kernel* kernel, std::size_t bytes) {

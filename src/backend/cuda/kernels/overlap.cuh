@@ -38,9 +38,7 @@ void launch_overlapped(const char* name, void (*kernel)(Parameters...), const La
   config.gridDim = launch.grid, config.blockDim = launch.block;
   config.dynamicSmemBytes = launch.shared_bytes, config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = device_limits().capability < 90 || !unproven_allowed() ? 0
-                    : launch.cluster > 1                                     ? 2
-                                                                             : 1;
+  config.numAttrs = device_limits().capability < 90 ? 0 : launch.cluster > 1 ? 2 : 1;
   check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
 }
 
