@@ -12,7 +12,7 @@ struct Accumulate {
     i.inputs(2);
     i.check(i.shape(0) == i.shape(1), "target and value have shapes {} and {}", to_string(i.shape(0)), to_string(i.shape(1)));
   }
-  static bool fold(const FoldArgs& f, FoldNode& out);  // matmul + accumulate: ops/gemm.h
+  static bool fold(const FoldArgs& f, FoldNode& out);  // a product or a gradient + accumulate: ops/gemm.cpp
   static constexpr Traits traits{.effect = true};
 };
 OP(Accumulate);
