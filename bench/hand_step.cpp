@@ -29,7 +29,7 @@
 #include "hand_step/step.h"
 #include "infer/roofline.h"
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 
 using namespace supersonic;
 
@@ -173,7 +173,7 @@ int compare(const Arguments& a) {
   const bench::Feeds feeds{batch.ids.data(), batch.positions.data(), batch.lo.data(), hi.data(),
                            batch.labels.data()};
   bench::HandStep hand(model, lora, pool, tokens, a.compute);
-  train::LoraTrainer engine(model, lora, executor, tokens, a.compute, {});
+  train::Trainer engine(model, lora, executor, tokens, a.compute, {});
 
   const float scale = 1.0f / static_cast<float>(tokens);
   const double engine_loss = engine.accumulate(batch, scale),

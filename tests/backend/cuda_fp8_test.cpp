@@ -8,7 +8,7 @@
 #include "../infer/random_model.h"
 #include "ops/dequantize.h"
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 
 namespace supersonic::testing {
 namespace {
@@ -292,7 +292,7 @@ std::vector<double> losses(Compute compute, bool recomputed) {
   constexpr std::int64_t kTokens = 256;
   Policy policy;
   if (recomputed) policy.checkpoint_regions = 100;
-  train::LoraTrainer trainer(model, lora, executor, kTokens, compute, {}, policy);
+  train::Trainer trainer(model, lora, executor, kTokens, compute, {}, policy);
   text::Batch batch;
   batch.ids = random_ids(kTokens, model.config.vocab_size);
   for (std::int32_t i = 0; i < kTokens; ++i) {

@@ -14,7 +14,7 @@
 #include "core/rng.h"
 #include "infer/session.h"
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 #include "train/loss_log.h"
 
 namespace {
@@ -59,7 +59,7 @@ text::Batch random_batch(std::int64_t rows, std::int64_t length, std::int64_t vo
 
 long count_training(const models::Model& m, nn::LoraSet& lora, Executor& executor, std::int64_t rows, std::int64_t length,
                     std::size_t& planned) {
-  train::LoraTrainer trainer(m, lora, executor, rows * length, Compute::bf16, {});
+  train::Trainer trainer(m, lora, executor, rows * length, Compute::bf16, {});
   planned = trainer.memory().total() - trainer.memory().saving;
   const text::Batch b = random_batch(rows, length, m.config.vocab_size);
   char path[] = "/tmp/allocation_probe_XXXXXX";
