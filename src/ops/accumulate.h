@@ -1,4 +1,4 @@
-// Effects on a storage (or a contiguous view of one): target += x, target = x.
+// Effects on a storage (or a contiguous view of one): target += x, target = x, target = 0.
 #pragma once
 #include "ops/helpers.h"
 
@@ -6,6 +6,7 @@ namespace supersonic {
 
 void accumulate(const Tensor& target, const Tensor& x, Where where = Where::current());
 void assign(const Tensor& target, const Tensor& x, Where where = Where::current());
+void clear(const Tensor& target, Where where = Where::current());
 
 struct Accumulate {
   static void infer(Infer& i) {
@@ -25,5 +26,13 @@ struct Assign {
   static constexpr Traits traits{.effect = true};
 };
 OP(Assign);
+
+// No array of zeros is made for it.
+struct Clear {
+  static void infer(Infer& i) { i.inputs(1); }
+  static Tensors define(const Clear& a, Args in);
+  static constexpr Traits traits{.effect = true};
+};
+OP(Clear);
 
 }  // namespace supersonic

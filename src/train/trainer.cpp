@@ -40,7 +40,7 @@ Tensors record_update(std::span<const PlacedGroup> groups, const StorageRef& hyp
       record(AdamW8bit{o.beta1, o.beta2, o.eps, decay, o.seed}, {p, moment(0), moment(1), moment(2), moment(3), g, h, squares}, Where::current());
     else
       record(AdamW{o.beta1, o.beta2, o.eps, decay, o.seed}, {p, moment(0), moment(1), g, h, squares}, Where::current());
-    assign(g, fill(g.shape(), g.dtype(), 0.0));
+    clear(g);
   }
   return {squares};
 }

@@ -310,8 +310,8 @@ struct Optimized {
 };
 
 // Six steps of AdamW from the same start; clipping takes hold in some of them.
-Optimized optimize(Backend& b, bool eight_bit, std::int64_t n) {
-  const StorageRef p = numbers({n}, 1), g = numbers({n}, 2),
+Optimized optimize(Backend& b, bool eight_bit, std::int64_t n, DType type = DType::f32) {
+  const StorageRef p = numbers({n}, 1, type), g = numbers({n}, 2),
                    hyper = Storage::make({Shape{4}, DType::f32, nullptr});
   auto flat = [](DType t, std::int64_t count) { return Storage::make({Shape{count}, t, nullptr}); };
   Optimized o;
@@ -330,10 +330,10 @@ Optimized optimize(Backend& b, bool eight_bit, std::int64_t n) {
         const Tensor grad = from_storage(g);
         in.insert(in.end(), {grad, from_storage(hyper), sum_squares(grad)});
         if (eight_bit)
-          record(op<AdamW8bit>(), Attrs::of(AdamW8bit{0.9f, 0.99f, 1e-8f, 0.01f}), in,
+          record(op<AdamW8bit>(), Attrs::of(AdamW8bit{0.9f, 0.99f, 1e-8f, 0.01f, 77}), in,
                  Where::current());
         else
-          record(op<AdamW>(), Attrs::of(AdamW{0.9f, 0.99f, 1e-8f, 0.01f}), in, Where::current());
+          record(op<AdamW>(), Attrs::of(AdamW{0.9f, 0.99f, 1e-8f, 0.01f, 77}), in, Where::current());
         return Tensors{};
       },
       executor);
@@ -355,6 +355,18 @@ TEST_F(Cuda, AdamWFollowsTheCpu) {
     EXPECT_LE(relative_error(got.p, want.p), 1e-6) << n;
     for (int s = 0; s < 2; ++s)
       EXPECT_LE(relative_error(values_of(*got.state[s]), values_of(*want.state[s])), 1e-5) << n;
+  }
+}
+
+// Both round by the same draws: where the fp32 values agree, so do the bf16 ones.
+TEST_F(Cuda, AdamWRoundsParametersAsTheCpu) {
+  for (const std::int64_t n : {1000, 70001}) {
+    const Optimized want = optimize(cpu_backend(), false, n, DType::bf16), got = optimize(gpu(), false, n, DType::bf16);
+    std::int64_t other = 0;
+    for (std::size_t i = 0; i < want.p.size(); ++i) other += got.p[i] != want.p[i];
+    EXPECT_LE(other, n / 100) << n;
+    // Moments in 8 bits may differ by a code, and updates by up to some percent of 6e-2.
+    EXPECT_LE(relative_error(optimize(gpu(), true, n, DType::bf16).p, optimize(cpu_backend(), true, n, DType::bf16).p), 3e-3) << n;
   }
 }
 
