@@ -102,17 +102,24 @@ void fill_b(nn::LoraSet& lora) {
       lora.values->as<float>()[s.b + i] = static_cast<float>(0.04 * rng.uniform() - 0.02);
 }
 
-double distance(std::span<const float> a, std::span<const float> b) {
-  double apart = 0, norm = 0;
+double norm_of(std::span<const float> a) {
+  double squares = 0;
+  for (float x : a) squares += static_cast<double>(x) * x;
+  return std::sqrt(squares);
+}
+
+// |a - b| by |b|, or by `least` where that is more.
+double distance(std::span<const float> a, std::span<const float> b, double least = 1e-150) {
+  double apart = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     const double d = static_cast<double>(a[i]) - b[i];
     apart += d * d;
-    norm += static_cast<double>(b[i]) * b[i];
   }
-  return std::sqrt(apart / std::max(norm, 1e-300));
+  return std::sqrt(apart) / std::max(norm_of(b), least);
 }
 
-// In fp32 the largest relative distance of any matrix's gradient. In bf16 that of all gradients
+// In fp32 the largest relative distance of any matrix's gradient; by the matrices' mean norm where
+// its own is less, since of random weights some cancel to nothing. In bf16 that of all gradients
 // together: the steps round some intermediate results at other places, and one matrix whose
 // gradient nearly cancels may then be several per cent apart, as far as either is from fp32.
 double gradients_distance(const nn::LoraSet& lora, const StorageRef& of_hand, Backend& backend,
@@ -123,10 +130,11 @@ double gradients_distance(const nn::LoraSet& lora, const StorageRef& of_hand, Ba
   copy_contents(*engines, *lora.gradients, backend);
   const auto hand = home->values<const float>(), engine = engines->values<const float>();
   if (compute == Compute::bf16) return distance(hand, engine);
+  const double mean = norm_of(engine) / std::sqrt(2.0 * static_cast<double>(lora.slots.size()));
   double worst = 0;
   for (const nn::LoraSlot& s : lora.slots)
     for (const auto& [at, n] : {std::pair{s.a, s.rank * s.in}, {s.b, s.out * s.rank}})
-      worst = std::max(worst, distance(hand.subspan(at, n), engine.subspan(at, n)));
+      worst = std::max(worst, distance(hand.subspan(at, n), engine.subspan(at, n), mean));
   return worst;
 }
 

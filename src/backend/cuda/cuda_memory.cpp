@@ -9,7 +9,6 @@
 #include <cstring>
 
 #include "backend/cuda/cuda_backend.h"
-#include "backend/cuda/upload.h"
 #include "core/error.h"
 #include "core/planes.h"
 
@@ -166,7 +165,6 @@ class LockedHostArena : public Arena {
            "context",
            wanted);
     madvise(at, more, MADV_HUGEPAGE);  // fewer pages to lock
-    bring_in(at, more);
     check(cudaHostRegister(at, more, cudaHostRegisterPortable), "page-locking host memory");
     locked_.push_back({at, more});
     bytes_ = wanted;
@@ -266,7 +264,6 @@ StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name)
 
 StorageRef locked_copy(const StorageRef& from) {
   StorageRef s = Storage::make(from->spec, from->name);
-  bring_in(s->as<void>(), s->bytes);
   for (int p = 0; p < (s->spec.format ? s->spec.format->planes : 1); ++p)
     std::memcpy(const_cast<void*>(s->planes.data[p]), from->planes.data[p],
                 s->spec.format ? plane_bytes(s->spec, p) : s->bytes);

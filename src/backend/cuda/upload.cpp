@@ -1,7 +1,5 @@
 #include "backend/cuda/upload.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 #include <thread>
@@ -70,24 +68,6 @@ void Uploader::copy(void* to, const void* from, std::size_t bytes) {
     });
   threads.clear();  // joins
   for (cudaError_t s : status) check(s, "copying to the device");
-}
-
-void bring_in(void* at, std::size_t bytes) {
-#ifdef MADV_POPULATE_WRITE
-  constexpr std::size_t kUnit = std::size_t{2} << 20;  // a huge page
-  const std::size_t units = (bytes + kUnit - 1) / kUnit;
-  const auto threads = std::min<std::size_t>(static_cast<std::size_t>(thread_count()), units);
-  std::vector<std::jthread> all;
-  for (std::size_t i = 0; i < threads; ++i)
-    all.emplace_back([=] {
-      const std::size_t begin = units * i / threads * kUnit,
-                        end = std::min(units * (i + 1) / threads * kUnit, bytes);
-      // Where the kernel is too old for it, locking the pages brings them in.
-      madvise(static_cast<std::byte*>(at) + begin, end - begin, MADV_POPULATE_WRITE);
-    });
-#else
-  static_cast<void>(at), static_cast<void>(bytes);
-#endif
 }
 
 }  // namespace supersonic::cuda
