@@ -309,6 +309,7 @@ struct Train : ComputeOptions {
     while (out.size() > 1 && out.back() == '/') out.pop_back();
     if (out == "/") fail(ErrorKind::usage, "train: --out is the root folder: name one of its own for the adapter");
     check_method();
+    const std::jthread opening = open_early();
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
     train::TrainingData t = read_data(source, tokenizer);
