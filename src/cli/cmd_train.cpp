@@ -2,6 +2,7 @@
 // a 16- or 32-bit model, to a model folder.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -120,6 +121,9 @@ struct Train : ComputeOptions {
       fail(ErrorKind::usage, "train: --method full trains the weights of a model, not an adapter: merge it first (supersonic merge), or use --method lora");
     if (!base.empty()) fail(ErrorKind::usage, "train: --base {} freezes weights in 4 or 8 bits, which --method full cannot train: use --method lora, or leave --base out", base);
     if (!targets.empty()) fail(ErrorKind::usage, "train: --targets chooses layers for an adapter, and --method full trains all weights: leave one of them out");
+    std::error_code none;
+    if (std::filesystem::equivalent(model, out, none))
+      fail(ErrorKind::usage, "train: --out {} is the model's own folder, whose weights would be replaced: name another one", out);
     if (compute == "fp8") fail(ErrorKind::usage, "train: --compute fp8 is for frozen weights, and --method full trains all of them: use --compute bf16");
   }
 
@@ -316,11 +320,11 @@ struct Train : ComputeOptions {
     const std::uint64_t program = peak_resident_bytes();
     models::Model m = load_and_warn(model, {base});
     models::check_context(m, t.seq_len);
-    const bool narrowed = m.embedding->spec.dtype == DType::f16 || m.layers[0].o.weight->spec.dtype == DType::f16;
+    const bool narrowed = full() && std::ranges::any_of(train::weights_of(m), [](const StorageRef& s) { return s->spec.dtype == DType::f16; });
     nn::LoraSet lora;
     if (!full()) lora = adapt(m);
     train::Parameters parameters = full() ? train::plan_weights(m) : train::Parameters(lora);
-    if (full() && narrowed) log_info("the model is stored in f16: it is trained, and written, in bf16");
+    if (narrowed) log_info("the model is stored in f16: it is trained, and written, in bf16");
     Executor executor = make_executor();
     const Compute arithmetic = resolve_training(m);
     const train::RunOptions options = plan_run(t, arithmetic);

@@ -146,6 +146,8 @@ def test_what_cannot_be_trained_is_refused_with_a_remedy(supersonic, train, tiny
         for word in words:
             assert word in refused.stderr, refused.stderr
     assert not (tmp_path / "never").exists()
+    own = train(tiny_model("llama3"), tiny_model("llama3"), *STEPS, check=False)
+    assert own.returncode == 2 and "the model's own folder" in own.stderr
 
 
 def test_the_plan_is_told_before_anything_runs_and_kept(supersonic, train, tiny_model, tmp_path):
