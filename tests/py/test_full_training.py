@@ -166,18 +166,17 @@ def test_the_plan_is_told_before_anything_runs_and_kept(supersonic, train, tiny_
 
 
 @pytest.mark.live
-def test_transformers_loads_the_trained_model_and_gets_its_loss(supersonic, train, tiny_model, tmp_path):
+@pytest.mark.parametrize("name", ["qwen2", "llama_tied", "gemma2"])
+def test_transformers_loads_the_trained_model_and_computes_the_same(tool, train, tiny_model, tmp_path, name):
     import torch
     import transformers
 
-    for name in ("qwen2", "llama_tied"):
-        out = tmp_path / name
-        train(tiny_model(name), out, *STEPS)
-        model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-        text = tmp_path / "text"
-        text.write_text(" ".join(WORDS * 20))
-        ids = transformers.AutoTokenizer.from_pretrained(out)(text.read_text(), return_tensors="pt").input_ids[:, :256]
-        with torch.no_grad():
-            wanted = float(model(ids, labels=ids).loss.exp())
-        ours = supersonic("ppl", out, "-f", text, "--ctx", 256, "--chunks", 1, "--compute", "fp32", json_output=True)
-        assert ours["perplexity"] == pytest.approx(wanted, rel=0.2)
+    train(tiny_model(name), tmp_path / "out", *STEPS)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32, attn_implementation="eager").eval().double()
+    assert len(transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("the cat sat").input_ids) > 2
+    ids = recipe.below(f"{name} trained", 60, 512)
+    with torch.no_grad():
+        wanted = model(torch.tensor(ids[None])).logits[0].numpy()
+    done = tool("logits_probe", tmp_path / "out", "fp32", "--out", tmp_path, input=json.dumps(ids.tolist()) + "\n")
+    ours = np.fromfile(json.loads(done.stdout)["all"], "<f4").reshape(wanted.shape)
+    assert np.linalg.norm(ours - wanted) <= 2e-5 * np.linalg.norm(wanted)
