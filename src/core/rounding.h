@@ -1,6 +1,7 @@
-// Stochastic rounding of fp32 to bf16: up with the probability of what rounding down would lose, so that the expected result is the
-// number itself (Gupta et al. 2015, section 3). The draw belongs to (seed, step, element) alone: element i of an array takes 16 bits of
-// Philox block i / 8, so that CPU and GPU round alike, and a resumed run as the undisturbed one.
+// Stochastic rounding of fp32 to bf16: up with the probability of what rounding down would lose, so
+// that the expected result is the number itself (Gupta et al. 2015, section 3). The draw belongs to
+// (seed, step, element) alone: element i of an array takes 16 bits of Philox block i / 8, so that
+// CPU and GPU round alike, and a resumed run as the undisturbed one.
 #pragma once
 #include <bit>
 
@@ -14,7 +15,8 @@ constexpr std::int64_t kDrawsPerBlock = 8;  // of 16 bits
 
 // The counter of the block that elements 8 block ... 8 block + 7 draw from.
 constexpr PhiloxBlock rounding_counter(std::uint32_t step, std::uint64_t block) {
-  return {static_cast<std::uint32_t>(block), step, kRoundingSite, static_cast<std::uint32_t>(block >> 32)};
+  return {static_cast<std::uint32_t>(block), step, kRoundingSite,
+          static_cast<std::uint32_t>(block >> 32)};
 }
 constexpr std::uint32_t rounding_draw(const PhiloxBlock& draws, int element) {
   return (draws[static_cast<std::size_t>(element) / 2] >> (element % 2 * 16)) & 0xffffu;

@@ -39,11 +39,15 @@ void for_each_weight(M& model, F&& f) {
   });
 }
 
-StorageRef without_memory(const Spec& spec, std::string name) { return Storage::external(spec, {}, std::move(name)); }
+StorageRef without_memory(const Spec& spec, std::string name) {
+  return Storage::external(spec, {}, std::move(name));
+}
 
 StorageRef part_of(const StorageRef& array, const Parameters::Slot& slot, const std::string& name) {
   Planes planes;
-  if (array->as<void>()) planes.data[0] = array->as<std::byte>() + slot.offset * static_cast<std::int64_t>(size_of(slot.spec.dtype));
+  if (array->as<void>())
+    planes.data[0] =
+        array->as<std::byte>() + slot.offset * static_cast<std::int64_t>(size_of(slot.spec.dtype));
   StorageRef part = Storage::external(slot.spec, planes, name, [array] {});
   part->place = array->place;
   return part;
@@ -52,12 +56,15 @@ StorageRef part_of(const StorageRef& array, const Parameters::Slot& slot, const 
 void check_trainable(const models::Model& model) {
   for (std::size_t i = 0; i < model.layers.size(); ++i)
     if (model.config.has_experts(static_cast<std::int64_t>(i)) || model.layers[i].sinks)
-      fail(ErrorKind::usage, "{}: all weights of a mixture of experts, or of attention with sinks, cannot be trained here: train an adapter (--method lora)",
+      fail(ErrorKind::usage,
+           "{}: all weights of a mixture of experts, or of attention with sinks, cannot be trained "
+           "here: train an adapter (--method lora)",
            model.path);
   for (const StorageRef& s : weights_of(model))
     if (s->spec.format)
       fail(ErrorKind::usage,
-           "{}: '{}' is quantized to {}, and all weights can be trained in a 16- or 32-bit file alone: pull that one (OWNER/NAME without a "
+           "{}: '{}' is quantized to {}, and all weights can be trained in a 16- or 32-bit file "
+           "alone: pull that one (OWNER/NAME without a "
            "quantized type), or train an adapter (--method lora)",
            model.path, s->name, s->spec.format->name);
 }
@@ -68,11 +75,18 @@ struct Layout {
   std::vector<std::int64_t> sizes;
 
   std::size_t group_of(Kind kind, DType type) {
-    const char* name = kind == Kind::vector ? "vectors" : type == DType::bf16 ? "matrices" : "matrices_f32";
+    const char* name = kind == Kind::vector  ? "vectors"
+                       : type == DType::bf16 ? "matrices"
+                                             : "matrices_f32";
     auto& groups = parameters.groups;
     for (std::size_t g = 0; g < groups.size(); ++g)
       if (groups[g].name == name) return g;
-    groups.push_back({.name = name, .prefix = std::string(name) + ".", .values = {}, .gradients = {}, .decay = kind == Kind::matrix, .coded = kind == Kind::matrix});
+    groups.push_back({.name = name,
+                      .prefix = std::string(name) + ".",
+                      .values = {},
+                      .gradients = {},
+                      .decay = kind == Kind::matrix,
+                      .coded = kind == Kind::matrix});
     sizes.push_back(0);
     return groups.size() - 1;
   }
@@ -93,7 +107,8 @@ void take_values(const Storage& to, const Storage& from) {
   } else {
     const auto* values = from.as<f16>();
     auto* out = to.as<bf16>();
-    for (std::int64_t i = 0; i < from.spec.numel(); ++i) out[i] = bf16(static_cast<float>(values[i]));
+    for (std::int64_t i = 0; i < from.spec.numel(); ++i)
+      out[i] = bf16(static_cast<float>(values[i]));
   }
 }
 
@@ -114,13 +129,15 @@ void draw_a(const nn::LoraSet& set, std::uint64_t seed, std::size_t i) {
   Rng rng(seed, 0, rng_site("lora A"), static_cast<std::uint32_t>(i));
   const double bound = 1.0 / std::sqrt(static_cast<double>(s.in));
   float* const a = set.values->as<float>() + s.a;
-  for (std::int64_t k = 0; k < s.rank * s.in; ++k) a[k] = static_cast<float>((2 * rng.uniform() - 1) * bound);
+  for (std::int64_t k = 0; k < s.rank * s.in; ++k)
+    a[k] = static_cast<float>((2 * rng.uniform() - 1) * bound);
 }
 
 }  // namespace
 
 Parameters::Parameters(nn::LoraSet& set) : lora(&set) {
-  groups.push_back({.name = "lora", .prefix = "", .values = set.values, .gradients = set.gradients});
+  groups.push_back(
+      {.name = "lora", .prefix = "", .values = set.values, .gradients = set.gradients});
 }
 
 std::size_t Parameters::bytes() const {
@@ -138,9 +155,12 @@ nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool tra
     const Shape& w = l->weight->spec.shape;
     l->lora = set.add(l->name, options.rank, w[1], w[0], scale);
   }
-  if (set.slots.empty()) fail(ErrorKind::usage, "no linear layer matches the targets: use all-linear, or names such as q_proj");
+  if (set.slots.empty())
+    fail(ErrorKind::usage,
+         "no linear layer matches the targets: use all-linear, or names such as q_proj");
   set.allocate(train);
-  // Each matrix has a stream of its own, so who draws it does not matter; one thread would take 0.2 s for 8 billion weights.
+  // Each matrix has a stream of its own, so who draws it does not matter; one thread would take 0.2
+  // s for 8 billion weights.
   share_out(set.slots.size(), [&](std::size_t i) { draw_a(set, options.seed, i); });
   return set;
 }
@@ -182,12 +202,14 @@ void take_weights(models::Model& model, Parameters& parameters) {
   share_out(from.size(), [&](std::size_t i) {
     take_values(*to[i], *from[i]);
     // What was read from the file need not stay in memory beside its copy.
-    if (!model.path.empty() && from[i]->bytes >= kLarge) io::drop_pages({from[i]->as<const std::byte>(), from[i]->bytes});
+    if (!model.path.empty() && from[i]->bytes >= kLarge)
+      io::drop_pages({from[i]->as<const std::byte>(), from[i]->bytes});
   });
   model = std::move(taken);
 }
 
-models::Model with_weights(const models::Model& model, const Parameters& parameters, std::span<const StorageRef> arrays) {
+models::Model with_weights(const models::Model& model, const Parameters& parameters,
+                           std::span<const StorageRef> arrays) {
   models::Model placed = model;
   std::unordered_map<const Storage*, StorageRef> moved;  // a tied head stays the table's storage
   std::size_t next = 0;

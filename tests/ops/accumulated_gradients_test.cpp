@@ -1,5 +1,5 @@
-// Gradients that are added up where they are kept: folded into the operation that makes them, against the same gradient made and added
-// apart, in fp64; and storages cleared in place.
+// Gradients that are added up where they are kept: folded into the operation that makes them,
+// against the same gradient made and added apart, in fp64; and storages cleared in place.
 #include <gtest/gtest.h>
 
 #include "op_harness.h"
@@ -18,14 +18,21 @@ Tensors leaves(const std::vector<StorageRef>& in) {
   return t;
 }
 
-// target + gradient(in), by the device under test in one step of that kernel, and by the definition in fp64.
-void expect_added(const Op& gradient, const Attrs& attrs, const std::vector<CaseInput>& cases, Shape shape, const char* kernel, double tolerance) {
+// target + gradient(in), by the device under test in one step of that kernel, and by the definition
+// in fp64.
+void expect_added(const Op& gradient, const Attrs& attrs, const std::vector<CaseInput>& cases,
+                  Shape shape, const char* kernel, double tolerance) {
   std::vector<StorageRef> in;
   for (std::size_t i = 0; i < cases.size(); ++i) in.push_back(input(cases[i], 40 + i));
   const StorageRef target = input(normal(shape), 7);
   std::vector<StorageRef> wide;
   for (const auto& s : in) wide.push_back(widened(s));
-  const auto want = run([&] { return Tensors{add(from_storage(widened(target)), gradient.define(attrs, leaves(wide))[0], Where::current())}; }, {}, cpu_backend());
+  const auto want = run(
+      [&] {
+        return Tensors{add(from_storage(widened(target)), gradient.define(attrs, leaves(wide))[0],
+                           Where::current())};
+      },
+      {}, cpu_backend());
   const auto here = placed(in);
   const auto there = placed({target})[0];
   std::string plan;
@@ -34,24 +41,31 @@ void expect_added(const Op& gradient, const Attrs& attrs, const std::vector<Case
     accumulate(from_storage(there), record(gradient, attrs, x, Where::current())[0]);
     return Tensors{scale(from_storage(there), 1)};
   });
-  plan = plan_only([&] {
-           const Tensors x = leaves(here);
-           accumulate(from_storage(there), record(gradient, attrs, x, Where::current())[0]);
-           return Tensors{};
-         }, test_backend(), {})->explain();
+  plan = plan_only(
+             [&] {
+               const Tensors x = leaves(here);
+               accumulate(from_storage(there), record(gradient, attrs, x, Where::current())[0]);
+               return Tensors{};
+             },
+             test_backend(), {})
+             ->explain();
   EXPECT_NE(plan.find(kernel), std::string::npos) << plan;
   EXPECT_LE(relative_error(got[0], want[0]), tolerance);
 }
 
 TEST(AccumulatedGradients, OfATableOfEmbeddings) {
-  expect_added(op<EmbeddingGrad>(), Attrs::of(EmbeddingGrad{40}), {index_input({130}, 40), normal({130, 300})}, {40, 300}, "embedding_grad_accumulate", 1e-6);
+  expect_added(op<EmbeddingGrad>(), Attrs::of(EmbeddingGrad{40}),
+               {index_input({130}, 40), normal({130, 300})}, {40, 300}, "embedding_grad_accumulate",
+               1e-6);
 }
 
 TEST(AccumulatedGradients, OfTheHead) {
   const CaseInput factor{Shape{1}, CaseInput::constant, 0.5, 0, nullptr, CaseInput::f32};
   const CaseInput labels{Shape{300}, CaseInput::index, -9, 900, nullptr, CaseInput::i32};
-  const CaseInput lse{Shape{300}, CaseInput::line, 12, 0.01, nullptr, CaseInput::f32}, nll{Shape{300}, CaseInput::line, 0, 0.02, nullptr, CaseInput::f32};
-  expect_added(op<LinearXentWeightGrad>(), Attrs::of(LinearXentWeightGrad{}), {normal({300, 24}), normal({900, 24}), labels, factor, factor, lse, nll}, {900, 24},
+  const CaseInput lse{Shape{300}, CaseInput::line, 12, 0.01, nullptr, CaseInput::f32},
+      nll{Shape{300}, CaseInput::line, 0, 0.02, nullptr, CaseInput::f32};
+  expect_added(op<LinearXentWeightGrad>(), Attrs::of(LinearXentWeightGrad{}),
+               {normal({300, 24}), normal({900, 24}), labels, factor, factor, lse, nll}, {900, 24},
                "linear_xent_weight_grad_accumulate", 1e-5);
 }
 

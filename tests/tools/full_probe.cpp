@@ -1,8 +1,9 @@
 // Full fine-tuning of a model by the trainer, for the Python tests.
 //   full_probe MODEL OUT fp32|bf16 cpu|cuda < job > answer
-// Input: {"batches": [[ids, …], …], "steps", "optimizer": {"lr", "weight_decay", "beta1", "beta2", "eps", "clip"}, "eight_bit",
-// "seed"}. The sequences of a batch lie one behind another in one row and do not see each other; every next token is learned; step s
-// takes batch s mod their number. Output: {"losses", "gradient_norms"} of each step. OUT becomes a model folder.
+// Input: {"batches": [[ids, …], …], "steps", "optimizer": {"lr", "weight_decay", "beta1", "beta2",
+// "eps", "clip"}, "eight_bit", "seed"}. The sequences of a batch lie one behind another in one row
+// and do not see each other; every next token is learned; step s takes batch s mod their number.
+// Output: {"losses", "gradient_norms"} of each step. OUT becomes a model folder.
 #include <filesystem>
 #include <iostream>
 #include <iterator>
@@ -55,7 +56,9 @@ int probe(const std::string& path, const std::string& out, Compute compute, cons
   train::Parameters parameters = train::plan_weights(model);
   train::take_weights(model, parameters);
   Executor executor(device_backend(device));
-  train::Trainer trainer(model, parameters, executor, static_cast<std::int64_t>(batches.at(0).ids.size()), compute, optimizer_of(job));
+  train::Trainer trainer(model, parameters, executor,
+                         static_cast<std::int64_t>(batches.at(0).ids.size()), compute,
+                         optimizer_of(job));
   trainer.plan().verify();
   Json losses = Json::array(), norms = Json::array();
   for (std::int64_t step = 0; step < job["steps"].get<std::int64_t>(); ++step) {
@@ -74,7 +77,9 @@ int probe(const std::string& path, const std::string& out, Compute compute, cons
 
 int main(int argc, char** argv) {
   try {
-    if (argc == 5) return probe(argv[1], argv[2], argv[3] == std::string("bf16") ? Compute::bf16 : Compute::fp32, argv[4]);
+    if (argc == 5)
+      return probe(argv[1], argv[2], argv[3] == std::string("bf16") ? Compute::bf16 : Compute::fp32,
+                   argv[4]);
     std::cerr << "usage: full_probe MODEL OUT fp32|bf16 cpu|cuda < job\n";
   } catch (const Error& e) {
     std::cerr << e.what() << "\n";

@@ -1,5 +1,6 @@
-// Full fine-tuning on the device under test against the CPU in fp32: a small Llama, all weights, fp32 and bf16 ones, an untied and a tied head, biases; and
-// that steps repeat bit for bit from a state that went to host memory and back.
+// Full fine-tuning on the device under test against the CPU in fp32: a small Llama, all weights,
+// fp32 and bf16 ones, an untied and a tied head, biases; and that steps repeat bit for bit from a
+// state that went to host memory and back.
 #include <gtest/gtest.h>
 
 #include "../core/tiny_model.h"
@@ -82,7 +83,8 @@ Trained train_all(Backend& backend, const Kind& kind) {
   step(4), step(5);
   t.values = values();
   const auto state = trainer.state();
-  for (std::size_t i = 0; i < state.size(); ++i) std::memcpy(state[i].second->as<void>(), saved[i].data(), saved[i].size());
+  for (std::size_t i = 0; i < state.size(); ++i)
+    std::memcpy(state[i].second->as<void>(), saved[i].data(), saved[i].size());
   trainer.state_written();
   step(4), step(5);
   t.again = values();
@@ -90,7 +92,8 @@ Trained train_all(Backend& backend, const Kind& kind) {
 }
 
 TEST(FullTraining, AllWeightsFollowTheCpusAndRepeatBitForBit) {
-  const Kind kinds[] = {{}, {.tied = true}, {.narrow = true}, {.tied = true, .narrow = true, .eight_bit = true}};
+  const Kind kinds[] = {
+      {}, {.tied = true}, {.narrow = true}, {.tied = true, .narrow = true, .eight_bit = true}};
   for (const Kind& s : kinds) {
     SCOPED_TRACE(fmt::format("tied {} narrow {} eight-bit {}", s.tied, s.narrow, s.eight_bit));
     const Trained want = train_all(cpu_backend(), s), got = train_all(test_backend(), s);
@@ -107,8 +110,10 @@ TEST(FullTraining, AllWeightsFollowTheCpusAndRepeatBitForBit) {
 
 // bf16 products round operands to 8 bits, here and there in another order of summation.
 TEST(FullTraining, InBf16ArithmeticTheLossFallsAsInFp32) {
-  const Trained want = train_all(cpu_backend(), {.narrow = true}), got = train_all(test_backend(), {.narrow = true, .compute = Compute::bf16});
-  for (std::size_t i = 0; i < want.losses.size(); ++i) EXPECT_NEAR(got.losses[i], want.losses[i], 0.02 * want.losses[i]) << i;
+  const Trained want = train_all(cpu_backend(), {.narrow = true}),
+                got = train_all(test_backend(), {.narrow = true, .compute = Compute::bf16});
+  for (std::size_t i = 0; i < want.losses.size(); ++i)
+    EXPECT_NEAR(got.losses[i], want.losses[i], 0.02 * want.losses[i]) << i;
   EXPECT_EQ(got.values, got.again);
 }
 

@@ -1,6 +1,7 @@
-// The gradient of the head, over chunks of rows with a label: their logits are computed again, become the gradient along the
-// logits in place, and that, transposed, times the rows is added to dW. Workspace: chunk * V * 4 bytes, the packed rows, and the
-// products' own. Arithmetic: 4 T' V D, T' = rows with a label; dW is read and written once for each chunk.
+// The gradient of the head, over chunks of rows with a label: their logits are computed again,
+// become the gradient along the logits in place, and that, transposed, times the rows is added to
+// dW. Workspace: chunk * V * 4 bytes, the packed rows, and the products' own. Arithmetic: 4 T' V D,
+// T' = rows with a label; dW is read and written once for each chunk.
 #include <algorithm>
 #include <cstring>
 
@@ -22,7 +23,8 @@ constexpr std::size_t aligned(std::size_t n) { return (n + 63) / 64 * 64; }
 struct Layout {
   std::int64_t t, d, v, chunk;
   DType type;
-  std::size_t kept, rows, labels, lse, nll, logits, gemm, total;  // offsets of the workspace's parts
+  std::size_t kept, rows, labels, lse, nll, logits, gemm,
+      total;  // offsets of the workspace's parts
 };
 
 struct Product {
@@ -40,7 +42,8 @@ cpu::MatrixRef matrix(const void* data, DType type, std::int64_t rows, std::int6
 }
 
 // y (M, N) = or += X · W
-void product(Product& c, const Problem& p, const cpu::GemmTerm& term, std::int64_t m, std::int64_t n, void* y, bool accumulate) {
+void product(Product& c, const Problem& p, const cpu::GemmTerm& term, std::int64_t m,
+             std::int64_t n, void* y, bool accumulate) {
   c.term = term;
   c.problem = {};
   c.problem.m = m;
@@ -54,14 +57,21 @@ void product(Product& c, const Problem& p, const cpu::GemmTerm& term, std::int64
 }
 
 // logits (m, V) = rows (m, D) · W^T
-void logits_product(Product& c, const Problem& p, const Layout& l, int first, std::int64_t m, const void* w, std::byte* base) {
-  product(c, p, {matrix(base + l.rows, l.type, m, l.d), false, matrix(w, p.in[first + 1].spec.dtype, l.v, l.d), false}, m, l.v,
-          base + l.logits, false);
+void logits_product(Product& c, const Problem& p, const Layout& l, int first, std::int64_t m,
+                    const void* w, std::byte* base) {
+  product(c, p,
+          {matrix(base + l.rows, l.type, m, l.d), false,
+           matrix(w, p.in[first + 1].spec.dtype, l.v, l.d), false},
+          m, l.v, base + l.logits, false);
 }
 
 // dW (V, D) += dlogits (m, V)^T · rows (m, D)
-void weight_product(Product& c, const Problem& p, const Layout& l, std::int64_t m, void* dw, std::byte* base) {
-  product(c, p, {matrix(base + l.logits, DType::f32, m, l.v), true, matrix(base + l.rows, l.type, m, l.d), true}, l.v, l.d, dw, true);
+void weight_product(Product& c, const Problem& p, const Layout& l, std::int64_t m, void* dw,
+                    std::byte* base) {
+  product(c, p,
+          {matrix(base + l.logits, DType::f32, m, l.v), true, matrix(base + l.rows, l.type, m, l.d),
+           true},
+          l.v, l.d, dw, true);
 }
 
 Layout layout_of(const Problem& p, int first) {
@@ -87,13 +97,15 @@ Layout layout_of(const Problem& p, int first) {
   Product logits, weight;
   logits_product(logits, p, l, first, l.chunk, nullptr, nullptr);
   weight_product(weight, p, l, l.chunk, nullptr, nullptr);
-  l.gemm = take(std::max(cpu::gemm_workspace(logits.problem, p.threads), cpu::gemm_workspace(weight.problem, p.threads)));
+  l.gemm = take(std::max(cpu::gemm_workspace(logits.problem, p.threads),
+                         cpu::gemm_workspace(weight.problem, p.threads)));
   l.total = at;
   return l;
 }
 
 // dw (V, D) f32 is added to.
-void add_gradient(const Problem& p, const Pointers& ptr, int first, float cap, void* dw, Lane& lane) {
+void add_gradient(const Problem& p, const Pointers& ptr, int first, float cap, void* dw,
+                  Lane& lane) {
   const Layout l = layout_of(p, first);
   auto& pool = pool_of(lane);
   auto* base = static_cast<std::byte*>(ptr.workspace);
@@ -148,10 +160,11 @@ KERNEL(linear_xent_weight_grad) {
           .name = "cpu.linear_xent_weight_grad",
           .reject = [](const Problem& p) { return reject(p, 0); },
           .workspace = [](const Problem& p) { return layout_of(p, 0).total; },
-          .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
-            std::memset(ptr.out[0], 0, bytes_of(p.out[0].spec));
-            add_gradient(p, ptr, 0, p.attr<LinearXentWeightGrad>().cap, ptr.out[0], lane);
-          }};
+          .launch =
+              [](const Problem& p, const Pointers& ptr, Lane& lane) {
+                std::memset(ptr.out[0], 0, bytes_of(p.out[0].spec));
+                add_gradient(p, ptr, 0, p.attr<LinearXentWeightGrad>().cap, ptr.out[0], lane);
+              }};
 }
 
 KERNEL(linear_xent_weight_grad_accumulate) {
@@ -159,9 +172,11 @@ KERNEL(linear_xent_weight_grad_accumulate) {
           .name = "cpu.linear_xent_weight_grad_accumulate",
           .reject = [](const Problem& p) { return reject(p, 1); },
           .workspace = [](const Problem& p) { return layout_of(p, 1).total; },
-          .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
-            add_gradient(p, ptr, 1, p.attr<LinearXentWeightGradAccumulate>().grad.cap, ptr.in[0], lane);
-          }};
+          .launch =
+              [](const Problem& p, const Pointers& ptr, Lane& lane) {
+                add_gradient(p, ptr, 1, p.attr<LinearXentWeightGradAccumulate>().grad.cap,
+                             ptr.in[0], lane);
+              }};
 }
 
 }  // namespace supersonic

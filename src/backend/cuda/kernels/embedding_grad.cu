@@ -1,7 +1,9 @@
-// Two kernels. The first sorts the tokens by id, stable, by counting: a token's place is the number of smaller ids and of equal ones
-// before it; ids pass through shared memory, and every thread of a block reads the same one at a time. That is tokens² comparisons: 15 µs
-// for 8,192. In the second, a block has the run of tokens that begins at its place, if one does, and a piece of the columns: it adds the
-// run's rows of dy, whose places the run's threads look up 32 at a time. Limit: the memory, one read of dy, and a read and write of rows.
+// Two kernels. The first sorts the tokens by id, stable, by counting: a token's place is the number
+// of smaller ids and of equal ones before it; ids pass through shared memory, and every thread of a
+// block reads the same one at a time. That is tokens² comparisons: 15 µs for 8,192. In the second,
+// a block has the run of tokens that begins at its place, if one does, and a piece of the columns:
+// it adds the run's rows of dy, whose places the run's threads look up 32 at a time. Limit: the
+// memory, one read of dy, and a read and write of rows.
 #include "backend/cuda/kernels/embedding_grad.h"
 
 #include "backend/cuda/kernels/device.cuh"
@@ -25,8 +27,7 @@ __global__ void __launch_bounds__(kThreads)
     some[threadIdx.x] = other < tokens ? ids[other] : INT32_MAX;
     __syncthreads();
 #pragma unroll 16
-    for (int k = 0; k < kThreads; ++k)
-      place += some[k] < id || (some[k] == id && base + k < token);
+    for (int k = 0; k < kThreads; ++k) place += some[k] < id || (some[k] == id && base + k < token);
   }
   if (token >= tokens) return;
   order[place] = token;

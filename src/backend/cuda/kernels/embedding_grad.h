@@ -1,5 +1,5 @@
-// The gradient of a table of embeddings: rows of dy added to the rows of the table that they were read from, in the order of tokens,
-// without atomics, so that gradients repeat bit for bit.
+// The gradient of a table of embeddings: rows of dy added to the rows of the table that they were
+// read from, in the order of tokens, without atomics, so that gradients repeat bit for bit.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -10,10 +10,11 @@
 namespace supersonic::cuda {
 
 struct EmbeddingGradCall {
-  const std::int32_t* ids = nullptr;  // (tokens); what lies outside of the table is left out (its reader reported it)
-  const void* dy = nullptr;           // (tokens, d) f32 or bf16
+  const std::int32_t* ids =
+      nullptr;  // (tokens); what lies outside of the table is left out (its reader reported it)
+  const void* dy = nullptr;  // (tokens, d) f32 or bf16
   DType type = DType::f32;
-  float* table = nullptr;             // (rows, d), added to
+  float* table = nullptr;  // (rows, d), added to
   std::int64_t tokens = 0, d = 0, rows = 0;
 };
 
