@@ -16,7 +16,9 @@ enum class Lies { inside, dense, copied_in, read_outside };
 
 Spec dense_spec(const Spec& quantized) { return {quantized.shape, DType::bf16, nullptr}; }
 
-bool quantized_matrix(const StorageRef& s) { return s && s->spec.format && s->spec.shape.rank == 2; }
+bool quantized_matrix(const StorageRef& s) {
+  return s && s->spec.format && s->spec.shape.rank == 2;
+}
 
 // to(storage, where it shall lie) for each storage of the model, once; its result takes the
 // storage's place.
