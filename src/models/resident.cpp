@@ -73,8 +73,9 @@ void make_resident(Model& model, Backend& backend, const Residence& residence) {
   Executor executor(backend);
   move_all(model, residence, [&](const StorageRef& s, Lies where) {
     if (where == Lies::dense) {
-      const StorageRef packed = resident(s, backend),
-                       dense = backend.storage(dense_spec(s->spec), s->name);
+      // What goes again is taken last, so that its memory does.
+      const StorageRef dense = backend.storage(dense_spec(s->spec), s->name),
+                       packed = resident(s, backend);
       assign(from_storage(dense), dequantize(from_storage(packed), DType::bf16));
       eval(executor);
       return dense;
