@@ -224,6 +224,8 @@ struct Bench : ModelOptions {
     row.operations = work.products + work.attention;
     row.planned = trainer.memory().total();
     row.level = trainer.memory().level;
+    if (residence.dense)
+      row.level += fmt::format(", weights of {} layers kept as bf16", residence.dense);
     if (residence.streamed) row.level += fmt::format(", {} layers streamed", residence.streamed);
     row.taken = taken(free_before);
     report({row}, arithmetic);

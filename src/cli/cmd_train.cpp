@@ -391,6 +391,7 @@ struct Train : ComputeOptions {
   void place_frozen(models::Model& m, const train::Parameters& parameters, Backend& backend, std::int64_t tokens, Compute arithmetic,
                     std::size_t budget) const {
     const models::Residence residence = train::choose_residence(m, parameters, backend, tokens, arithmetic, optimizer_options(), {.budget = budget});
+    if (residence.dense) log_info("the weights of {} of {} layers are kept as bf16: there is memory for it", residence.dense, m.layers.size());
     if (residence.streamed)
       log_info("{} of {} layers stay in host memory and are streamed: page-locking them takes a moment", residence.streamed, m.layers.size());
     models::make_resident(m, backend, residence);

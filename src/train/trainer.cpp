@@ -169,6 +169,14 @@ struct Unmade {
   }
 };
 
+// How many layers' weights may be kept as bf16 in half of the memory that is left: products with them then need not decode them,
+// twice in each step. The other half is left to what else runs on the device.
+std::int64_t layers_to_decode(const models::Model& model, Compute compute, std::size_t left) {
+  const std::size_t each = models::bytes_to_decode_layer(model);
+  if (!each || compute == Compute::fp32 || compute == Compute::fp8) return 0;
+  return static_cast<std::int64_t>(std::min(left / 2 / each, model.layers.size()));
+}
+
 }  // namespace
 
 models::Residence choose_residence(const models::Model& model, const Parameters& parameters, Backend& backend, std::int64_t tokens, Compute compute,
@@ -180,7 +188,8 @@ models::Residence choose_residence(const models::Model& model, const Parameters&
   kept.checkpoint_regions = 0;
   kept.budget = SIZE_MAX;
   least.least = true;
-  if (run.memory({}, kept).total() <= policy.budget) return {};
+  if (const std::size_t taken = run.memory({}, kept).total(); taken <= policy.budget)
+    return {.dense = layers_to_decode(model, compute, policy.budget - taken)};
   models::Residence r{!(model.head == model.embedding), 0};
   const auto layers = static_cast<std::int64_t>(model.layers.size());
   auto fits = [&](std::int64_t streamed) {

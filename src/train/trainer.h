@@ -51,7 +51,7 @@ struct Feeds {
 };
 
 // Where the weights should lie so that training meets policy.budget (of everything in TrainMemory::total()): all of them on the device
-// where nothing need be recomputed then; else without the table of embeddings; else without as few layers as will do. What is trained stays there.
+// where nothing need be recomputed then, in half of what is left as bf16; else without the table of embeddings; else without as few layers as will do. What is trained stays there.
 models::Residence choose_residence(const models::Model& model, const Parameters& parameters, Backend& backend, std::int64_t tokens, Compute compute,
                                    const OptimizerOptions& optimizer, Policy policy);
 

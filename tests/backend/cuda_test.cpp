@@ -405,11 +405,19 @@ struct Trained {
   std::vector<double> losses, adapter;
 };
 
+void quantize(models::Model& model) {
+  std::uint64_t seed = 1;
+  for (nn::Linear* l : model.linears())
+    l->weight = random_storage({l->weight->spec.shape, DType::quant, find_format("q8_0")}, seed++, 0.1);
+}
+
 // Five steps of a LoRA adapter on a small Llama; then its state is put back by two steps and these
 // are done again.
 Trained train_adapter(Backend& b, bool eight_bit, const models::Residence& residence = {},
-                      const Policy& policy = {}) {
+                      const Policy& policy = {}, Compute compute = Compute::fp32,
+                      bool quantized = false) {
   models::Model model = random_model();
+  if (quantized) quantize(model);
   nn::LoraSet lora =
       train::make_lora(model, {.rank = 4, .alpha = 8, .targets = {}, .seed = 1}, true);
   models::make_resident(model, b, residence);
@@ -417,7 +425,7 @@ Trained train_adapter(Backend& b, bool eight_bit, const models::Residence& resid
   train::OptimizerOptions options;
   options.eight_bit = eight_bit;
   constexpr std::int64_t kTokens = 60;
-  train::Trainer trainer(model, lora, executor, kTokens, Compute::fp32, options, policy);
+  train::Trainer trainer(model, lora, executor, kTokens, compute, options, policy);
   text::Batch batch;
   batch.ids = random_ids(kTokens, model.config.vocab_size);
   for (std::int32_t i = 0; i < kTokens; ++i) {
@@ -471,6 +479,19 @@ TEST_F(Cuda, WeightsThatStayInHostMemoryTrainToTheSameBits) {
       EXPECT_EQ(got.losses, want.losses) << r.streamed << " streamed";
       EXPECT_EQ(got.adapter, want.adapter) << r.streamed << " streamed";
     }
+  }
+}
+
+TEST_F(Cuda, WeightsThatAreKeptAsBf16TrainToTheSameBits) {
+  const auto train = [&](std::int64_t dense) {
+    return train_adapter(gpu(), false, {.dense = dense}, {}, Compute::bf16, true);
+  };
+  const Trained want = train(0);
+  EXPECT_LT(want.losses[4], want.losses[0]);
+  for (const std::int64_t dense : {1, 2}) {
+    const Trained got = train(dense);
+    EXPECT_EQ(got.losses, want.losses) << dense << " layers";
+    EXPECT_EQ(got.adapter, want.adapter) << dense << " layers";
   }
 }
 
