@@ -208,6 +208,27 @@ TEST_F(Cuda, AReplayedPlanReadsItsInputsAnewAndDoesWhatTheLoopDid) {
   model.restore(start);
 }
 
+// Looped, recorded and replayed runs, none of which the host waits for; each reads what the last one wrote.
+TEST_F(Cuda, RunsThatWereStartedFollowEachOther) {
+  const StorageRef sum = resident(numbers({0, 1, 2, 3}), gpu()),
+                   one = resident(numbers({1, 1, 1, 1}), gpu());
+  Executor executor(gpu());
+  Program p = Program::capture(
+      [&] {
+        accumulate(from_storage(sum), add(from_storage(sum), from_storage(one)));
+        return Tensors{};
+      },
+      executor);
+  const std::unique_ptr<Fence> fence = gpu().fence();
+  for (int run = 0; run < 6; ++run) p.start();
+  fence->mark();
+  fence->wait();
+  const auto got = home(sum, gpu());
+  for (int i = 0; i < 4; ++i)  // doubled and 1 more, six times
+    EXPECT_EQ(got->values<float>()[i], static_cast<float>(64 * i + 63));
+  executor.finish();
+}
+
 TEST_F(Cuda, TrainingFollowsTheCpuAtEveryBudgetAndRepeatsItsBits) {
   const TinyModel model(3);
   Executor cpu(cpu_backend());

@@ -263,6 +263,12 @@ StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name)
 }
 
 StorageRef locked_copy(const StorageRef& from) {
+  constexpr std::size_t kOwnPages = std::size_t{1} << 20;
+  if (!from->spec.format && from->bytes < kOwnPages) {  // a page can be registered only once
+    StorageRef s = locked_storage(from->spec, from->name);
+    std::memcpy(s->as<std::byte>(), from->as<std::byte>(), from->bytes);
+    return s;
+  }
   StorageRef s = Storage::make(from->spec, from->name);
   for (int p = 0; p < (s->spec.format ? s->spec.format->planes : 1); ++p)
     std::memcpy(const_cast<void*>(s->planes.data[p]), from->planes.data[p],
