@@ -37,11 +37,11 @@ class BoundPlan {
   BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor);
   void run();    // and waits for the end
   void start();  // see Program::start
+  bool runs_ahead() const;
   const Plan& plan() const { return *plan_; }
 
  private:
   void enqueue();
-  bool runs_ahead() const;
   std::shared_ptr<const Plan> plan_;
   Executor* executor_ = nullptr;
   std::vector<Pointers> pointers_;
@@ -60,6 +60,7 @@ class Program {
   // A run whose end nobody waits for yet: a Fence that is marked after it, or Executor::finish(), does. It begins when the runs before
   // it have ended. A program that copies to or from host memory ends before this returns.
   void start() { bound_.start(); }
+  bool runs_ahead() const { return bound_.runs_ahead(); }  // false: start() returns at the end
   const Storage& result(int i) const { return *results_[i]; }
   const Plan& plan() const { return bound_.plan(); }
 

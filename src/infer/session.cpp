@@ -246,17 +246,19 @@ void Session::start(std::int32_t token, const Sampling& settings, std::span<cons
   left_ = most, started_ = position_;
 }
 
-void Session::start_step(std::int64_t row) {
-  step_for(1, context_for(row + 1), Ends::in_token).program.start();
+// Whether the host may start another one while this one runs.
+bool Session::start_step(std::int64_t row) {
+  Program& program = step_for(1, context_for(row + 1), Ends::in_token).program;
+  program.start();
   fences_[row % 2]->mark();
   started_ = row + 1;
+  return executor_.backend().compute_place() != Place{} && program.runs_ahead();
 }
 
 std::int32_t Session::next() {
   CHECK(left_ > 0, "session: no token was started");
   check_room(1);
-  if (started_ == position_) start_step(position_);
-  const bool ahead = executor_.backend().compute_place() != Place{};
+  const bool ahead = started_ > position_ || start_step(position_);
   if (ahead && left_ > 1 && position_ + 1 < cache_.capacity) start_step(position_ + 1);
   fences_[position_ % 2]->wait();
   --left_;

@@ -78,7 +78,7 @@ class Session {
   Step& step_for(std::int64_t tokens, std::int64_t context, Ends ends);
   std::int64_t context_for(std::int64_t rows) const;
   void check_room(std::int64_t tokens) const;
-  void start_step(std::int64_t row);
+  bool start_step(std::int64_t row);
 
   const models::Model& model_;
   Executor& executor_;

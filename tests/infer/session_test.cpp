@@ -6,6 +6,7 @@
 
 #include <set>
 
+#include "core/two_place_backend.h"
 #include "infer/random_model.h"
 #include "infer/sampler.h"
 #include "infer/score.h"
@@ -164,6 +165,22 @@ TEST(Session, StepsThatSampleWriteTheTextThatSamplingFromTheirLogitsDoes) {
         EXPECT_GT(std::set<std::int32_t>(want.begin(), want.end()).size(), o.seed ? 9u : 0u);
       }
   }
+}
+
+// Where all that a step reads and writes lies in another place than its kernels, no step can begin
+// before the last one has sent its choice home.
+TEST(Session, StepsThatSampleWriteTheSameTextThroughCopies) {
+  const models::Model model = random_model();
+  const Ids prompt = random_ids(20, model.config.vocab_size);
+  infer::SessionOptions options;
+  options.compute = Compute::fp32, options.kv_type = {DType::f32}, options.chunk = 32;
+  const auto text = [&](Backend& backend) {
+    Executor executor(backend);
+    Session s(model, executor, options);
+    return sampled_in_steps(s, prompt, 12, kSettings[1], model.config.vocab_size);
+  };
+  TwoPlaceBackend two_places(3);
+  EXPECT_EQ(text(two_places), text(cpu_backend()));
 }
 
 TEST(Session, WhatFollowsATextThatWasEndedEarlyDoesNotSeeItsEnd) {

@@ -100,4 +100,8 @@ MUTANTS = [
     Mutant("adamw, 8 bits: tail of the last block left out", KERNELS + "adamw_kernels.h",
            "const std::int64_t count = left < kAdamWBlock ? left : kAdamWBlock;",
            "const std::int64_t count = left < kAdamWBlock ? left / kLanes * kLanes : kAdamWBlock;", "AdamW.*"),
+    Mutant("sampling: tail left out of the maximum", "src/ops/sampling.cpp",
+           "for (; i < logits.size(); ++i) highest =", "for (; i + width < logits.size(); ++i) highest =", "SampleStep.*"),
+    Mutant("sampling: top-p without what is beyond the first candidates sorted", "src/ops/sampling.cpp",
+           "left < kept && sum < mass; step *= 4", "left < 64 && sum < mass; step *= 4", "SampleStep.*"),
 ]

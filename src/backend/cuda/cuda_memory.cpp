@@ -300,7 +300,8 @@ StorageRef seen_from_device(int device, const StorageRef& locked) {
 StorageRef locked_storage(const Spec& spec, std::string name) {
   void* data = nullptr;
   const std::size_t bytes = std::max<std::size_t>(bytes_of(spec), kStorageAlign);
-  check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable), "page-locking host memory");
+  check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable | cudaHostAllocMapped),
+        "page-locking host memory");
   std::memset(data, 0, bytes);
   Planes planes;
   planes.data[0] = data;
