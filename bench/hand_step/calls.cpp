@@ -76,9 +76,9 @@ void Calls::run() {
   constexpr int kRecordAt = 1;  // the first run loads what is loaded when it is first used
   if (runs_ <= kRecordAt && runs_++ == kRecordAt)
     replay_ = backend_.capture(Plan{}, [this] { enqueue(); });
-  if (replay_) return replay_->run();
-  enqueue();
+  replay_ ? replay_->start() : enqueue();
   backend_.sync();
+  if (replay_) replay_->finish();
 }
 
 }  // namespace supersonic::bench

@@ -14,6 +14,7 @@
 #include "core/interrupt.h"
 #include "core/machine.h"
 #include "infer/roofline.h"
+#include "infer/sampler.h"
 #include "infer/session.h"
 #include "text/dataset_pack.h"
 #include "train/trainer.h"
@@ -79,7 +80,7 @@ struct Bench : ModelOptions {
       .usage = "MODEL [--train]",
       .details =
           "pp512: a prompt of 512 tokens, in tokens a second; tg128: 128 tokens generated one by "
-          "one after an empty context. Programs are "
+          "one after an empty context, each the most likely. Programs are "
           "warm, loading is not counted. lora4x256, full4x256 (--train): steps of 4 rows of 256 tokens. "
           "limit: part of what the machine's probed arithmetic (prefill, "
           "training) or memory (decode) allows.",
@@ -144,6 +145,8 @@ struct Bench : ModelOptions {
     const auto ids =
         some_ids(std::max<std::int64_t>({prompt, depth, 1}), loaded.model.config.vocab_size);
     if (depth) session.feed(std::span(ids).first(static_cast<std::size_t>(depth)));
+    const infer::Sampler greedy(static_cast<int>(loaded.model.head->spec.shape[0]),
+                                {.temperature = 0});
     std::vector<Row> rows;
     if (prompt) {
       const infer::ForwardWork work = forward_work(loaded.model, prompt);
@@ -158,9 +161,8 @@ struct Bench : ModelOptions {
       rows.push_back(measure(name_of_test("tg", generate), generate, runs(),
                              known * static_cast<double>(generate) * bytes / read, [&] {
                                session.rewind(depth);
-                               for (std::int64_t i = 0; i < generate; ++i)
-                                 session.feed(std::span(ids).subspan(
-                                     static_cast<std::size_t>(i) % ids.size(), 1));
+                               session.start(ids[0], greedy.settings(), greedy.seen(), generate);
+                               for (std::int64_t i = 0; i < generate; ++i) session.next();
                              }));
       rows.back().bytes = bytes;
     }

@@ -218,6 +218,29 @@ TEST_F(Cuda, AReplayedPlanReadsItsInputsAnewAndDoesWhatTheLoopDid) {
   model.restore(start);
 }
 
+// Looped, recorded and replayed runs, none of which the host waits for; each reads what the last one wrote.
+TEST_F(Cuda, RunsThatWereStartedFollowEachOther) {
+  const StorageRef first = numbers({4}), sum = resident(first, gpu()),
+                   one = resident(numbers({4}, 2), gpu());
+  Executor executor(gpu());
+  Program p = Program::capture(
+      [&] {
+        accumulate(from_storage(sum), add(from_storage(sum), from_storage(one)));
+        return Tensors{};
+      },
+      executor);
+  const std::unique_ptr<Fence> fence = gpu().fence();
+  for (int run = 0; run < 6; ++run) p.start();
+  fence->mark();
+  fence->wait();
+  const StorageRef got = home(sum, gpu()), more = home(one, gpu());
+  for (int i = 0; i < 4; ++i) {  // doubled, and some more, six times
+    const double want = 64.0 * first->values<float>()[i] + 63.0 * more->values<float>()[i];
+    EXPECT_NEAR(got->values<float>()[i], want, 1e-4);
+  }
+  executor.finish();
+}
+
 TEST_F(Cuda, TrainingFollowsTheCpuAtEveryBudgetAndRepeatsItsBits) {
   const TinyModel model(3);
   Executor cpu(cpu_backend());

@@ -111,4 +111,8 @@ MUTANTS = [
            "[element / kDrawsPerBlock] >> (element % 2 * 16)", "[element / kDrawsPerBlock] >> (element % 1 * 16)", "AdamW.*"),
     Mutant("adamw, parameters in bf16: rounded to nearest", KERNELS + "adamw_kernels.h",
            "narrow[i] = round_stochastically(values[i], draws.of(i));", "narrow[i] = round_stochastically(values[i], 0x8000 + 0 * draws.of(i));", "AdamW.*"),
+    Mutant("sampling: tail left out of the maximum", "src/ops/sampling.cpp",
+           "for (; i < logits.size(); ++i) highest =", "for (; i + width < logits.size(); ++i) highest =", "SampleStep.*"),
+    Mutant("sampling: top-p without what is beyond the first candidates sorted", "src/ops/sampling.cpp",
+           "left < kept && sum < mass; step *= 4", "left < 64 && sum < mass; step *= 4", "SampleStep.*"),
 ]

@@ -29,6 +29,15 @@ __device__ inline float2 load_pair_of(int rank, std::uint32_t address) {
                : "memory");
   return v;
 }
+
+// The number at a shared address of this block, as it is in block `rank` of the cluster.
+__device__ inline unsigned long long load_long_of(int rank, std::uint32_t address) {
+  std::uint32_t there;
+  unsigned long long v;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(v) : "r"(there) : "memory");
+  return v;
+}
 #endif
 
 // Launches blocks in clusters of `cluster` neighbours along x; the grid is a multiple of it.
