@@ -252,6 +252,7 @@ struct Train : ComputeOptions {
     if (out.empty()) fail(ErrorKind::usage, "train: --out is empty");
     while (out.size() > 1 && out.back() == '/') out.pop_back();
     if (out == "/") fail(ErrorKind::usage, "train: --out is the root folder: name one of its own for the adapter");
+    const std::jthread opening = open_early();
     const text::ModelText source(model);
     const text::Tokenizer tokenizer = source.tokenizer();
     train::TrainingData t = read_data(source, tokenizer);

@@ -147,6 +147,16 @@ TEST_F(Cuda, AStorageStartsAsZerosAndComesBackAsItWasSent) {
   }
 }
 
+// Copies from 4 MiB on go through several threads (backend/cuda/upload.h).
+TEST_F(Cuda, ALargeStorageArrivesWholeWhateverItsSize) {
+  constexpr std::int64_t kLeast = 1 << 20;  // floats
+  for (const std::int64_t n : {kLeast - 1, kLeast, kLeast + 1, 5 * kLeast + 12345, 17 * kLeast}) {
+    const StorageRef sent = numbers(Shape{n}, static_cast<std::uint64_t>(n));
+    const StorageRef back = home(resident(sent, gpu()), gpu());
+    EXPECT_EQ(std::memcmp(sent->as<void>(), back->as<void>(), sent->bytes), 0) << n;
+  }
+}
+
 TEST_F(Cuda, AResidentWeightIsReadInPlaceAndAHostWeightIsCopiedIn) {
   const StorageRef x = numbers({5, 64}),
                    w = random_storage({Shape{32, 64}, DType::quant, find_format("q4_1")}, 2, 1);

@@ -8,6 +8,7 @@
 #include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/estimate.h"
 #include "backend/cuda/replay.h"
+#include "backend/cuda/upload.h"
 #include "core/device.h"
 #include "core/error.h"
 
@@ -22,7 +23,8 @@ DeviceLimits limits;
 
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(int device) : device_(device), pool_((check(cudaSetDevice(device), "cudaSetDevice"), device)) {
+  explicit CudaBackend(int device)
+      : device_(device), pool_((check(cudaSetDevice(device), "cudaSetDevice"), device)), uploader_(device) {
     use();
     read_limits();
     estimates_ = read_estimates(device);
@@ -85,6 +87,10 @@ class CudaBackend : public Backend {
       if (void* staged = to_place.kind == Place::device ? nullptr : staging_->at(to)) to = staged;
       if (void* staged = from_place.kind == Place::device ? nullptr : staging_->at(from)) from = staged;
     }
+    if (from_place.kind == Place::host && to_place.kind == Place::device && !staging_ && Uploader::takes(bytes)) {
+      check(cudaStreamSynchronize(stream), "the device reports");  // what the lane does before comes first
+      return uploader_.copy(to, from, bytes);
+    }
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "cudaMemcpyAsync");
     // Between two host addresses the driver copies at once; the lane's earlier work comes first all the same.
   }
@@ -133,6 +139,7 @@ class CudaBackend : public Backend {
 
   const int device_;
   StoragePool pool_;
+  Uploader uploader_;
   Estimates estimates_;
   FaultSink faults_;
   CudaLane lanes_[kLanes];
