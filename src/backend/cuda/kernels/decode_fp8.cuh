@@ -8,6 +8,13 @@
 namespace supersonic::cuda {
 
 constexpr int kBlockThreads = 512, kCodeWords = kFp8Group / 4;
+// Blocks at once on a multiprocessor. Where conversions to E4M3 are no instructions, this is
+// compiled and never runs.
+#if __CUDA_ARCH__ >= 890
+constexpr int kBlocksAtOnce = 2;
+#else
+constexpr int kBlocksAtOnce = 1;
+#endif
 
 // The rectangle, and the blocks of it.
 struct CodeBlocks {

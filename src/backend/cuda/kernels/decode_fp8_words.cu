@@ -150,7 +150,7 @@ __device__ void store_turned(const CodeBlocks& b, const std::uint32_t* words, in
 }
 
 template <class Source, bool turned>
-__global__ void __launch_bounds__(kBlockThreads, 2)
+__global__ void __launch_bounds__(kBlockThreads, kBlocksAtOnce)
     decode_words_kernel(const Source source, const CodeBlocks b,
                         const __grid_constant__ Beside beside) {
   if (converts(b, beside)) return;

@@ -45,7 +45,7 @@ struct Ring {
 // A term of codes has whole groups of two steps, its last ones zeros.
 constexpr int kCodesStep = 128;
 static_assert(kFp8Group == 2 * kCodesStep);
-__device__ inline int groups_of(int k) { return (k + kFp8Group - 1) / kFp8Group; }
+[[maybe_unused]] __device__ inline int groups_of(int k) { return (k + kFp8Group - 1) / kFp8Group; }
 
 // Where a block of a pair works: pairs take neighbouring columns.
 struct Corner {
@@ -104,26 +104,23 @@ __device__ void produce(const Fp8Launch& g, const Shared& s, int rank) {
   }
 }
 
+// Products of one warpgroup run while the other scales and adds. Each waits at its own barrier.
+[[maybe_unused]] __device__ inline void take_turn(int group) {
+  asm volatile(
+      "{.reg .pred first; setp.eq.s32 first, %0, 0;\n"
+      "@first bar.sync 1, 256; @!first bar.sync 2, 256;}" ::"r"(group)
+      : "memory");
+}
+[[maybe_unused]] __device__ inline void give_turn(int group) {
+  asm volatile(
+      "{.reg .pred first; setp.eq.s32 first, %0, 0;\n"
+      "@first bar.arrive 2, 256; @!first bar.arrive 1, 256;}" ::"r"(group)
+      : "memory");
+}
+
 // What a warp knows of itself, and how it gives a stage back to all that fill it.
 struct Worker {
   int group, warp, lane;
-  // Products of one warpgroup run while the other scales and adds. Each waits at its own barrier.
-  __device__ void take_turn() const {
-    asm volatile(
-        "{\n"
-        ".reg .pred first; setp.eq.s32 first, %0, 0;\n"
-        "@first bar.sync 1, 256; @!first bar.sync 2, 256;\n"
-        "}" ::"r"(group)
-        : "memory");
-  }
-  __device__ void give_turn() const {
-    asm volatile(
-        "{\n"
-        ".reg .pred first; setp.eq.s32 first, %0, 0;\n"
-        "@first bar.arrive 2, 256; @!first bar.arrive 1, 256;\n"
-        "}" ::"r"(group)
-        : "memory");
-  }
   template <int pair>
   __device__ void release(std::uint32_t barrier) const {
     __syncwarp();
@@ -153,7 +150,7 @@ __device__ void multiply_codes(float (&sums)[waves][16][4], const Fp8Term& t, co
 #pragma unroll
     for (int v = 0; v < waves; ++v) {
       float d[16][4];
-      me.take_turn();
+      take_turn(me.group);
       warpgroup_begin();
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -170,7 +167,7 @@ __device__ void multiply_codes(float (&sums)[waves][16][4], const Fp8Term& t, co
         }
         warpgroup_commit();
       }
-      me.give_turn();
+      give_turn(me.group);
       const float of_w = load_shared(scales + T::rows * 4),
                   upper = of_w * load_shared(scales + (row + v * 64) * 4),
                   lower = of_w * load_shared(scales + (row + v * 64 + 8) * 4);
@@ -268,7 +265,8 @@ __device__ void store_vectors(const Fp8Tiles& p, const RowOfY& y, bool inside, i
 }
 
 // 16 rows of sums from `first` on, 16 bytes a lane where Y is laid out for it.
-__device__ void store_rows(const Fp8Tiles& p, int n0, int first, const float (&sums)[16][4]) {
+[[maybe_unused]] __device__ void store_rows(const Fp8Tiles& p, int n0, int first,
+                                            const float (&sums)[16][4]) {
   const int lane = threadIdx.x % 32;
   const bool whole =
       (reinterpret_cast<std::uintptr_t>(p.y) | reinterpret_cast<std::uintptr_t>(p.base)) % 16 ==
@@ -299,7 +297,7 @@ __device__ void consume(const Fp8Launch& g, const Shared& s, int rank) {
   Ring<T::stages> ring;
   const int thread = static_cast<int>(threadIdx.x);
   const Worker me{thread / 128 - 1, thread % 128 / 32, thread % 32};
-  if (me.group == 1) me.give_turn();
+  if (me.group == 1) give_turn(me.group);
   const int items = g.tiles_m * g.tiles_n / pair;
   for (int item = blockIdx.x / pair; item < items; item += gridDim.x / pair) {
     const Corner at = place_of<waves, pair>(g, item, rank);
@@ -318,7 +316,7 @@ __device__ void consume(const Fp8Launch& g, const Shared& s, int rank) {
     for (int v = 0; v < waves; ++v)
       store_rows(g.p, at.n0, at.m0 + (me.group * waves + v) * 64 + me.warp * 16, sums[v]);
   }
-  if (me.group == 0) me.take_turn();  // the last that was given
+  if (me.group == 0) take_turn(me.group);  // the last that was given
 }
 
 template <int waves, int pair>
