@@ -56,7 +56,7 @@ struct Thin {
     if (side() == Side::rows) {
       const bool tall_w = a.trans_w & 1;
       const auto k = static_cast<int>(x().shape[1]);
-      return thin_rows({left, right, k, tall_w ? n : k, m, n, k, tall_w, w().dtype, 1, result},
+      return thin_rows({left, right, k, tall_w ? n : k, m, n, k, tall_w, w().dtype, 1, false, result},
                        stream);
     }
     const auto k = static_cast<int>(x().shape[0]);

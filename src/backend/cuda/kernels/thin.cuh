@@ -1,11 +1,30 @@
 // What the thin products share: loads that are zero outside of the operand, how a long sum is cut,
-// how a sum leaves.
+// how the sums of warps and blocks meet and leave.
+//
+// A block makes kLong results of the side that is not thin times 16 `tiles` of the side that is.
+// Each of its warps has a part of the sum over K in registers, as mma.sync leaves it: the thin side
+// is the product's 16 rows, the other side its columns, eight products wide. The order within
+// either side is free as long as operands and results agree on it: row g (or g + 8) of tile i is
+// the thin side's 2 tiles g + 2 i (or the one after it), so that a lane's share of the thin operand
+// is one piece of memory.
 #pragma once
 #include "backend/cuda/kernels/cluster.cuh"
-#include "backend/cuda/kernels/mma.cuh"
+#include "backend/cuda/kernels/scalar.h"
 #include "backend/cuda/kernels/thin.h"
+#include "backend/cuda/kernels/wgmma.cuh"
 
 namespace supersonic::cuda {
+
+constexpr int kThinWarps = 8, kThinThreads = 32 * kThinWarps, kLong = 64;
+
+template <int tiles>
+struct ThinSizes {
+  static constexpr int thin = 16 * tiles, lane = 2 * tiles;  // of a block, of a lane
+  static constexpr int pitch = thin + 4;                     // floats from one of kLong to the next
+  static constexpr int warp_floats = kLong * pitch, met = kThinWarps * warp_floats;
+  static constexpr int met_bytes = kLong * thin * 4, barrier_at = met * 4 + met_bytes,
+                       shared_bytes = barrier_at + 16;
+};
 
 // Eight bf16 in one load, past the L1 cache, or zeros.
 __device__ inline uint4 load_once(const __nv_bfloat16* from, bool valid) {
@@ -55,13 +74,107 @@ inline bool aligned_rows(const void* data, std::int64_t ld, std::int64_t cols) {
 }
 
 // Blocks of a cluster that share a sum: as many as fill the device with so many at once on a
-// multiprocessor, none with less than one part of the sum.
+// multiprocessor, none with less than one part of the sum. A cluster lies within one GPC, and these
+// have different numbers of multiprocessors: clusters of more than twice as many blocks as a
+// multiprocessor holds leave some of it over, so that they must not be meant to fill the device.
 inline int splits_for(std::int64_t blocks, std::int64_t parts, int at_once) {
+  const std::int64_t places = static_cast<std::int64_t>(at_once) * device_limits().multiprocessors;
   int splits = 1;
   while (splits < 8 && 2 * splits <= parts &&
-         2 * splits * blocks <= at_once * device_limits().multiprocessors)
+         2 * splits * blocks <= (splits < at_once * 2 ? places : places * 3 / 4))
     splits *= 2;
   return splits;
 }
+
+#if __CUDA_ARCH__ >= 900
+// A block's results, and its share of them: `share` from place rank * share on.
+struct ThinBlock {
+  const ThinResult& result;
+  int first, end;  // along the long side: where the block begins, and Y ends
+  int thin;        // that there are
+  bool wide;       // Y's rows are the thin side's
+  int splits, rank;
+
+  __device__ int share() const { return kLong / splits; }
+  // f(index in Y, place in the share, which of the thin side, whether it takes the next one, too)
+  template <class F>
+  __device__ void each_pair(F f) const {
+    const int count = wide ? share() / 2 : (thin + 1) / 2, begin = first + rank * share();
+    for (int i = threadIdx.x; i < count * (wide ? thin : share()); i += kThinThreads) {
+      const int pair = i % count * 2, line = i / count;
+      const int along = wide ? pair : line, n = wide ? line : pair;
+      if (begin + along >= end) continue;
+      const std::int64_t ld = result.ldy;
+      f(wide ? n * ld + begin + along : (begin + along) * ld + n, along, n,
+        wide ? begin + along + 1 < end : n + 1 < thin);
+    }
+  }
+  // What the results are added to, into the L2 cache.
+  __device__ void prefetch() const {
+    if (!result.accumulate) return;
+    each_pair([&](std::int64_t at, int, int, bool) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(result.y) +
+                                                     at * (result.type == DType::f32 ? 4 : 2)));
+    });
+  }
+};
+
+// To be called by all threads before meet(), early.
+template <int tiles>
+__device__ void prepare_to_meet(const char* shared) {
+  using S = ThinSizes<tiles>;
+  const std::uint32_t barrier = shared_address(shared + S::barrier_at);
+  if (threadIdx.x == 0) {
+    barrier_init(barrier, 1);
+    barrier_expect(barrier, S::met_bytes);
+  }
+  begin_together();
+}
+
+// Adds the warps' sums, then the blocks', both in order, and stores the block's share. place(i) is
+// where along the long side column i of the warps' products lies.
+template <int tiles, class Place>
+__device__ void meet(const float (&sums)[tiles][8][4], char* memory, const ThinBlock& block,
+                     Place place) {
+  using S = ThinSizes<tiles>;
+  constexpr int quads = S::thin / 4;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, share = block.share();
+  auto* shared = reinterpret_cast<float*>(memory);
+  const std::uint32_t barrier = shared_address(memory + S::barrier_at);
+  float* to = shared + warp * S::warp_floats + lane % 4 * 2 * S::pitch + lane / 4 * S::lane;
+#pragma unroll
+  for (int j = 0; j < 8; ++j)
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+      for (int i = 0; i < tiles; ++i)
+        *reinterpret_cast<float2*>(to + (j * 8 + h) * S::pitch + 2 * i) =
+            make_float2(sums[i][j][h], sums[i][j][2 + h]);
+  __syncthreads();
+  all_began();
+  float* met = shared + S::met;
+#pragma unroll
+  for (int i = threadIdx.x; i < kLong * quads; i += kThinThreads) {
+    const float* from = shared + i / quads * S::pitch + i % quads * 4;
+    float4 sum = *reinterpret_cast<const float4*>(from);
+#pragma unroll
+    for (int w = 1; w < kThinWarps; ++w) {
+      const float4 v = *reinterpret_cast<const float4*>(from + w * S::warp_floats);
+      sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+    }
+    const int along = place(i / quads), line = block.rank * share + along % share;
+    store_four_at(along / share, shared_address(met + line * S::thin + i % quads * 4), sum,
+                  barrier);
+  }
+  barrier_wait(barrier, 0);
+  block.each_pair([&](std::int64_t at, int along, int n, bool both) {
+    float a = 0, b = 0;
+    const float* part = met + along * S::thin + n;
+    for (int z = 0; z < block.splits; ++z, part += share * S::thin)
+      a += part[0], b += part[both ? block.wide ? S::thin : 1 : 0];
+    store_thin(block.result, at, a, b, both);
+  });
+}
+#endif
 
 }  // namespace supersonic::cuda

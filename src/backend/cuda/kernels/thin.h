@@ -35,7 +35,8 @@ struct ThinRows {
   int m, n, k;
   bool tall_w;
   DType w_type;
-  int splits;  // set by thin_rows
+  int splits;   // set by thin_rows, as is the next
+  bool fast_w;  // W is read in vectors
   ThinResult result;
 };
 void thin_rows(ThinRows problem, cudaStream_t stream);
