@@ -73,17 +73,28 @@ inline bool aligned_rows(const void* data, std::int64_t ld, std::int64_t cols) {
   return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && ld % 8 == 0 && cols % 8 == 0;
 }
 
-// Blocks of a cluster that share a sum: as many as fill the device with so many at once on a
-// multiprocessor, none with less than one part of the sum. A cluster lies within one GPC, and these
-// have different numbers of multiprocessors: clusters of more than twice as many blocks as a
-// multiprocessor holds leave some of it over, so that they must not be meant to fill the device.
-inline int splits_for(std::int64_t blocks, std::int64_t parts, int at_once) {
+// How blocks share the work: log2 of the blocks of a cluster, which share a sum.
+struct ThinShares {
+  int shift;
+  std::int64_t blocks;
+};
+// As many as fill the device with so many blocks at once on a multiprocessor, none with less than
+// one part of the sum. A cluster lies within one GPC, and these have different numbers of
+// multiprocessors: clusters of more than twice as many blocks as a multiprocessor holds leave some
+// of it over, so that they must not be meant to fill the device.
+inline ThinShares shares_for(std::int64_t blocks, std::int64_t parts, int at_once) {
   const std::int64_t places = static_cast<std::int64_t>(at_once) * device_limits().multiprocessors;
-  int splits = 1;
-  while (splits < 8 && 2 * splits <= parts &&
-         2 * splits * blocks <= (splits < at_once * 2 ? places : places * 3 / 4))
-    splits *= 2;
-  return splits;
+  int shift = 0;
+  while (shift < 3 && 2 << shift <= parts &&
+         (blocks * 2 << shift) <= (1 << shift < at_once * 2 ? places : places * 3 / 4))
+    ++shift;
+  return {shift, blocks << shift};
+}
+// Whether one block of more registers on a multiprocessor keeps the device as busy as two.
+inline bool fills_alone(std::int64_t blocks, std::int64_t parts) {
+  const std::int64_t one = shares_for(blocks, parts, 1).blocks,
+                     places = device_limits().multiprocessors;
+  return one <= places && 4 * one >= 3 * places;
 }
 
 #if __CUDA_ARCH__ >= 900
@@ -93,28 +104,30 @@ struct ThinBlock {
   int first, end;  // along the long side: where the block begins, and Y ends
   int thin;        // that there are
   bool wide;       // Y's rows are the thin side's
-  int splits, rank;
+  int shift, rank;
 
-  __device__ int share() const { return kLong / splits; }
+  __device__ int share() const { return kLong >> shift; }
   // f(index in Y, place in the share, which of the thin side, whether it takes the next one, too)
-  template <class F>
+  template <int tiles, class F>
   __device__ void each_pair(F f) const {
-    const int count = wide ? share() / 2 : (thin + 1) / 2, begin = first + rank * share();
-    for (int i = threadIdx.x; i < count * (wide ? thin : share()); i += kThinThreads) {
-      const int pair = i % count * 2, line = i / count;
-      const int along = wide ? pair : line, n = wide ? line : pair;
-      if (begin + along >= end) continue;
+    constexpr int pairs = 8 * tiles;
+    const int begin = first + rank * share();
+    for (int i = threadIdx.x; i < share() * pairs; i += kThinThreads) {
+      const int along = wide ? (i * 2) & (share() - 1) : i / pairs,
+                n = wide ? i >> (5 - shift) : i % pairs * 2;
+      if (begin + along >= end || n >= thin) continue;
       const std::int64_t ld = result.ldy;
       f(wide ? n * ld + begin + along : (begin + along) * ld + n, along, n,
         wide ? begin + along + 1 < end : n + 1 < thin);
     }
   }
   // What the results are added to, into the L2 cache.
+  template <int tiles>
   __device__ void prefetch() const {
     if (!result.accumulate) return;
-    each_pair([&](std::int64_t at, int, int, bool) {
+    each_pair<tiles>([&](std::int64_t at, int, int, bool) {
       asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(result.y) +
-                                                     at * (result.type == DType::f32 ? 4 : 2)));
+                                                    at * (result.type == DType::f32 ? 4 : 2)));
     });
   }
 };
@@ -162,15 +175,15 @@ __device__ void meet(const float (&sums)[tiles][8][4], char* memory, const ThinB
       const float4 v = *reinterpret_cast<const float4*>(from + w * S::warp_floats);
       sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
-    const int along = place(i / quads), line = block.rank * share + along % share;
-    store_four_at(along / share, shared_address(met + line * S::thin + i % quads * 4), sum,
-                  barrier);
+    const int along = place(i / quads), line = block.rank * share + (along & (share - 1));
+    store_four_at(along >> (6 - block.shift), shared_address(met + line * S::thin + i % quads * 4),
+                  sum, barrier);
   }
   barrier_wait(barrier, 0);
-  block.each_pair([&](std::int64_t at, int along, int n, bool both) {
+  block.each_pair<tiles>([&](std::int64_t at, int along, int n, bool both) {
     float a = 0, b = 0;
     const float* part = met + along * S::thin + n;
-    for (int z = 0; z < block.splits; ++z, part += share * S::thin)
+    for (int z = 0; z < 1 << block.shift; ++z, part += share * S::thin)
       a += part[0], b += part[both ? block.wide ? S::thin : 1 : 0];
     store_thin(block.result, at, a, b, both);
   });

@@ -35,7 +35,7 @@ struct ThinRows {
   int m, n, k;
   bool tall_w;
   DType w_type;
-  int splits;   // set by thin_rows, as is the next
+  int shift;    // log2 of the blocks that share a sum; set by thin_rows, as is the next
   bool fast_w;  // W is read in vectors
   ThinResult result;
 };
@@ -47,7 +47,7 @@ struct ThinSums {
   std::int64_t ldt, ldz;
   int r, c, k;
   bool tall_y;  // Y is (c, r)
-  int splits;   // set by thin_sums
+  int shift;    // as above; set by thin_sums
   ThinResult result;
 };
 void thin_sums(ThinSums problem, cudaStream_t stream);

@@ -10,20 +10,21 @@
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kPiece = 32;  // of K
+constexpr int kPiece = 32, kRound = kPiece * kThinWarps;  // of K: a warp's, the block's
 
-// tiles: of sixteen columns.
-template <int tiles, bool fast = true>
+// tiles: of sixteen columns; blocks: at once on a multiprocessor.
+template <int tiles, int blocks, bool fast>
 struct Sizes : ThinSizes<tiles> {
-  static constexpr int blocks = tiles == 1 ? 2 : 1;            // at once on a multiprocessor
-  static constexpr int depth = fast && tiles == 2 ? 2 : 1;  // pieces of a warp on their way
+  static constexpr int depth = !fast || blocks == 2 ? 1
+                               : tiles == 1         ? 3
+                                                    : 2;  // pieces on their way
 };
 
 #if __CUDA_ARCH__ >= 900
 // The lane's weights of a piece: eight of K for each of its columns of Y.
 template <int tiles, class W, bool tall>
 struct Weights {
-  static constexpr int columns = Sizes<tiles>::lane;
+  static constexpr int columns = ThinSizes<tiles>::lane;
   float v[columns][8];
 
   __device__ void fetch(const ThinRows& p, int k, int left) {
@@ -86,21 +87,18 @@ struct Lines {
 };
 #endif
 
-template <int tiles, class W, bool tall, bool fast>
-__global__ void __launch_bounds__(kThinThreads, Sizes<tiles>::blocks)
+template <int tiles, int blocks, class W, bool tall, bool fast>
+__global__ void __launch_bounds__(kThinThreads, blocks)
     thin_rows_kernel(const __grid_constant__ ThinRows p) {
 #if __CUDA_ARCH__ >= 900
-  using S = Sizes<tiles, fast>;
-  constexpr int stride = kThinWarps * kPiece;
+  using S = Sizes<tiles, blocks, fast>;
   extern __shared__ __align__(16) char shared[];
-  const int rank = static_cast<int>(blockIdx.x) % p.splits,
-            first_row = static_cast<int>(blockIdx.x) / p.splits * kLong;
+  const int rank = static_cast<int>(blockIdx.x) & ((1 << p.shift) - 1),
+            first_row = (static_cast<int>(blockIdx.x) >> p.shift) * kLong;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int pieces = (p.k + kPiece - 1) / kPiece;
-  const int begin = static_cast<int>(static_cast<std::int64_t>(pieces) * rank / p.splits) * kPiece,
-            end = min(p.k, static_cast<int>(static_cast<std::int64_t>(pieces) * (rank + 1) /
-                                            p.splits) *
-                               kPiece);
+  const unsigned pieces = (p.k + kPiece - 1) / kPiece;
+  const int begin = static_cast<int>(pieces * rank >> p.shift) * kPiece,
+            end = min(p.k, static_cast<int>(pieces * (rank + 1) >> p.shift) * kPiece);
   int k = begin + warp * kPiece + lane % 4 * 8;  // the lane's place
   prepare_to_meet<tiles>(shared);
   Weights<tiles, W, tall> ahead;
@@ -111,16 +109,16 @@ __global__ void __launch_bounds__(kThinThreads, Sizes<tiles>::blocks)
 #pragma unroll
   for (int d = 0; d < S::depth; ++d)
 #pragma unroll
-    for (int o = 0; o < 8; ++o) x[d][o] = lines.load(o, d * stride);
-  const ThinBlock block{p.result, first_row, p.m, p.n, false, p.splits, rank};
-  block.prefetch();
+    for (int o = 0; o < 8; ++o) x[d][o] = lines.load(o, d * kRound);
+  const ThinBlock block{p.result, first_row, p.m, p.n, false, p.shift, rank};
+  block.prefetch<tiles>();
   float sums[tiles][8][4] = {};
-  for (int at = begin + warp * kPiece; at < end; at += S::depth * stride) {
+  for (int at = begin + warp * kPiece; at < end; at += S::depth * kRound) {
 #pragma unroll
     for (int d = 0; d < S::depth; ++d) {
       std::uint32_t w[tiles][2][4];
       ahead.round(w);
-      k += stride;
+      k += kRound;
       ahead.fetch(p, k, end - k);
 #pragma unroll
       for (int o = 0; o < 8; ++o) {
@@ -129,33 +127,41 @@ __global__ void __launch_bounds__(kThinThreads, Sizes<tiles>::blocks)
           multiply_add(sums[i][o], w[i][0], x[d][o].x, x[d][o].y);
           multiply_add(sums[i][o], w[i][1], x[d][o].z, x[d][o].w);
         }
-        x[d][o] = lines.load(o, (S::depth + d) * stride);
+        if (S::depth == 1) x[d][o] = lines.load(o, kRound);
+      }
+      if (S::depth > 1) {  // together, so that they share a scoreboard, of which there are six
+#pragma unroll
+        for (int o = 0; o < 8; ++o) x[d][o] = lines.load(o, (S::depth + d) * kRound);
       }
     }
-    lines.x += S::depth * stride, lines.left -= S::depth * stride;
+    lines.x += S::depth * kRound, lines.left -= S::depth * kRound;
   }
   meet<tiles>(sums, shared, block, [](int column) { return column; });
 #endif
 }
 
-template <int tiles, class W, bool tall, bool fast = true>
+template <int tiles, int at_once, class W, bool tall, bool fast = true>
 void launch(ThinRows p, cudaStream_t stream) {
-  using S = Sizes<tiles, fast>;
-  constexpr auto kernel = thin_rows_kernel<tiles, W, tall, fast>;
+  using S = Sizes<tiles, at_once, fast>;
+  constexpr auto kernel = thin_rows_kernel<tiles, at_once, W, tall, fast>;
   static const bool allowed = (allow_shared(kernel, S::shared_bytes), true);
   static_cast<void>(allowed);
-  const std::int64_t blocks = ceil_div(p.m, kLong), vector = tall ? S::lane : 8;
-  p.fast_w = reinterpret_cast<std::uintptr_t>(p.w) % (vector * sizeof(W)) == 0 && p.ldw % vector == 0;
-  p.splits = splits_for(blocks, ceil_div(p.k, kThinWarps * kPiece), S::blocks);
-  const dim3 grid(static_cast<unsigned>(blocks * p.splits));
-  launch_clusters(kernel, p, grid, p.splits, kThinThreads, S::shared_bytes, stream, "thin_rows");
+  const std::int64_t vector = tall ? S::lane : 8;
+  p.fast_w =
+      reinterpret_cast<std::uintptr_t>(p.w) % (vector * sizeof(W)) == 0 && p.ldw % vector == 0;
+  const ThinShares shares = shares_for(ceil_div(p.m, kLong), ceil_div(p.k, kRound), at_once);
+  p.shift = shares.shift;
+  launch_clusters(kernel, p, dim3(static_cast<unsigned>(shares.blocks)), 1 << p.shift, kThinThreads,
+                  S::shared_bytes, stream, "thin_rows");
 }
 
 template <class W, bool tall>
 void launch_width(const ThinRows& p, cudaStream_t stream) {
-  if (!aligned_rows(p.x, p.ldx, p.k)) return launch<2, W, tall, false>(p, stream);
-  if (p.n <= 16) return launch<1, W, tall>(p, stream);
-  launch<2, W, tall>(p, stream);
+  if (!aligned_rows(p.x, p.ldx, p.k)) return launch<2, 1, W, tall, false>(p, stream);
+  if (p.n > 16) return launch<2, 1, W, tall>(p, stream);
+  if (fills_alone(ceil_div(p.m, kLong), ceil_div(p.k, kRound)))
+    return launch<1, 1, W, tall>(p, stream);
+  launch<1, 2, W, tall>(p, stream);
 }
 
 template <class W>

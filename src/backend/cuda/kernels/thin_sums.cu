@@ -12,11 +12,10 @@ namespace {
 
 constexpr int kStep = 16, kRound = kStep * kThinWarps;  // rows of a warp, of the block
 
-// tiles: of sixteen ranks.
-template <int tiles, bool fast = true>
+// tiles: of sixteen ranks; blocks: at once on a multiprocessor.
+template <int tiles, int blocks, bool fast>
 struct Sizes : ThinSizes<tiles> {
-  static constexpr int blocks = tiles == 1 ? 2 : 1;                        // at once on a multiprocessor
-  static constexpr int depth = !fast ? 1 : tiles == 2 ? 4 : 2;  // steps of a warp on their way
+  static constexpr int depth = !fast ? 1 : tiles == 4 || blocks == 2 ? 2 : 4;  // steps on their way
 };
 
 #if __CUDA_ARCH__ >= 900
@@ -92,18 +91,18 @@ __device__ void multiply(float (&sums)[tiles][8][4], const uint4 (&z)[4],
 }
 #endif
 
-template <int tiles, bool fast>
-__global__ void __launch_bounds__(kThinThreads, Sizes<tiles>::blocks)
+template <int tiles, int blocks, bool fast>
+__global__ void __launch_bounds__(kThinThreads, blocks)
     thin_sums_kernel(const __grid_constant__ ThinSums p) {
 #if __CUDA_ARCH__ >= 900
-  using S = Sizes<tiles, fast>;
+  using S = Sizes<tiles, blocks, fast>;
   extern __shared__ __align__(16) char shared[];
-  const int rank = static_cast<int>(blockIdx.x) % p.splits,
-            first_column = static_cast<int>(blockIdx.x) / p.splits * kLong;
+  const int rank = static_cast<int>(blockIdx.x) & ((1 << p.shift) - 1),
+            first_column = (static_cast<int>(blockIdx.x) >> p.shift) * kLong;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int rounds = (p.k + kRound - 1) / kRound;
-  const int begin = static_cast<int>(static_cast<std::int64_t>(rounds) * rank / p.splits),
-            end = static_cast<int>(static_cast<std::int64_t>(rounds) * (rank + 1) / p.splits);
+  const unsigned rounds = (p.k + kRound - 1) / kRound;
+  const int begin = static_cast<int>(rounds * rank >> p.shift),
+            end = static_cast<int>(rounds * (rank + 1) >> p.shift);
   const int column = first_column + lane / 4 * 8, first_rank = lane / 4 * S::lane,
             first = begin * kRound + warp * kStep + lane % 4 * 2;  // the lane's first row
   prepare_to_meet<tiles>(shared);
@@ -118,8 +117,8 @@ __global__ void __launch_bounds__(kThinThreads, Sizes<tiles>::blocks)
   std::uint32_t t[S::depth][4][tiles];
 #pragma unroll
   for (int d = 0; d < S::depth; ++d) lines.load(z[d], t[d]);
-  const ThinBlock block{p.result, first_column, p.c, p.r, !p.tall_y, p.splits, rank};
-  block.prefetch();
+  const ThinBlock block{p.result, first_column, p.c, p.r, !p.tall_y, p.shift, rank};
+  block.prefetch<tiles>();
   float sums[tiles][8][4] = {};
   for (int round = begin; round < end; round += S::depth) {
 #pragma unroll
@@ -128,30 +127,32 @@ __global__ void __launch_bounds__(kThinThreads, Sizes<tiles>::blocks)
       lines.load(z[d], t[d]);
     }
   }
-  meet<tiles>(sums, shared, block,
-              [](int column) { return column % 8 * 8 + column / 8; });
+  meet<tiles>(sums, shared, block, [](int column) { return column % 8 * 8 + column / 8; });
 #endif
 }
 
-template <int tiles, bool fast>
+template <int tiles, int at_once, bool fast>
 void launch(ThinSums p, cudaStream_t stream) {
-  using S = Sizes<tiles, fast>;
-  constexpr auto kernel = thin_sums_kernel<tiles, fast>;
+  using S = Sizes<tiles, at_once, fast>;
+  constexpr auto kernel = thin_sums_kernel<tiles, at_once, fast>;
   static const bool allowed = (allow_shared(kernel, S::shared_bytes), true);
   static_cast<void>(allowed);
-  const std::int64_t blocks = ceil_div(p.c, kLong);
-  p.splits = splits_for(blocks, ceil_div(p.k, kRound), S::blocks);
-  const dim3 grid(static_cast<unsigned>(blocks * p.splits));
-  launch_clusters(kernel, p, grid, p.splits, kThinThreads, S::shared_bytes, stream, "thin_sums");
+  const ThinShares shares = shares_for(ceil_div(p.c, kLong), ceil_div(p.k, kRound), at_once);
+  p.shift = shares.shift;
+  launch_clusters(kernel, p, dim3(static_cast<unsigned>(shares.blocks)), 1 << p.shift, kThinThreads,
+                  S::shared_bytes, stream, "thin_sums");
 }
 
 template <int tiles>
 void launch_aligned(const ThinSums& p, cudaStream_t stream) {
-  constexpr int ranks = Sizes<tiles>::lane;  // of a lane, in one load
+  constexpr int ranks = ThinSizes<tiles>::lane;  // of a lane, in one load
   const bool fast = aligned_rows(p.z, p.ldz, p.c) &&
                     reinterpret_cast<std::uintptr_t>(p.t) % (ranks * 2) == 0 &&
                     p.ldt % ranks == 0 && p.r % ranks == 0;
-  fast ? launch<tiles, true>(p, stream) : launch<tiles, false>(p, stream);
+  if (!fast) return launch<tiles, 1, false>(p, stream);
+  if (tiles > 1 || fills_alone(ceil_div(p.c, kLong), ceil_div(p.k, kRound)))
+    return launch<tiles, 1, true>(p, stream);
+  if constexpr (tiles == 1) launch<1, 2, true>(p, stream);
 }
 
 }  // namespace
