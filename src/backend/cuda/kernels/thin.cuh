@@ -1,5 +1,5 @@
-// What the thin products share: loads that are zero outside of the operand, how a long sum is cut,
-// how the sums of warps and blocks meet and leave.
+// What the thin products share: how a long sum is cut, how its operand comes, how the sums of warps
+// and blocks meet and leave.
 //
 // A block makes kLong results of the side that is not thin times 16 `tiles` of the side that is.
 // Each of its warps has a part of the sum over K in registers, as mma.sync leaves it: the thin side
@@ -7,6 +7,11 @@
 // either side is free as long as operands and results agree on it: row g (or g + 8) of tile i is
 // the thin side's 2 tiles g + 2 i (or the one after it), so that a lane's share of the thin operand
 // is one piece of memory.
+//
+// The large operand goes through a ring of stages in shared memory that is the warp's own, by
+// asynchronous copies, so that no warp waits for another before the sums meet. Loads to registers
+// do not work ahead here: the compiler gives all of them one scoreboard, and the first use of one
+// waits for all.
 #pragma once
 #include "backend/cuda/kernels/cluster.cuh"
 #include "backend/cuda/kernels/scalar.h"
@@ -17,33 +22,19 @@ namespace supersonic::cuda {
 
 constexpr int kThinWarps = 8, kThinThreads = 32 * kThinWarps, kLong = 64;
 
-template <int tiles>
+template <int tiles, int stage, int stages>
 struct ThinSizes {
   static constexpr int thin = 16 * tiles, lane = 2 * tiles;  // of a block, of a lane
   static constexpr int pitch = thin + 4;                     // floats from one of kLong to the next
-  static constexpr int warp_floats = kLong * pitch, met = kThinWarps * warp_floats;
-  static constexpr int met_bytes = kLong * thin * 4, barrier_at = met * 4 + met_bytes,
-                       shared_bytes = barrier_at + 16;
+  static constexpr int stage_bytes = stage, depth = stages;
+  static constexpr int ring_bytes = stages * stage, sum_bytes = kLong * pitch * 4;
+  static constexpr int warp_bytes = ring_bytes > sum_bytes ? ring_bytes : sum_bytes;
+  static constexpr int met_at = kThinWarps * warp_bytes, met_bytes = kLong * thin * 4,
+                       barrier_at = met_at + met_bytes, shared_bytes = barrier_at + 16;
+  static_assert(stage % 16 == 0 && warp_bytes % 16 == 0);
 };
 
-// Eight bf16 in one load, past the L1 cache, or zeros.
-__device__ inline uint4 load_once(const __nv_bfloat16* from, bool valid) {
-  uint4 v;
-  asm volatile(
-      "{\n"
-      ".reg .pred valid;\n"
-      "setp.ne.b32 valid, %5, 0;\n"
-      "mov.b32 %0, 0;\n"
-      "mov.b32 %1, 0;\n"
-      "mov.b32 %2, 0;\n"
-      "mov.b32 %3, 0;\n"
-      "@valid ld.global.nc.L1::no_allocate.L2::128B.v4.b32 {%0, %1, %2, %3}, [%4];\n"
-      "}"
-      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-      : "l"(from), "r"(static_cast<int>(valid)));
-  return v;
-}
-// The same from any address, of which the first `count` are valid.
+// Eight bf16 from any address, of which the first `count` are valid, or zeros.
 __device__ inline uint4 load_pieces(const __nv_bfloat16* from, int count) {
   std::uint32_t words[4] = {};
 #pragma unroll
@@ -51,6 +42,16 @@ __device__ inline uint4 load_pieces(const __nv_bfloat16* from, int count) {
     if (e < count)
       words[e / 2] |= static_cast<std::uint32_t>(__bfloat16_as_ushort(from[e])) << (e % 2 * 16);
   return make_uint4(words[0], words[1], words[2], words[3]);
+}
+// The same to shared memory: asynchronously where the address is a multiple of 16.
+template <bool aligned>
+__device__ void bring_eight(char* to, const __nv_bfloat16* from, int count) {
+  count = max(0, min(8, count));
+  if constexpr (aligned) {
+    copy_async(shared_address(to), from, count * 2);
+  } else {
+    *reinterpret_cast<uint4*>(to) = load_pieces(from, count);
+  }
 }
 
 // Neighbours a and b of one row of Y; b only where it is inside.
@@ -73,28 +74,17 @@ inline bool aligned_rows(const void* data, std::int64_t ld, std::int64_t cols) {
   return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && ld % 8 == 0 && cols % 8 == 0;
 }
 
-// How blocks share the work: log2 of the blocks of a cluster, which share a sum.
-struct ThinShares {
-  int shift;
-  std::int64_t blocks;
-};
-// As many as fill the device with so many blocks at once on a multiprocessor, none with less than
-// one part of the sum. A cluster lies within one GPC, and these have different numbers of
-// multiprocessors: clusters of more than twice as many blocks as a multiprocessor holds leave some
-// of it over, so that they must not be meant to fill the device.
-inline ThinShares shares_for(std::int64_t blocks, std::int64_t parts, int at_once) {
-  const std::int64_t places = static_cast<std::int64_t>(at_once) * device_limits().multiprocessors;
+// log2 of the blocks of a cluster, which share a sum: as many as there are multiprocessors for,
+// none with less than one part of the sum. A cluster lies within one GPC, and these have different
+// numbers of multiprocessors: larger clusters than pairs leave some of them over, so that they must
+// not be meant to fill the device.
+inline int shift_for(std::int64_t blocks, std::int64_t parts) {
+  const std::int64_t places = device_limits().multiprocessors;
   int shift = 0;
   while (shift < 3 && 2 << shift <= parts &&
-         (blocks * 2 << shift) <= (1 << shift < at_once * 2 ? places : places * 3 / 4))
+         (blocks * 2 << shift) <= (shift == 0 ? places : places * 7 / 8))
     ++shift;
-  return {shift, blocks << shift};
-}
-// Whether one block of more registers on a multiprocessor keeps the device as busy as two.
-inline bool fills_alone(std::int64_t blocks, std::int64_t parts) {
-  const std::int64_t one = shares_for(blocks, parts, 1).blocks,
-                     places = device_limits().multiprocessors;
-  return one <= places && 4 * one >= 3 * places;
+  return shift;
 }
 
 #if __CUDA_ARCH__ >= 900
@@ -133,9 +123,8 @@ struct ThinBlock {
 };
 
 // To be called by all threads before meet(), early.
-template <int tiles>
+template <class S>
 __device__ void prepare_to_meet(const char* shared) {
-  using S = ThinSizes<tiles>;
   const std::uint32_t barrier = shared_address(shared + S::barrier_at);
   if (threadIdx.x == 0) {
     barrier_init(barrier, 1);
@@ -146,15 +135,15 @@ __device__ void prepare_to_meet(const char* shared) {
 
 // Adds the warps' sums, then the blocks', both in order, and stores the block's share. place(i) is
 // where along the long side column i of the warps' products lies.
-template <int tiles, class Place>
+template <class S, int tiles, class Place>
 __device__ void meet(const float (&sums)[tiles][8][4], char* memory, const ThinBlock& block,
                      Place place) {
-  using S = ThinSizes<tiles>;
   constexpr int quads = S::thin / 4;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, share = block.share();
-  auto* shared = reinterpret_cast<float*>(memory);
   const std::uint32_t barrier = shared_address(memory + S::barrier_at);
-  float* to = shared + warp * S::warp_floats + lane % 4 * 2 * S::pitch + lane / 4 * S::lane;
+  auto* to = reinterpret_cast<float*>(memory + warp * S::warp_bytes) + lane % 4 * 2 * S::pitch +
+             lane / 4 * S::lane;
+  __syncwarp();
 #pragma unroll
   for (int j = 0; j < 8; ++j)
 #pragma unroll
@@ -165,14 +154,14 @@ __device__ void meet(const float (&sums)[tiles][8][4], char* memory, const ThinB
             make_float2(sums[i][j][h], sums[i][j][2 + h]);
   __syncthreads();
   all_began();
-  float* met = shared + S::met;
+  auto* met = reinterpret_cast<float*>(memory + S::met_at);
 #pragma unroll
   for (int i = threadIdx.x; i < kLong * quads; i += kThinThreads) {
-    const float* from = shared + i / quads * S::pitch + i % quads * 4;
+    const char* from = memory + (i / quads * S::pitch + i % quads * 4) * 4;
     float4 sum = *reinterpret_cast<const float4*>(from);
 #pragma unroll
     for (int w = 1; w < kThinWarps; ++w) {
-      const float4 v = *reinterpret_cast<const float4*>(from + w * S::warp_floats);
+      const float4 v = *reinterpret_cast<const float4*>(from + w * S::warp_bytes);
       sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
     const int along = place(i / quads), line = block.rank * share + (along & (share - 1));

@@ -1,30 +1,27 @@
 // Y (M, N) = X (M, K) * W^T with N at most 32, such as a token's way into a LoRA adapter and back.
-// A block takes 64 rows of X and all columns of Y, a warp every eighth piece of 32 of K, for which
-// it holds W in registers. X goes from memory into registers that are mma.sync's right operand as
-// they are: since the order of K does not matter as long as both operands agree on it, a lane's
-// eight neighbours of K stand for the eight places of K that it holds in two products. W, the left
-// operand, is read a piece ahead and rounded to bf16. No warp waits for another before the sums
-// meet. Bytes moved: X once, W once for each 64 rows from the L2 cache. Limit: the memory's rate.
+// A block takes 64 rows of X, a warp every eighth piece of 64 of K, for which it holds W in
+// registers. X comes by asynchronous copies, 32 rows of a piece a stage, and is read as mma.sync's
+// right operand as it lies: since the order of K does not matter as long as both operands agree on
+// it, a lane's eight neighbours of K stand for the eight places of K that it holds in two products.
+// W, the left operand, is read a piece ahead and rounded to bf16. Bytes moved: X once, W once for
+// each 64 rows from the L2 cache. Limit: the memory's rate.
 #include "backend/cuda/kernels/thin.cuh"
 
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kPiece = 32, kRound = kPiece * kThinWarps;  // of K: a warp's, the block's
+constexpr int kPiece = 64, kRound = kPiece * kThinWarps;  // of K: a warp's, the block's
+constexpr int kStageRows = 32;
 
-// tiles: of sixteen columns; blocks: at once on a multiprocessor.
-template <int tiles, int blocks, bool fast>
-struct Sizes : ThinSizes<tiles> {
-  static constexpr int depth = !fast || blocks == 2 ? 1
-                               : tiles == 1         ? 3
-                                                    : 2;  // pieces on their way
-};
+// tiles: of sixteen columns.
+template <int tiles>
+using Sizes = ThinSizes<tiles, kStageRows * kPiece * 2, 4>;
 
 #if __CUDA_ARCH__ >= 900
-// The lane's weights of a piece: eight of K for each of its columns of Y.
+// The lane's weights of half a piece: eight of K for each of its columns of Y.
 template <int tiles, class W, bool tall>
 struct Weights {
-  static constexpr int columns = ThinSizes<tiles>::lane;
+  static constexpr int columns = Sizes<tiles>::lane;
   float v[columns][8];
 
   __device__ void fetch(const ThinRows& p, int k, int left) {
@@ -55,7 +52,7 @@ struct Weights {
     }
   }
 
-  // The left operands of a piece's two products.
+  // The left operands of its two products.
   __device__ void round(std::uint32_t (&to)[tiles][2][4]) const {
 #pragma unroll
     for (int i = 0; i < tiles; ++i)
@@ -69,99 +66,118 @@ struct Weights {
   }
 };
 
-// The lane's eight of K, in row g of each eight of the block's rows.
+// What the lane brings of a stage: eight of K in every fourth row. Within a row of a stage, chunks
+// of eight are swapped by halves in odd rows, so that reading them has no bank conflicts.
 template <bool fast>
-struct Lines {
+struct Source {
   const __nv_bfloat16* x;
   std::int64_t ld;
   int rows, left;  // from the lane's place on, until X and the block's part of K end
 
-  __device__ uint4 load(int octet, int k) const {
-    const auto* from = x + octet * 8 * ld + k;
-    if constexpr (fast) {
-      return load_once(from, left > k && rows > octet * 8);
-    } else {
-      return load_pieces(from, rows > octet * 8 ? left - k : 0);
+  __device__ void bring(char* stage, int half) const {
+    const int lane = threadIdx.x % 32, row = lane / 8;
+    char* to = stage + row * 128 + (lane % 8 ^ row % 2 * 4) * 16;
+    const auto* from = x + half * kStageRows * ld;
+#pragma unroll(fast ? kStageRows / 4 : 1)
+    for (int i = 0; i < kStageRows / 4; ++i, from += 4 * ld) {
+      const int count = rows > half * kStageRows + i * 4 ? left : 0;
+      bring_eight<fast>(to + i * 512, count > 0 ? from : x, count);
     }
+    commit_copies();
   }
+  __device__ void advance() { x += kRound, left -= kRound; }
 };
 #endif
 
-template <int tiles, int blocks, class W, bool tall, bool fast>
-__global__ void __launch_bounds__(kThinThreads, blocks)
+template <int tiles, class W, bool tall, bool fast>
+__global__ void __launch_bounds__(kThinThreads)
     thin_rows_kernel(const __grid_constant__ ThinRows p) {
 #if __CUDA_ARCH__ >= 900
-  using S = Sizes<tiles, blocks, fast>;
-  extern __shared__ __align__(16) char shared[];
+  using S = Sizes<tiles>;
+  extern __shared__ __align__(128) char shared[];
+  prepare_to_meet<S>(shared);
   const int rank = static_cast<int>(blockIdx.x) & ((1 << p.shift) - 1),
             first_row = (static_cast<int>(blockIdx.x) >> p.shift) * kLong;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const unsigned pieces = (p.k + kPiece - 1) / kPiece;
-  const int begin = static_cast<int>(pieces * rank >> p.shift) * kPiece,
+  const int begin = static_cast<int>(pieces * rank >> p.shift) * kPiece + warp * kPiece,
             end = min(p.k, static_cast<int>(pieces * (rank + 1) >> p.shift) * kPiece);
-  int k = begin + warp * kPiece + lane % 4 * 8;  // the lane's place
-  prepare_to_meet<tiles>(shared);
-  Weights<tiles, W, tall> ahead;
-  ahead.fetch(p, k, end - k);
-  Lines<fast> lines{static_cast<const __nv_bfloat16*>(p.x) + (first_row + lane / 4) * p.ldx + k,
-                    p.ldx, p.m - first_row - lane / 4, end - k};
-  uint4 x[S::depth][8];
+  const int from_row = first_row + lane / 8, from_k = begin + lane % 8 * 8;
+  Source<fast> source{static_cast<const __nv_bfloat16*>(p.x) + from_row * p.ldx + from_k, p.ldx,
+                      p.m - from_row, end - from_k};
+  char* const ring = shared + warp * S::warp_bytes;
+  static_assert(S::depth % 2 == 0 && kLong == 2 * kStageRows);
+#pragma unroll 1  // short code is at hand sooner
+  for (int d = 0; d < S::depth; ++d) {
+    source.bring(ring + d * S::stage_bytes, d % 2);
+    if (d % 2 == 1) source.advance();
+  }
+  int k = begin + lane % 4 * 8;  // of which the lane holds the weights
+  Weights<tiles, W, tall> ahead[2];
 #pragma unroll
-  for (int d = 0; d < S::depth; ++d)
-#pragma unroll
-    for (int o = 0; o < 8; ++o) x[d][o] = lines.load(o, d * kRound);
+  for (int h = 0; h < 2; ++h) ahead[h].fetch(p, k + h * 32, end - k - h * 32);
   const ThinBlock block{p.result, first_row, p.m, p.n, false, p.shift, rank};
   block.prefetch<tiles>();
+  // Where the lane's chunk of the first half of a row's K is; the other is 64 bytes from it.
+  const int place = lane / 4 * 128 + (lane % 4 ^ lane / 4 % 2 * 4) * 16;
   float sums[tiles][8][4] = {};
-  for (int at = begin + warp * kPiece; at < end; at += S::depth * kRound) {
+  int slot = 0;
+  for (int at = begin; at < end; at += kRound) {
+    std::uint32_t w[2][tiles][2][4];
+    k += kRound;
 #pragma unroll
-    for (int d = 0; d < S::depth; ++d) {
-      std::uint32_t w[tiles][2][4];
-      ahead.round(w);
-      k += kRound;
-      ahead.fetch(p, k, end - k);
+    for (int h = 0; h < 2; ++h) {
+      ahead[h].round(w[h]);
+      ahead[h].fetch(p, k + h * 32, end - k - h * 32);
+    }
 #pragma unroll
-      for (int o = 0; o < 8; ++o) {
+    for (int half = 0; half < 2; ++half) {
+      wait_copies<S::depth - 1>();
+      __syncwarp();
+      char* const stage = ring + slot;
+#pragma unroll
+      for (int o = 0; o < 4; ++o) {
+        const uint4 x0 = *reinterpret_cast<const uint4*>(stage + o * 1024 + place),
+                    x1 = *reinterpret_cast<const uint4*>(stage + o * 1024 + (place ^ 64));
 #pragma unroll
         for (int i = 0; i < tiles; ++i) {
-          multiply_add(sums[i][o], w[i][0], x[d][o].x, x[d][o].y);
-          multiply_add(sums[i][o], w[i][1], x[d][o].z, x[d][o].w);
+          float(&sum)[4] = sums[i][half * 4 + o];
+          multiply_add(sum, w[0][i][0], x0.x, x0.y);
+          multiply_add(sum, w[0][i][1], x0.z, x0.w);
+          multiply_add(sum, w[1][i][0], x1.x, x1.y);
+          multiply_add(sum, w[1][i][1], x1.z, x1.w);
         }
-        if (S::depth == 1) x[d][o] = lines.load(o, kRound);
       }
-      if (S::depth > 1) {  // together, so that they share a scoreboard, of which there are six
-#pragma unroll
-        for (int o = 0; o < 8; ++o) x[d][o] = lines.load(o, (S::depth + d) * kRound);
-      }
+      __syncwarp();
+      source.bring(stage, half);  // `depth` stages ahead
+      slot = slot == S::ring_bytes - S::stage_bytes ? 0 : slot + S::stage_bytes;
     }
-    lines.x += S::depth * kRound, lines.left -= S::depth * kRound;
+    source.advance();
   }
-  meet<tiles>(sums, shared, block, [](int column) { return column; });
+  wait_copies<0>();
+  meet<S>(sums, shared, block, [](int column) { return column; });
 #endif
 }
 
-template <int tiles, int at_once, class W, bool tall, bool fast = true>
+template <int tiles, class W, bool tall, bool fast = true>
 void launch(ThinRows p, cudaStream_t stream) {
-  using S = Sizes<tiles, at_once, fast>;
-  constexpr auto kernel = thin_rows_kernel<tiles, at_once, W, tall, fast>;
+  using S = Sizes<tiles>;
+  constexpr auto kernel = thin_rows_kernel<tiles, W, tall, fast>;
   static const bool allowed = (allow_shared(kernel, S::shared_bytes), true);
   static_cast<void>(allowed);
-  const std::int64_t vector = tall ? S::lane : 8;
+  const std::int64_t vector = tall ? S::lane : 8, blocks = ceil_div(p.m, kLong);
   p.fast_w =
       reinterpret_cast<std::uintptr_t>(p.w) % (vector * sizeof(W)) == 0 && p.ldw % vector == 0;
-  const ThinShares shares = shares_for(ceil_div(p.m, kLong), ceil_div(p.k, kRound), at_once);
-  p.shift = shares.shift;
-  launch_clusters(kernel, p, dim3(static_cast<unsigned>(shares.blocks)), 1 << p.shift, kThinThreads,
-                  S::shared_bytes, stream, "thin_rows");
+  p.shift = shift_for(blocks, ceil_div(p.k, kRound));
+  launch_clusters(kernel, p, dim3(static_cast<unsigned>(blocks << p.shift)), 1 << p.shift,
+                  kThinThreads, S::shared_bytes, stream, "thin_rows");
 }
 
 template <class W, bool tall>
 void launch_width(const ThinRows& p, cudaStream_t stream) {
-  if (!aligned_rows(p.x, p.ldx, p.k)) return launch<2, 1, W, tall, false>(p, stream);
-  if (p.n > 16) return launch<2, 1, W, tall>(p, stream);
-  if (fills_alone(ceil_div(p.m, kLong), ceil_div(p.k, kRound)))
-    return launch<1, 1, W, tall>(p, stream);
-  launch<1, 2, W, tall>(p, stream);
+  if (!aligned_rows(p.x, p.ldx, p.k)) return launch<2, W, tall, false>(p, stream);
+  if (p.n <= 16) return launch<1, W, tall>(p, stream);
+  launch<2, W, tall>(p, stream);
 }
 
 template <class W>
