@@ -11,7 +11,7 @@
 // The large operand goes through a ring of stages in shared memory that is the warp's own, by
 // asynchronous copies, so that no warp waits for another before the sums meet. Loads to registers
 // do not work ahead here: the compiler gives all of them one scoreboard, and the first use of one
-// waits for all.
+// waits for all. Rings of 64 to 128 KiB a multiprocessor suffice; larger ones were slower.
 #pragma once
 #include "backend/cuda/kernels/cluster.cuh"
 #include "backend/cuda/kernels/scalar.h"
@@ -22,6 +22,8 @@ namespace supersonic::cuda {
 
 constexpr int kThinWarps = 8, kThinThreads = 32 * kThinWarps, kLong = 64;
 
+// stage: its bytes. Shared memory holds the warps' rings, in which the warps' sums lie afterwards,
+// then what the cluster's blocks add up, then the barrier at which that arrives.
 template <int tiles, int stage, int stages>
 struct ThinSizes {
   static constexpr int thin = 16 * tiles, lane = 2 * tiles;  // of a block, of a lane
@@ -87,7 +89,7 @@ inline int shift_for(std::int64_t blocks, std::int64_t parts) {
   return shift;
 }
 
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ == 900
 // A block's results, and its share of them: `share` from place rank * share on.
 struct ThinBlock {
   const ThinResult& result;

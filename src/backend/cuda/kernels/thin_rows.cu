@@ -17,7 +17,7 @@ constexpr int kStageRows = 32;
 template <int tiles>
 using Sizes = ThinSizes<tiles, kStageRows * kPiece * 2, 4>;
 
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ == 900
 // The lane's weights of half a piece: eight of K for each of its columns of Y.
 template <int tiles, class W, bool tall>
 struct Weights {
@@ -92,7 +92,7 @@ struct Source {
 template <int tiles, class W, bool tall, bool fast>
 __global__ void __launch_bounds__(kThinThreads)
     thin_rows_kernel(const __grid_constant__ ThinRows p) {
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ == 900
   using S = Sizes<tiles>;
   extern __shared__ __align__(128) char shared[];
   prepare_to_meet<S>(shared);

@@ -16,7 +16,7 @@ constexpr int kZBytes = kStep * kLong * 2;              // of a stage
 template <int tiles>
 using Sizes = ThinSizes<tiles, kZBytes + kStep * 32 * tiles, tiles == 2 ? 4 : 5>;
 
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ == 900
 // What the lane brings of a stage: eight columns of every fourth row of Z, and of T. A row's chunks
 // of eight columns are mixed with the row, so that reading them has no bank conflicts.
 template <int tiles, bool fast>
@@ -81,7 +81,7 @@ __device__ void multiply(float (&sums)[tiles][8][4], const char* stage) {
 template <int tiles, bool fast>
 __global__ void __launch_bounds__(kThinThreads, tiles == 4 ? 1 : 2)
     thin_sums_kernel(const __grid_constant__ ThinSums p) {
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ == 900
   using S = Sizes<tiles>;
   using From = Source<tiles, fast>;
   extern __shared__ __align__(128) char shared[];
