@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "backend/cpu/pool.h"
-#include "ops/embedding.h"
+#include "ops/view.h"
 
 namespace supersonic::infer {
 namespace {
@@ -21,11 +21,16 @@ std::int64_t round_up_to_power(std::int64_t n) {
   return p;
 }
 
-StorageRef ints(std::int64_t n, const char* name) { return Storage::make({Shape{n}, DType::i32, nullptr}, name); }
+enum Feed { ids, positions, lo, hi, window_lo, at, last };
 
 StepFeeds make_feeds(std::int64_t tokens) {
-  return {ints(tokens, "ids"), ints(tokens, "positions"), ints(tokens, "lo"), ints(tokens, "hi"), ints(tokens, "window_lo"),
-          ints(1, "at"), ints(1, "last")};
+  return {tokens, Storage::make({Shape{5 * tokens + 2}, DType::i32, nullptr}, "step")};
+}
+std::int64_t begin_of(const StepFeeds& f, Feed feed) {
+  return feed == last ? 5 * f.tokens + 1 : feed * f.tokens;
+}
+std::int32_t* numbers_of(const StepFeeds& f, Feed feed) {
+  return f.numbers->as<std::int32_t>() + begin_of(f, feed);
 }
 
 Policy policy_of(const SessionOptions& options) {
@@ -34,17 +39,21 @@ Policy policy_of(const SessionOptions& options) {
   return policy;
 }
 
-// One step over f.ids.size() tokens, attending the cache's first `context` rows.
+// One step over f.tokens tokens, attending the cache's first `context` rows.
 Tensors record_step(const models::Model& model, const SessionOptions& options, const StepFeeds& f, const models::KvCache& cache,
                     std::int64_t context, bool want_logits) {
   nn::Recorder recorder;
   recorder.activation = options.compute == Compute::bf16 ? DType::bf16 : DType::f32;
   recorder.lora = options.lora;
-  const models::Inputs in{from_storage(f.ids), from_storage(f.positions), from_storage(f.lo), from_storage(f.hi),
-                          from_storage(f.window_lo)};
-  const Tensor h = models::hidden(recorder, model, in, cache, from_storage(f.at), context);
-  if (!want_logits) return {};
-  return {models::logits(model, embedding(h, from_storage(f.last), h.dtype()))};
+  const Tensor all = from_storage(f.numbers);
+  auto part = [&](Feed feed) {
+    const std::int64_t begin = begin_of(f, feed);
+    return slice(all, 0, begin, begin + (feed < Feed::at ? f.tokens : 1));
+  };
+  const models::Inputs in{part(ids), part(positions), part(lo), part(hi), part(window_lo)};
+  if (want_logits) return {models::next_logits(recorder, model, in, cache, part(at), context, part(last))};
+  models::hidden(recorder, model, in, cache, part(at), context);
+  return {};
 }
 
 // The context that a caller gets; the cache itself has room for a whole padded step more, since padding rows of a step land
@@ -149,16 +158,16 @@ std::span<const float> Session::feed(std::span<const std::int32_t> ids) {
     const StepFeeds& f = step->feeds;
     for (std::int64_t i = 0; i < tokens; ++i) {
       const bool real = i < n;
-      const std::int64_t at = position_ + i;
-      f.ids->as<std::int32_t>()[i] = real ? ids[done + i] : 0;
-      f.positions->as<std::int32_t>()[i] = real ? static_cast<std::int32_t>(at) : 0;
-      f.lo->as<std::int32_t>()[i] = 0;
-      f.hi->as<std::int32_t>()[i] = real ? static_cast<std::int32_t>(at) : -1;
-      f.window_lo->as<std::int32_t>()[i] =
-          real ? static_cast<std::int32_t>(std::max<std::int64_t>(0, at + 1 - model_.config.sliding_window)) : 0;
+      const std::int64_t row = position_ + i;
+      numbers_of(f, Feed::ids)[i] = real ? ids[done + i] : 0;
+      numbers_of(f, positions)[i] = real ? static_cast<std::int32_t>(row) : 0;
+      numbers_of(f, lo)[i] = 0;
+      numbers_of(f, hi)[i] = real ? static_cast<std::int32_t>(row) : -1;
+      numbers_of(f, window_lo)[i] =
+          real ? static_cast<std::int32_t>(std::max<std::int64_t>(0, row + 1 - model_.config.sliding_window)) : 0;
     }
-    f.at->as<std::int32_t>()[0] = static_cast<std::int32_t>(position_);
-    f.last->as<std::int32_t>()[0] = static_cast<std::int32_t>(n - 1);
+    *numbers_of(f, at) = static_cast<std::int32_t>(position_);
+    *numbers_of(f, Feed::last) = static_cast<std::int32_t>(n - 1);
     step->program.run();
     position_ += n;
     done += n;

@@ -31,9 +31,11 @@ struct SessionMemory {
 };
 SessionMemory plan_session(const models::Model& model, Backend& backend, const SessionOptions& options);
 
-// What varies from step to step.
+// What varies from step to step, in one storage, so that it goes to a GPU at once: ids, positions, lo, hi and window_lo of each
+// token, then the cache's row of the first one, and which is the last one.
 struct StepFeeds {
-  StorageRef ids, positions, lo, hi, window_lo, at, last;
+  std::int64_t tokens = 0;
+  StorageRef numbers;  // (5 tokens + 2) i32
 };
 
 class Session {

@@ -8,6 +8,7 @@
 
 #include "core/backend.h"
 #include "core/tape.h"
+#include "ops/attend_step.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
 #include "ops/gemm.h"
@@ -123,6 +124,11 @@ Projected project(const Pass& p, const Layer& l, const Rows& rows) {
           heads_of(p, slice(y, 1, q + kv, q + 2 * kv), groups)};
 }
 
+double softmax_scale(const Pass& p) {
+  return p.c.attention_scale > 0 ? p.c.attention_scale
+                                 : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
+}
+
 // Turns queries and keys, and appends to the layer's cache.
 void rotate_and_append(const Pass& p, int i, Projected& y, std::int64_t tokens) {
   const KvCache* cache = p.cache.cache;
@@ -150,13 +156,22 @@ void rotate_and_append(const Pass& p, int i, Projected& y, std::int64_t tokens) 
 Tensor attend(const Pass& p, int i, const Rows& rows) {
   const Layer& l = p.m.layers[i];
   const std::int64_t tokens = rows.x.dim(0);
+  const KvCache* cache = p.cache.cache;
+  const Tensor& lo = p.c.slides(i) ? p.in.window_lo : p.in.lo;
+  const auto scale = static_cast<float>(softmax_scale(p));
   Projected y = project(p, l, rows);
-  rotate_and_append(p, i, y, tokens);
-  const double scale = p.c.attention_scale > 0 ? p.c.attention_scale
-                                               : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
-  const Tensor o = attention(y.q, y.k, y.v, p.c.slides(i) ? p.in.window_lo : p.in.lo, p.in.hi,
-                             static_cast<float>(scale), static_cast<float>(p.c.attention_cap),
-                             l.sinks ? from_storage(l.sinks) : Tensor());
+  Tensor o;
+  if (tokens == 1 && cache && p.c.rotates(i) && p.c.attention_cap == 0 && !l.sinks) {
+    const Rotation& r = p.m.rotation(i, cache->capacity);
+    o = record(AttendStep{{p.m.interleaved_rope, 0, r.magnitude}, scale, p.cache.context},
+               {from_storage(cache->k[i]), from_storage(cache->v[i]), y.q, y.k, y.v, p.in.positions,
+                from_storage(r.inv_freq), p.cache.at, lo, p.in.hi},
+               Where::current())[0];
+  } else {
+    rotate_and_append(p, i, y, tokens);
+    o = attention(y.q, y.k, y.v, lo, p.in.hi, scale, static_cast<float>(p.c.attention_cap),
+                  l.sinks ? from_storage(l.sinks) : Tensor());
+  }
   return reshape(o, {tokens, p.c.num_attention_heads * p.c.head_dim});
 }
 
@@ -208,9 +223,11 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
   return combine(expert_linear(l.expert_down, y, g, true), weights, g);
 }
 
-Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArgs& cache) {
-  const Pass p{r, m, in, cache};
-  Tensor x = times(embedding(from_storage(m.embedding), in.ids, r.activation), p.c.embedding_scale);
+// The last layer's output, not normalised.
+Tensor through_layers(const Pass& p) {
+  const Model& m = p.m;
+  Tensor x = times(embedding(from_storage(m.embedding), p.in.ids, p.r.activation),
+                   p.c.embedding_scale);
   for (int i = 0; i < static_cast<int>(m.layers.size()); ++i) {
     Region region;
     const Layer& l = m.layers[i];
@@ -223,7 +240,22 @@ Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArg
       x = added(p, x, l.down, mlp(p, l, rows), l.mlp_post_norm);
     }
   }
-  return times(norm(p, m.final_norm, x), p.c.logit_scale);
+  return x;
+}
+
+Tensor finished(const Pass& p, const Tensor& x) {
+  return times(norm(p, p.m.final_norm, x), p.c.logit_scale);
+}
+
+Tensor forward(nn::Recorder& r, const Model& m, const Inputs& in, const CacheArgs& cache) {
+  const Pass p{r, m, in, cache};
+  return finished(p, through_layers(p));
+}
+
+// scores (n, vocab), capped where the model caps them
+Tensor capped(const Model& model, const Tensor& scores) {
+  const double cap = model.config.logit_cap;
+  return cap > 0 ? scale(tanh(scale(scores, 1 / cap)), cap) : scores;
 }
 
 }  // namespace
@@ -274,9 +306,19 @@ Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in, const KvCac
 }
 
 Tensor logits(const Model& model, const Tensor& x) {
-  const Tensor y = linear(x, from_storage(model.head), DType::f32);
-  const double cap = model.config.logit_cap;
-  return cap > 0 ? scale(tanh(scale(y, 1 / cap)), cap) : y;
+  return capped(model, linear(x, from_storage(model.head), DType::f32));
+}
+
+Tensor next_logits(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache,
+                   const Tensor& at, std::int64_t context, const Tensor& last) {
+  const CacheArgs args{&cache, at, context};
+  const Pass p{r, model, in, args};
+  Tensor x = through_layers(p);
+  if (x.dim(0) > 1) x = embedding(x, last, x.dtype());
+  if (!model.final_norm || model.config.logit_scale != 1) return logits(model, finished(p, x));
+  const Projection head{.matrices = 1, .normed = 1, .wide = 1, .eps = p.eps};
+  return capped(model, record(head, {x, from_storage(model.final_norm), from_storage(model.head)},
+                              Where::current())[0]);
 }
 
 Tensor loss(const Model& model, const Tensor& x, const Tensor& labels, const Tensor& factor) {

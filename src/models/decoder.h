@@ -28,6 +28,9 @@ KvCache make_kv_cache(const Model& model, std::int64_t capacity, const TensorTyp
 Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in);
 Tensor hidden(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache, const Tensor& at,
               std::int64_t context);
+// The logits (1, vocab) f32 that follow row last[0] of the same tokens.
+Tensor next_logits(nn::Recorder& r, const Model& model, const Inputs& in, const KvCache& cache, const Tensor& at,
+                   std::int64_t context, const Tensor& last);
 // x (n, d_model), of hidden() -> logits (n, vocab) f32
 Tensor logits(const Model& model, const Tensor& x);
 

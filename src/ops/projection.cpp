@@ -7,8 +7,13 @@
 
 namespace supersonic {
 
+namespace {
+DType dtype_of_result(const Projection& a, DType x) { return a.wide && x != DType::f64 ? DType::f32 : x; }
+}  // namespace
+
 void Projection::infer(Infer& i) {
   const auto& a = i.attrs.as<Projection>();
+  const DType dtype = dtype_of_result(a, i.spec(0).dtype);
   const int first = a.first_matrix();
   i.check(a.matrices >= 1 && a.matrices <= 3 && (a.gate == none || a.matrices == 2) && (!a.added || (a.matrices == 1 && a.gate == none)),
           "one to three matrices, two with a gate, one with a residual");
@@ -19,14 +24,14 @@ void Projection::infer(Infer& i) {
   for (int m = 0; m < a.matrices; ++m) {
     const Shape& w = i.shape(first + m);
     i.check(w.rank == 2 && w[1] == x[1], "{} does not multiply {}", to_string(x), to_string(w));
-    if (a.gate == none) i.output(Shape{x[0], w[0]}, i.spec(0).dtype);
+    if (a.gate == none) i.output(Shape{x[0], w[0]}, dtype);
   }
   const Shape y{x[0], i.shape(first)[0]};
   if (a.gate != none) {
     i.check(i.shape(first + 1)[0] == y[1], "gate and its operand must have one shape");
-    i.output(y, i.spec(0).dtype);
+    i.output(y, dtype);
   }
-  if (a.added) i.check(i.shape(first + 1) == y && i.spec(first + 1).dtype == i.spec(0).dtype, "the residual must be {} in x's dtype", to_string(y));
+  if (a.added) i.check(i.shape(first + 1) == y && i.spec(first + 1).dtype == dtype, "the residual must be {} in the result's dtype", to_string(y));
 }
 
 Tensors Projection::define(const Projection& a, Args in) {
@@ -34,7 +39,7 @@ Tensors Projection::define(const Projection& a, Args in) {
   Tensors y;
   for (int m = 0; m < a.matrices; ++m) {
     const GemmTermArgs term{x, in[a.first_matrix() + m], false, false, (a.sensitive >> m & 1) != 0};
-    y.push_back(gemm(std::span(&term, 1), x.dtype()));
+    y.push_back(gemm(std::span(&term, 1), dtype_of_result(a, x.dtype())));
   }
   if (a.added) return {add(in[a.first_matrix() + 1], y[0], Where::current())};
   if (a.gate == none) return y;
@@ -56,6 +61,10 @@ std::vector<Case> Projection::cases() {
     add_case("norm_and_gate", {.matrices = 2, .normed = 1, .gate = silu, .eps = 1e-5f},
              {normal({m, 512}), positive({512}), w(67, 512, "q4_1"), w(67, 512, "q4_1")});
     add_case("gate_of_two_formats", {.matrices = 2, .gate = gelu_tanh}, {normal({m, 512}), w(48, 512, "q4_k"), w(48, 512, "q6_k")});
+    add_case("norm_and_wide", {.matrices = 1, .normed = 1, .wide = 1, .eps = 1e-5f}, {normal({m, 768}), positive({768}), w(85, 768, "q6_k")});
+    add_case("gate_of_many_tiles", {.matrices = 2, .gate = silu}, {normal({m, 256}), w(5001, 256, "q4_k"), w(5001, 256, "q4_k")});
+    add_case("many_tiles_of_two_formats", {.matrices = 3, .normed = 1, .eps = 1e-5f},
+             {normal({m, 768}), positive({768}), w(4100, 768, "q4_k"), w(1029, 768, "q6_k"), w(2051, 768, "q4_k")});
     add_case("residual", {.matrices = 1, .added = 1}, {normal({m, 512}), w(51, 512, "q6_k"), normal({m, 51})});
   }
   add_case("many_rows", {.matrices = 2, .normed = 1, .gate = gelu_tanh, .eps = 1e-5f},
