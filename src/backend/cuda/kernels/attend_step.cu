@@ -113,8 +113,8 @@ __device__ float merged(const Parts<count, rows, width>& p, int parts, int r, in
 struct Pair {
   int u, v;
   bool turns;
-  __device__ Pair(const AttendStepCall& a, int i) {
-    turns = i < a.pairs;
+  __device__ Pair(const AttendStepCall& a, int i, bool may_turn = true) {
+    turns = may_turn && i < a.pairs;
     const bool apart = turns && !a.interleaved;
     u = apart ? i : 2 * i, v = apart ? i + a.pairs : 2 * i + 1;
   }
@@ -128,16 +128,18 @@ __device__ inline void make_sines(const AttendStepCall& a, int position, float2*
   }
 }
 // A pair of a head, turned and rounded as where rotation is a step of its own.
-__device__ inline float2 turned(const AttendStepCall& a, const void* x, std::int64_t head, const Pair& p, float2 sine) {
-  const float u = load_float(x, a.type, head * a.d + p.u), v = load_float(x, a.type, head * a.d + p.v);
-  if (!p.turns) return make_float2(u, v);
-  return make_float2(rounded(u * sine.y - v * sine.x, a.type), rounded(u * sine.x + v * sine.y, a.type));
+__device__ inline float2 turned(const AttendStepCall& a, float2 x, float2 sine) {
+  return make_float2(rounded(x.x * sine.y - x.y * sine.x, a.type), rounded(x.x * sine.x + x.y * sine.y, a.type));
+}
+__device__ inline float2 load_pair(const AttendStepCall& a, const void* x, std::int64_t head, const Pair& p) {
+  return make_float2(load_float(x, a.type, head * a.d + p.u), load_float(x, a.type, head * a.d + p.v));
 }
 
 template <int lanes, int rows>
 __global__ void __launch_bounds__(kThreads)
     attend_step_kernel(const __grid_constant__ AttendStepCall a, bool fast, FaultSink faults) {
   constexpr int width = lanes * 8, per_warp = 32 / lanes, groups = kWarps * per_warp;
+  static_assert(rows * width / 2 <= kThreads);
   __shared__ float2 sines[width / 2];
   __shared__ float queries[rows][width], fresh[2][width];  // the new key and its value as the caches keep them
   __shared__ Parts<kWarps, rows, width> of_warps;
@@ -148,7 +150,7 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t stride = std::int64_t{a.groups} * a.d, column = std::int64_t{group} * a.d;
   let_next_start();
 #if __CUDA_ARCH__ >= 900
-  cluster_sync();  // the first block is there
+  cluster_arrive();  // so that the first block is known to be there when it is stored to
 #endif
   Stand stand = read_stand(a);
   make_sines(a, stand.position, sines);
@@ -174,9 +176,16 @@ __global__ void __launch_bounds__(kThreads)
       next_v[u] = valid ? eight_at(a.v_cache, at, fast) : uint4{};
     }
   };
+  // A thread has one pair of a query and, in the first block, one of the new key or value.
+  const int half = a.d / 2, item = threadIdx.x, r_of = item / half, head = first_row + r_of;
+  const bool asks = item < rows * half, adds = rank == 0 && item < 2 * half, value = r_of == 1;
+  const Pair pair(a, item % half);
+  float2 mine{}, its{};
   {
     const Keys keys(a, stand);
     fetch(keys, keys.begin);
+    if (asks && head < share) mine = load_pair(a, a.q, group * share + head, pair);
+    if (adds) its = load_pair(a, value ? a.v : a.k, group, value ? Pair(a, item % half, false) : pair);
   }
   if (!same(stand, now)) {
     stand = now;
@@ -187,25 +196,20 @@ __global__ void __launch_bounds__(kThreads)
   const Keys keys(a, stand);
   const bool inside = stand.at >= 0 && stand.at < a.capacity;
   __syncthreads();
-  const int half = a.d / 2;
-  for (int i = threadIdx.x; i < rows * half; i += kThreads) {
-    const int r = i / half, head = first_row + r;
-    const Pair pair(a, i % half);
-    const float2 y = head < share ? turned(a, a.q, group * share + head, pair, pair.turns ? sines[i % half] : float2{})
-                                  : float2{};
+  if (asks) {
+    const float2 y = pair.turns ? turned(a, mine, sines[item % half]) : mine;
     const float scale = a.scale * 1.44269504088896f;
-    queries[r][pair.u] = y.x * scale, queries[r][pair.v] = y.y * scale;
+    queries[r_of][pair.u] = y.x * scale, queries[r_of][pair.v] = y.y * scale;
   }
-  for (int i = threadIdx.x; rank == 0 && i < 2 * half; i += kThreads) {
-    const bool value = i >= half;
-    Pair pair(a, i % half);
-    if (value) pair.turns = false;
-    const float2 y = turned(a, value ? a.v : a.k, group, pair, pair.turns ? sines[i % half] : float2{});
-    fresh[value][pair.u] = rounded(y.x, a.cache_type), fresh[value][pair.v] = rounded(y.y, a.cache_type);
-    if (!inside || blockIdx.z > 0) continue;
-    void* cache = value ? a.v_cache : a.k_cache;
-    const std::int64_t at = stand.at * stride + column;
-    store_float(cache, a.cache_type, at + pair.u, y.x), store_float(cache, a.cache_type, at + pair.v, y.y);
+  if (adds) {
+    const Pair to = value ? Pair(a, item % half, false) : pair;
+    const float2 y = to.turns ? turned(a, its, sines[item % half]) : its;
+    fresh[value][to.u] = rounded(y.x, a.cache_type), fresh[value][to.v] = rounded(y.y, a.cache_type);
+    if (inside && blockIdx.z == 0) {
+      void* cache = value ? a.v_cache : a.k_cache;
+      const std::int64_t at = stand.at * stride + column;
+      store_float(cache, a.cache_type, at + to.u, y.x), store_float(cache, a.cache_type, at + to.v, y.y);
+    }
   }
   if (!inside && rank == 0 && group == 0 && blockIdx.z == 0 && threadIdx.x == 0)
     report_fault(faults, FaultKind::cache_row, stand.at, 1, a.capacity);
@@ -279,6 +283,9 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   __syncthreads();
+#if __CUDA_ARCH__ >= 900
+  cluster_wait();
+#endif
   auto store = [&](int r, int at, float sum, float total) {
     if (first_row + r < share && at < a.d)
       store_float(a.o, a.type, (std::int64_t{group} * share + first_row + r) * a.d + at, total > 0 ? sum / total : 0.0f);

@@ -20,16 +20,16 @@ namespace supersonic::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 8;
-// Blocks on a multiprocessor: of a product, and with the first of the next one among them.
-constexpr int kBlocks = 2, kResident = 3;
-constexpr int kStages = 2;  // chunks of a warp on their way
+constexpr int kBlocks = 2;  // on a multiprocessor
+template <Codec C>  // chunks of a warp on their way
+constexpr int kStages = std::clamp(65536 / (kWarps * kTileRows * Fragment<C>::kStride), 2, 3);
 constexpr std::int64_t kMostDense = 256;
-constexpr std::int64_t kPrefetched = 48 << 10;  // bytes that a block asks into L2 ahead of its ring
+constexpr double kAhead = 12 << 20;  // bytes of the next product that go to L2 early
 
 constexpr bool nf4(Codec c) { return c == Codec::nf4 || c == Codec::nf4_plain; }
 template <Codec C>
 constexpr std::size_t kRingBytes =
-    std::size_t{kWarps} * kStages* kTileRows* Fragment<C>::kStride;
+    std::size_t{kWarps} * kStages<C>* kTileRows* Fragment<C>::kStride;
 constexpr int kPairWords = 256 * 32, kMapWords = 256;  // of Nf4Tables, in shared memory
 template <Codec C>
 constexpr std::size_t kTableBytes = nf4(C) ? (kPairWords + kMapWords) * 4 : 0;
@@ -56,6 +56,16 @@ __device__ inline void prefetch_bytes(const void* from, std::uint32_t bytes) {
   if (bytes)
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 #endif
+}
+// The next product's first weights, while the last ones of this one are on their way: memory goes on
+// working while sums leave, and the next kernel begins.
+__device__ inline void look_ahead(const RowProblem& p) {
+  for (int i = 0; i < p.ahead_count; ++i) {
+    const std::int64_t bytes = p.ahead[i].bytes,
+                       share = (bytes / gridDim.x + 127) / 128 * 128, at = blockIdx.x * share;
+    if (at < bytes)
+      prefetch_bytes(p.ahead[i].codes + at, static_cast<std::uint32_t>(min(share, bytes - at)) & ~15u);
+  }
 }
 // The norm's weights are no result of the kernel before, and seldom in L2. Each block asks for some.
 __device__ inline void prefetch_norm(const RowProblem& p) {
@@ -110,28 +120,41 @@ struct Stream {
   const int items, mine, warp, lane, row_bytes;
   std::uint32_t ring;
   int item = 0, chunk = 0;  // the next to be loaded
+  // Of the item: where its halves' chunks of this warp begin; rows that are there, four bits each.
+  const std::uint8_t* from[2] = {};
+  int live = 0;
 
+  __device__ void enter() {
+    const Halves half(p, tile_of(p, part, item));
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      from[h] = half.matrix[h]->codes + static_cast<std::int64_t>(half.row[h]) * row_bytes +
+                warp * F::kBytes;
+    }
+    live = max(half.live[0], 0) | max(half.live[1], 0) << 4;
+  }
   __device__ void load(int slot) {
     if (item < items && mine > 0) {
-      const Halves half(p, tile_of(p, part, item));
-      const std::uint8_t* from[2];
-#pragma unroll
-      for (int h = 0; h < 2; ++h)
-        from[h] = half.matrix[h]->codes + static_cast<std::int64_t>(half.row[h]) * row_bytes +
-                  (warp + chunk * kWarps) * F::kBytes;
+      if (chunk == 0) enter();
 #pragma unroll
       for (int j = 0; j < loads; ++j) {
         const int i = lane + 32 * j, row = i / F::kPieces, piece = i % F::kPieces;
         const bool second = row >= kTileRows / 2;
         if (pieces % 32 && i >= pieces) continue;
-        auto address = reinterpret_cast<std::uintptr_t>((second ? from[1] : from[0]) + row % 8 * row_bytes);
+        auto address =
+            reinterpret_cast<std::uintptr_t>((second ? from[1] : from[0]) + row % 8 * row_bytes);
         if (F::kShifted) address &= ~std::uintptr_t{15};
         copy_async(ring + (slot * kTileRows + row) * F::kStride + piece * 16,
                    reinterpret_cast<const void*>(address + piece * 16),
-                   row % 8 < (second ? half.live[1] : half.live[0]) ? 16 : 0);
+                   row % 8 < (live >> (second ? 4 : 0) & 15) ? 16 : 0);
       }
-      if constexpr (nf4(C)) load_scales(half, chunk, slot);
-      if (++chunk == mine) chunk = 0, ++item;
+      if constexpr (nf4(C)) load_scales(Halves(p, tile_of(p, part, item)), chunk, slot);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) from[h] += kWarps * F::kBytes;
+      if (++chunk == mine) {
+        chunk = 0;
+        if (++item == items && warp == 0 && lane == 0) look_ahead(p);
+      }
     }
     commit_copies();
   }
@@ -152,21 +175,6 @@ struct Stream {
         copy_word_async(to + 4, w.nf4.scales + block / formats::Nf4::scales_per_block, live);
     } else if (lane < kTileRows) {
       copy_async(to, w.nf4.scales + block, live ? 16 : 0);
-    }
-  }
-
-  // Asks for the block's first tiles beyond what the ring holds, a hint that costs no registers.
-  __device__ void prefetch() const {
-    std::int64_t budget = kPrefetched;
-    for (int i = mine > kStages ? 0 : 1; i < items && budget > 0; ++i) {
-      const Halves half(p, tile_of(p, part, i));
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const std::int64_t bytes = static_cast<std::int64_t>(max(half.live[h], 0)) * row_bytes;
-        prefetch_bytes(half.matrix[h]->codes + static_cast<std::int64_t>(half.row[h]) * row_bytes,
-                       static_cast<std::uint32_t>(bytes) & ~15u);
-        budget -= bytes;
-      }
     }
   }
 };
@@ -198,7 +206,7 @@ __device__ inline float sum_of_eight(const float (&f)[8]) {
 template <Codec C, bool single, bool staged>
 __device__ void stage(const RowProblem& p, std::uint8_t* x, float* sums, float* squares) {
   constexpr int lanes = Fragment<C>::kGroup / 8, rows = single ? 1 : kRows,
-                ahead = single ? 4 : 1;
+                ahead = single && !nf4(C) ? 4 : 1;
   const int eights = p.k / 8, all = p.m * eights;
   float square[rows] = {};
   for (int first = static_cast<int>(threadIdx.x); first < all; first += ahead * kThreads) {
@@ -340,11 +348,10 @@ __device__ void multiply_rows(const RowProblem& p, const Part& part, int tiles, 
   const int items = (tiles - part.block + part.blocks - 1) / part.blocks;
   const int mine = max(0, (p.k / kChunk - warp + kWarps - 1) / kWarps);
   const int row_bytes = p.k / kChunk * F::kBytes;
-  ring += warp * kStages * kTileRows * F::kStride;
+  ring += warp * kStages<C> * kTileRows * F::kStride;
   Stream<C> stream{p, part, items, mine, warp, lane, row_bytes, shared_address(ring)};
 #pragma unroll
-  for (int s = 0; s < kStages; ++s) stream.load(s);
-  if (threadIdx.x == 0) stream.prefetch();
+  for (int s = 0; s < kStages<C>; ++s) stream.load(s);
   if (threadIdx.x == 32) prefetch_norm(p);
   if constexpr (nf4(C)) fill_tables(pairs, reinterpret_cast<float*>(pairs + kPairWords));
   after_previous();
@@ -381,12 +388,12 @@ __device__ void multiply_rows(const RowProblem& p, const Part& part, int tiles, 
         w.row[r] = ring + (slot * kTileRows + g + 8 * r) * F::kStride;
         if (F::kShifted) w.row[r] += (from[r] + static_cast<unsigned>(chunk) * F::kBytes) & 15;
       }
-      wait_copies<kStages - 1>();
+      wait_copies<kStages<C> - 1>();
       __syncwarp();
       F::template multiply<single>(w, activations, chunk * kChunk, t, sum);
       __syncwarp();
       stream.load(slot);
-      slot = slot + 1 == kStages ? 0 : slot + 1;
+      slot = slot + 1 == kStages<C> ? 0 : slot + 1;
     }
     float* of_tile = partial + item % kOpenTiles<single> * kWarps * kPartial<single>;
     float* mine_of_tile = of_tile + warp * kPartial<single>;
@@ -409,13 +416,8 @@ struct Shares {
   int tiles[2], blocks[2];
 };
 
-// Three where that leaves registers enough.
-template <Codec C, bool single, bool staged>
-constexpr int kResidentOf =
-    single && staged && (C == Codec::q4_k || C == Codec::q6_k) ? kResident : kBlocks;
-
 template <Codec C, Codec D, bool single, bool staged>
-__global__ void __launch_bounds__(kThreads, kResidentOf<C, single, staged>)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     row_products_kernel(const __grid_constant__ RowProblem p, Shares s) {
   extern __shared__ uint4 shared[];
   const auto block = static_cast<int>(blockIdx.x);
@@ -428,7 +430,7 @@ __global__ void __launch_bounds__(kThreads, kResidentOf<C, single, staged>)
 }
 
 int tiles_of(const RowProblem& p, int first, int last) {
-  if (p.gate != RowGate::none)
+  if (p.gate != RowGate::none && last > first)
     return static_cast<int>(ceil_div(p.matrix[0].n, std::int64_t{kTileRows / 2}));
   int tiles = 0;
   for (int i = first; i < last; ++i)
@@ -437,16 +439,14 @@ int tiles_of(const RowProblem& p, int first, int last) {
 }
 
 // Blocks in proportion to the bytes of each format, where there are not enough for a tile each.
-Shares shares_of(const RowProblem& p, int first_bytes, int second_bytes, std::size_t bytes,
-                 int resident) {
+Shares shares_of(const RowProblem& p, int first_bytes, int second_bytes, std::size_t bytes) {
   constexpr std::size_t reserved = 1024;  // of each block, by the driver
   const auto fit = static_cast<int>((device_limits().shared_bytes + reserved) / (bytes + reserved));
   const int processors = device_limits().multiprocessors;
   Shares s{{tiles_of(p, 0, p.second), tiles_of(p, p.second, p.count)}, {}};
   const int tiles = s.tiles[0] + s.tiles[1];
-  if (tiles <= std::min(fit, resident) * processors)
-    return s.blocks[0] = s.tiles[0], s.blocks[1] = s.tiles[1], s;
   const int blocks = std::min(fit, kBlocks) * processors;
+  if (tiles <= blocks) return s.blocks[0] = s.tiles[0], s.blocks[1] = s.tiles[1], s;
   const double all = static_cast<double>(s.tiles[0]) * first_bytes +
                      static_cast<double>(s.tiles[1]) * second_bytes;
   if (s.tiles[1])
@@ -461,8 +461,7 @@ void launch_staged(const RowProblem& p, std::size_t bytes, cudaStream_t stream) 
   const auto kernel = row_products_kernel<C, D, single, staged>;
   static const bool allowed = (allow_shared(kernel, device_limits().shared_bytes), true);
   static_cast<void>(allowed);
-  const Shares s = shares_of(p, Fragment<C>::kBytes, Fragment<D>::kBytes, bytes,
-                             kResidentOf<C, single, staged>);
+  const Shares s = shares_of(p, Fragment<C>::kBytes, Fragment<D>::kBytes, bytes);
   const auto blocks = static_cast<unsigned>(s.blocks[0] + s.blocks[1]);
   launch_overlapped("row_products", kernel, Launch{blocks, kThreads, bytes}, stream, p, s);
 }
@@ -523,14 +522,24 @@ bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool staged)
          fits;
 }
 
+// As much of each matrix ahead as all of them may have together.
+void limit_ahead(RowProblem& p) {
+  double all = 0;
+  for (int i = 0; i < p.ahead_count; ++i) all += static_cast<double>(p.ahead[i].bytes);
+  for (int i = 0; i < p.ahead_count; ++i)
+    p.ahead[i].bytes = static_cast<std::int64_t>(static_cast<double>(p.ahead[i].bytes) *
+                                                 std::min(1.0, kAhead / all));
+}
+
 void row_products(RowProblem p, Codec codec, cudaStream_t stream) {
   p.second = p.count;
+  limit_ahead(p);
   with_fragments(codec, [&](auto c) {
     p.m == 1 ? launch<c.value, true>(p, stream) : launch<c.value, false>(p, stream);
   });
 }
 
-bool row_products_of_two(const RowProblem& p, Codec first, Codec second, cudaStream_t stream) {
+bool row_products_of_two(RowProblem p, Codec first, Codec second, cudaStream_t stream) {
   auto take = [&](auto c, auto d) {
     constexpr Codec C = decltype(c)::value, D = decltype(d)::value;
     const std::size_t bytes = std::max(shared_bytes<C, true>(p, true), shared_bytes<D, true>(p, true));
@@ -538,6 +547,7 @@ bool row_products_of_two(const RowProblem& p, Codec first, Codec second, cudaStr
     launch_staged<C, D, true, true>(p, bytes, stream);
     return true;
   };
+  limit_ahead(p);
   constexpr std::integral_constant<Codec, Codec::q4_k> q4_k;
   constexpr std::integral_constant<Codec, Codec::q5_k> q5_k;
   constexpr std::integral_constant<Codec, Codec::q6_k> q6_k;
