@@ -104,9 +104,12 @@ double distance(std::span<const float> a, std::span<const float> b) {
   return std::sqrt(apart / std::max(norm, 1e-300));
 }
 
-// The largest relative distance of any matrix's gradient.
-double largest_distance(const nn::LoraSet& lora, std::span<const float> hand) {
+// In fp32 the largest relative distance of any matrix's gradient. In bf16 that of all gradients
+// together: the steps round some intermediate results at other places, and one matrix whose gradient
+// nearly cancels may then be several per cent apart, as far as either is from fp32.
+double gradients_distance(const nn::LoraSet& lora, std::span<const float> hand, Compute compute) {
   const auto engine = lora.gradients->values<const float>();
+  if (compute == Compute::bf16) return distance(hand, engine);
   double worst = 0;
   for (const nn::LoraSlot& s : lora.slots)
     for (const auto& [at, n] : {std::pair{s.a, s.rank * s.in}, {s.b, s.out * s.rank}})
@@ -175,10 +178,10 @@ int compare(const Arguments& a) {
   const float scale = 1.0f / static_cast<float>(tokens);
   const double engine_loss = engine.accumulate(batch, scale),
                hand_loss = hand.accumulate(feeds, scale);
-  const double tolerance = a.compute == Compute::bf16 ? 2e-2 : 1e-4;
+  const double tolerance = a.compute == Compute::bf16 ? 1.5e-2 : 1e-4;
   const double loss_apart = std::abs(hand_loss / engine_loss - 1),
-               gradients_apart = largest_distance(lora, hand.gradients());
-  fmt::print(stderr, "loss {:.6f}, by hand {:.6f}; gradients at most {:.2e} apart\n", engine_loss,
+               gradients_apart = gradients_distance(lora, hand.gradients(), a.compute);
+  fmt::print(stderr, "loss {:.6f}, by hand {:.6f}; gradients {:.2e} apart\n", engine_loss,
              hand_loss, gradients_apart);
   CHECK(loss_apart <= tolerance && gradients_apart <= tolerance,
         "the steps disagree: relative differences of loss {:.2e}, gradients {:.2e}", loss_apart,

@@ -302,18 +302,20 @@ void HandStep::norm(const void* x, const StorageRef& w, void* y, float* rstd) co
                                           .w_type = w->spec.dtype});
 }
 
-// d, the gradient of norm(x), becomes that of x. Wants rstd_ of x.
-void HandStep::norm_backward(const void* x, const StorageRef& w, void* d) const {
-  cpu::rms_norm_kernels().backward(pool_, {.dy = d,
+// dx: that of x by dy, the gradient of norm(x), and by base, what goes past the norm. Wants rstd_ of x.
+void HandStep::norm_backward(const void* x, const StorageRef& w, const void* dy, const void* base,
+                             void* dx) const {
+  cpu::rms_norm_kernels().backward(pool_, {.dy = dy,
                                            .x = x,
                                            .w = w->as<void>(),
                                            .rstd = rstd_,
-                                           .dx = d,
+                                           .dx = dx,
                                            .rows = T,
                                            .d = D,
                                            .eps = static_cast<float>(model_.config.rms_norm_eps),
                                            .type = type_,
-                                           .w_type = w->spec.dtype});
+                                           .w_type = w->spec.dtype,
+                                           .base = base});
 }
 
 void HandStep::rope(void* x, std::int64_t heads, const Feeds& f, bool inverse) const {
@@ -431,8 +433,7 @@ void HandStep::backward_layer(int i, const Feeds& f) {
   add_dx(p, w[kGate], dt_[0], b.gate);
   add_dx(p, w[kUp], dt_[1], b.up);
   run(p, layer_work_);
-  norm_backward(b.mid, l.mlp_norm, norm_);
-  e.add(pool_, d_, norm_, d_, type_, T * D);
+  norm_backward(b.mid, l.mlp_norm, norm_, d_, d_);
 
   adapter_gradients(w[kO], d_, b.t[kO], dt_[0], b.o);
   p = dx_product(Q, d_o_);
@@ -470,8 +471,7 @@ void HandStep::backward_layer(int i, const Feeds& f) {
   add_dx(p, w[kK], dt_[1], dk_);
   add_dx(p, w[kQ], dt_[2], dq_);
   run(p, layer_work_);
-  norm_backward(b.x, l.attention_norm, norm_);
-  e.add(pool_, d_, norm_, d_, type_, T * D);
+  norm_backward(b.x, l.attention_norm, norm_, d_, d_);
 }
 
 // The head and the loss; leaves the gradient of norm_ in d_.
@@ -505,7 +505,7 @@ double HandStep::accumulate(const Feeds& f, float scale) {
   for (int i = 0; i < layers; ++i) forward_layer(i, f);
   norm(last_, model_.final_norm, norm_, rstd_);
   const double loss = head(f, scale);
-  norm_backward(last_, model_.final_norm, d_);
+  norm_backward(last_, model_.final_norm, d_, nullptr, d_);
   for (int i = layers; i-- > 0;) backward_layer(i, f);
   return loss;
 }

@@ -97,7 +97,8 @@ class HandStep {
   void adapter_gradients(const Adapted& l, const void* dy, const void* t, Bytes dt,
                          const void* x) const;
   void norm(const void* x, const StorageRef& w, void* y, float* rstd) const;
-  void norm_backward(const void* x, const StorageRef& w, void* d) const;
+  void norm_backward(const void* x, const StorageRef& w, const void* dy, const void* base,
+                     void* dx) const;
   void rope(void* x, std::int64_t heads, const Feeds& f, bool inverse) const;
   cpu::EmbeddingGather embedding(const Feeds* f) const;
   cpu::AttentionShape attention_shape(const Feeds* f) const;

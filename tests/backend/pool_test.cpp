@@ -7,6 +7,8 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
@@ -77,6 +79,34 @@ TEST(Pool, a_thread_that_is_held_up_leaves_its_parts_to_the_others) {
     while (others < 7 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
     EXPECT_EQ(others, 7);
   });
+}
+
+// Jobs come about when the other thread gives up looking for one: none may be published unseen while it falls asleep.
+// A job that was would hang, so another thread looks whether they go on.
+TEST(Pool, a_thread_that_is_falling_asleep_gets_the_job) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kJobs = 40000;
+  Pool pool(2);
+  std::atomic<int> ran{0};
+  std::thread watch([&] {
+    constexpr int kPatience = 200;  // times 100 ms
+    for (int before = -1, same = 0; ran < kJobs; std::this_thread::sleep_for(std::chrono::milliseconds(100))) {
+      const int now = ran;
+      same = now == before ? same + 1 : 0;
+      before = now;
+      if (same < kPatience) continue;
+      std::fprintf(stderr, "job %d of the pool never ran on both threads\n", now);
+      std::abort();
+    }
+  });
+  while (ran < kJobs) {
+    pool.together([](int) {});
+    const auto until = Clock::now() + std::chrono::nanoseconds(38000 + ran % 512 * 20);
+    while (Clock::now() < until) {
+    }
+    ++ran;
+  }
+  watch.join();
 }
 
 TEST(Pool, refuses_a_job_inside_a_job_and_no_threads) {

@@ -88,12 +88,14 @@ struct Pool::State {
     if (count == kTogether) together.store(next, std::memory_order_relaxed);
     job.store(std::uint64_t{next} << 32 | static_cast<std::uint32_t>(std::max(count, 0)),
               std::memory_order_release);
-    generation.store(next, std::memory_order_release);
+    // Sequentially consistent, for notify_all looks whether anybody sleeps: a plain store could still
+    // be unseen while it looks, and a thread that falls asleep in between would sleep on.
+    generation.store(next);
     generation.notify_all();
   }
   void done() {
     if (left.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    finished.fetch_add(1, std::memory_order_release);
+    finished.fetch_add(1);  // as in publish()
     finished.notify_one();
   }
   // Takes a part of the owner's run, or -1 when none is left.

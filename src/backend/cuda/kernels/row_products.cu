@@ -270,6 +270,7 @@ __device__ inline float dense_dot(const VectorTerm& t, int row, int n) {
   return sum;
 }
 
+// A map is host code unless a template of the device instantiates it.
 template <class M>
 __device__ float gated(float x, float up) {
   return M::map(M{}, Num<float>::of(x), Num<float>::of(up)).v;
