@@ -48,7 +48,8 @@ __device__ inline uint4 eight_at(const void* data, std::int64_t at, bool fast) {
   if (fast) return *reinterpret_cast<const uint4*>(from);
   std::uint32_t words[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) words[i] = from[2 * i] | static_cast<std::uint32_t>(from[2 * i + 1]) << 16;
+  for (int i = 0; i < 4; ++i)
+    words[i] = from[2 * i] | static_cast<std::uint32_t>(from[2 * i + 1]) << 16;
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 __device__ inline void widen_eight(const uint4& v, DType type, float (&out)[8]) {
@@ -96,7 +97,8 @@ struct Parts {
 };
 // Column c of a row over all parts; the row's top and total.
 template <int count, int rows, int width>
-__device__ float merged(const Parts<count, rows, width>& p, int parts, int r, int c, float& top, float& total) {
+__device__ float merged(const Parts<count, rows, width>& p, int parts, int r, int c, float& top,
+                        float& total) {
   top = -INFINITY, total = 0;
   for (int i = 0; i < parts; ++i) top = fmaxf(top, p.top[i][r]);
   const float base = top == -INFINITY ? 0.0f : top;
@@ -129,10 +131,13 @@ __device__ inline void make_sines(const AttendStepCall& a, int position, float2*
 }
 // A pair of a head, turned and rounded as where rotation is a step of its own.
 __device__ inline float2 turned(const AttendStepCall& a, float2 x, float2 sine) {
-  return make_float2(rounded(x.x * sine.y - x.y * sine.x, a.type), rounded(x.x * sine.x + x.y * sine.y, a.type));
+  return make_float2(rounded(x.x * sine.y - x.y * sine.x, a.type),
+                     rounded(x.x * sine.x + x.y * sine.y, a.type));
 }
-__device__ inline float2 load_pair(const AttendStepCall& a, const void* x, std::int64_t head, const Pair& p) {
-  return make_float2(load_float(x, a.type, head * a.d + p.u), load_float(x, a.type, head * a.d + p.v));
+__device__ inline float2 load_pair(const AttendStepCall& a, const void* x, std::int64_t head,
+                                   const Pair& p) {
+  return make_float2(load_float(x, a.type, head * a.d + p.u),
+                     load_float(x, a.type, head * a.d + p.v));
 }
 
 template <int lanes, int rows>
@@ -141,11 +146,13 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int width = lanes * 8, per_warp = 32 / lanes, groups = kWarps * per_warp;
   static_assert(rows * width / 2 <= kThreads);
   __shared__ float2 sines[width / 2];
-  __shared__ float queries[rows][width], fresh[2][width];  // the new key and its value as the caches keep them
+  __shared__ float queries[rows][width],
+      fresh[2][width];  // the new key and its value as the caches keep them
   __shared__ Parts<kWarps, rows, width> of_warps;
   __shared__ Parts<kMostCluster, rows, width> of_blocks;  // the first block's
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = lane % lanes * 8, group = blockIdx.y,
-            share = a.heads / a.groups, first_row = blockIdx.z * rows, rank = blockIdx.x, parts = gridDim.x;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = lane % lanes * 8,
+            group = blockIdx.y, share = a.heads / a.groups, first_row = blockIdx.z * rows,
+            rank = blockIdx.x, parts = gridDim.x;
   const bool active = c < a.d;
   const std::int64_t stride = std::int64_t{a.groups} * a.d, column = std::int64_t{group} * a.d;
   let_next_start();
@@ -185,7 +192,8 @@ __global__ void __launch_bounds__(kThreads)
     const Keys keys(a, stand);
     fetch(keys, keys.begin);
     if (asks && head < share) mine = load_pair(a, a.q, group * share + head, pair);
-    if (adds) its = load_pair(a, value ? a.v : a.k, group, value ? Pair(a, item % half, false) : pair);
+    if (adds)
+      its = load_pair(a, value ? a.v : a.k, group, value ? Pair(a, item % half, false) : pair);
   }
   if (!same(stand, now)) {
     stand = now;
@@ -204,11 +212,13 @@ __global__ void __launch_bounds__(kThreads)
   if (adds) {
     const Pair to = value ? Pair(a, item % half, false) : pair;
     const float2 y = to.turns ? turned(a, its, sines[item % half]) : its;
-    fresh[value][to.u] = rounded(y.x, a.cache_type), fresh[value][to.v] = rounded(y.y, a.cache_type);
+    fresh[value][to.u] = rounded(y.x, a.cache_type),
+    fresh[value][to.v] = rounded(y.y, a.cache_type);
     if (inside && blockIdx.z == 0) {
       void* cache = value ? a.v_cache : a.k_cache;
       const std::int64_t at = stand.at * stride + column;
-      store_float(cache, a.cache_type, at + to.u, y.x), store_float(cache, a.cache_type, at + to.v, y.y);
+      store_float(cache, a.cache_type, at + to.u, y.x),
+          store_float(cache, a.cache_type, at + to.v, y.y);
     }
   }
   if (!inside && rank == 0 && group == 0 && blockIdx.z == 0 && threadIdx.x == 0)
@@ -220,7 +230,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int e = 0; e < 8; ++e) q[r][e] = active ? queries[r][c + e] : 0.0f;
   Softmax state[rows];
-  auto score_of = [&](int r, const float (&k)[8]) {
+  auto score_of = [&](int r, const float(&k)[8]) {
     float dot = 0;
 #pragma unroll
     for (int e = 0; e < 8; ++e) dot = fmaf(q[r][e], k[e], dot);
@@ -252,10 +262,12 @@ __global__ void __launch_bounds__(kThreads)
       take(state[r], score, v);
     }
   }
-  if (rank == 0 && warp == 0 && stand.at >= stand.lo && stand.at <= min(stand.hi, a.context - 1) && inside) {
+  if (rank == 0 && warp == 0 && stand.at >= stand.lo && stand.at <= min(stand.hi, a.context - 1) &&
+      inside) {
     float k[8], v[1][8];
 #pragma unroll
-    for (int e = 0; e < 8; ++e) k[e] = active ? fresh[0][c + e] : 0.0f, v[0][e] = active ? fresh[1][c + e] : 0.0f;
+    for (int e = 0; e < 8; ++e)
+      k[e] = active ? fresh[0][c + e] : 0.0f, v[0][e] = active ? fresh[1][c + e] : 0.0f;
 #pragma unroll
     for (int r = 0; r < rows; ++r) {
       const float dot = score_of(r, k);
@@ -274,7 +286,8 @@ __global__ void __launch_bounds__(kThreads)
       state[r].top = best, state[r].total = state[r].total * mine + total * theirs;
 #pragma unroll
       for (int e = 0; e < 8; ++e)
-        state[r].out[e] = state[r].out[e] * mine + __shfl_xor_sync(0xffffffffu, state[r].out[e], step) * theirs;
+        state[r].out[e] =
+            state[r].out[e] * mine + __shfl_xor_sync(0xffffffffu, state[r].out[e], step) * theirs;
     }
     if (lane < lanes) {
       of_warps.top[warp][r] = state[r].top, of_warps.total[warp][r] = state[r].total;
@@ -288,7 +301,8 @@ __global__ void __launch_bounds__(kThreads)
 #endif
   auto store = [&](int r, int at, float sum, float total) {
     if (first_row + r < share && at < a.d)
-      store_float(a.o, a.type, (std::int64_t{group} * share + first_row + r) * a.d + at, total > 0 ? sum / total : 0.0f);
+      store_float(a.o, a.type, (std::int64_t{group} * share + first_row + r) * a.d + at,
+                  total > 0 ? sum / total : 0.0f);
   };
   for (int i = threadIdx.x; i < rows * width; i += kThreads) {
     const int r = i / width, at = i % width;
@@ -324,10 +338,12 @@ void launch(const AttendStepCall& a, FaultSink faults, cudaStream_t stream) {
   const int share = a.heads / a.groups;
   int parts = kMostCluster;
   while (parts > 1 && (parts - 1) * kKeysPerBlock >= a.context) parts /= 2;
-  const dim3 grid(static_cast<unsigned>(parts), static_cast<unsigned>(a.groups), static_cast<unsigned>(ceil_div(share, rows)));
+  const dim3 grid(static_cast<unsigned>(parts), static_cast<unsigned>(a.groups),
+                  static_cast<unsigned>(ceil_div(share, rows)));
   auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
-  launch_overlapped("attend_step", attend_step_kernel<lanes, rows>, Launch{grid, kThreads, 0, static_cast<unsigned>(parts)},
-                    stream, a, aligned(a.k_cache) && aligned(a.v_cache), faults);
+  launch_overlapped("attend_step", attend_step_kernel<lanes, rows>,
+                    Launch{grid, kThreads, 0, static_cast<unsigned>(parts)}, stream, a,
+                    aligned(a.k_cache) && aligned(a.v_cache), faults);
 }
 template <int lanes>
 void launch_rows(const AttendStepCall& a, FaultSink faults, cudaStream_t stream) {

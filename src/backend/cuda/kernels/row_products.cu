@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 8;
 constexpr int kBlocks = 2;  // on a multiprocessor
-template <Codec C>  // chunks of a warp on their way
+template <Codec C>          // chunks of a warp on their way
 constexpr int kStages = std::clamp(65536 / (kWarps * kTileRows * Fragment<C>::kStride), 2, 3);
 constexpr std::int64_t kMostDense = 256;
 constexpr double kAhead = 12 << 20;  // bytes of the next product that go to L2 early
@@ -57,17 +57,19 @@ __device__ inline void prefetch_bytes(const void* from, std::uint32_t bytes) {
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 #endif
 }
-// The next product's first weights, while the last ones of this one are on their way: memory goes on
-// working while sums leave, and the next kernel begins.
+// The next product's first weights, while the last ones of this one are on their way: memory goes
+// on working while sums leave, and the next kernel begins.
 __device__ inline void look_ahead(const RowProblem& p) {
   for (int i = 0; i < p.ahead_count; ++i) {
-    const std::int64_t bytes = p.ahead[i].bytes,
-                       share = (bytes / gridDim.x + 127) / 128 * 128, at = blockIdx.x * share;
+    const std::int64_t bytes = p.ahead[i].bytes, share = (bytes / gridDim.x + 127) / 128 * 128,
+                       at = blockIdx.x * share;
     if (at < bytes)
-      prefetch_bytes(p.ahead[i].codes + at, static_cast<std::uint32_t>(min(share, bytes - at)) & ~15u);
+      prefetch_bytes(p.ahead[i].codes + at,
+                     static_cast<std::uint32_t>(min(share, bytes - at)) & ~15u);
   }
 }
-// The norm's weights are no result of the kernel before, and seldom in L2. Each block asks for some.
+// The norm's weights are no result of the kernel before, and seldom in L2. Each block asks for
+// some.
 __device__ inline void prefetch_norm(const RowProblem& p) {
   if (!p.norm) return;
   constexpr int line = 128;
@@ -161,10 +163,12 @@ struct Stream {
 
   __device__ void load_scales(const Halves& half, int chunk_of_warp, int slot) {
     const int row = lane % kTileRows;
-    const bool second = row >= kTileRows / 2, live = row % 8 < (second ? half.live[1] : half.live[0]);
+    const bool second = row >= kTileRows / 2,
+               live = row % 8 < (second ? half.live[1] : half.live[0]);
     const RowMatrix& w = second ? *half.matrix[1] : *half.matrix[0];
     const int first = second ? half.row[1] : half.row[0];
-    const std::int64_t at = (live ? static_cast<std::int64_t>(first + row % 8) : std::int64_t{0}) * p.k +
+    const std::int64_t at =
+        (live ? static_cast<std::int64_t>(first + row % 8) : std::int64_t{0}) * p.k +
         (warp + chunk_of_warp * kWarps) * kChunk;
     const std::int64_t block = at / formats::Nf4::weights;
     const std::uint32_t to = ring + (slot * kTileRows + row) * F::kStride + F::kBytes;
@@ -376,7 +380,8 @@ __device__ void multiply_rows(const RowProblem& p, const Part& part, int tiles, 
 #pragma unroll
       for (int r = 0; r < 2; ++r) from[r] = static_cast<unsigned>(half.row[r] + g) * row_bytes;
       if constexpr (C == Codec::nf4)
-        w.nf4.offset[0] = *half.matrix[0]->nf4.offset, w.nf4.offset[1] = *half.matrix[1]->nf4.offset;
+        w.nf4.offset[0] = *half.matrix[0]->nf4.offset,
+        w.nf4.offset[1] = *half.matrix[1]->nf4.offset;
     }
     if constexpr (nf4(C)) {
       w.nf4.pairs = pairs + lane;
@@ -426,8 +431,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   if (C == D || block < s.blocks[0])
     multiply_rows<C, single, staged>(p, Part{0, p.second, block, s.blocks[0]}, s.tiles[0], shared);
   else
-    multiply_rows<D, single, staged>(
-        p, Part{p.second, p.count, block - s.blocks[0], s.blocks[1]}, s.tiles[1], shared);
+    multiply_rows<D, single, staged>(p, Part{p.second, p.count, block - s.blocks[0], s.blocks[1]},
+                                     s.tiles[1], shared);
 }
 
 int tiles_of(const RowProblem& p, int first, int last) {
@@ -543,7 +548,8 @@ void row_products(RowProblem p, Codec codec, cudaStream_t stream) {
 bool row_products_of_two(RowProblem p, Codec first, Codec second, cudaStream_t stream) {
   auto take = [&](auto c, auto d) {
     constexpr Codec C = decltype(c)::value, D = decltype(d)::value;
-    const std::size_t bytes = std::max(shared_bytes<C, true>(p, true), shared_bytes<D, true>(p, true));
+    const std::size_t bytes =
+        std::max(shared_bytes<C, true>(p, true), shared_bytes<D, true>(p, true));
     if (bytes > device_limits().shared_bytes) return false;
     launch_staged<C, D, true, true>(p, bytes, stream);
     return true;
