@@ -8,6 +8,7 @@
 
 #include "core/backend.h"
 #include "core/tape.h"
+#include "ops/attend_step.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
 #include "ops/gemm.h"
@@ -69,8 +70,18 @@ bool whole(const Pass& p, std::initializer_list<const nn::Linear*> layers) {
          });
 }
 
+// Weights of the projection that comes next, where kernels read them.
+struct Ahead {
+  std::vector<StorageRef> weights;
+  Ahead(std::initializer_list<StorageRef> next = {}) {
+    for (const StorageRef& w : next)
+      if (w && w->spec.format && w->place.kind == Place::device) weights.push_back(w);
+  }
+};
+
 Tensors projection(const Pass& p, const Rows& rows, std::initializer_list<const nn::Linear*> layers,
-                   Projection::Gate gate = Projection::none, const Tensor& residual = {}) {
+                   const Ahead& ahead, Projection::Gate gate = Projection::none,
+                   const Tensor& residual = {}) {
   Projection a{.matrices = static_cast<std::uint8_t>(layers.size()), .gate = gate, .eps = p.eps};
   Tensors in = {rows.x};
   if (rows.norm) in.push_back(from_storage(rows.norm));
@@ -81,14 +92,16 @@ Tensors projection(const Pass& p, const Rows& rows, std::initializer_list<const 
   }
   if (residual) in.push_back(residual);
   a.added = residual ? 1 : 0;
+  for (const StorageRef& w : ahead.weights) in.push_back(from_storage(w));
+  a.ahead = static_cast<std::uint8_t>(ahead.weights.size());
   return record(op<Projection>(), Attrs::of(a), in, Where::current());
 }
 
 // residual + factor * post_norm(x W^T)
 Tensor added(const Pass& p, const Tensor& residual, const nn::Linear& layer, const Tensor& x,
-             const StorageRef& post_norm) {
+             const StorageRef& post_norm, const Ahead& ahead) {
   if (!post_norm && p.c.residual_scale == 1 && whole(p, {&layer}))
-    return projection(p, {x, {}}, {&layer}, Projection::none, residual)[0];
+    return projection(p, {x, {}}, {&layer}, ahead, Projection::none, residual)[0];
   return add(residual, times(norm(p, post_norm, nn::linear(p.r, layer, x)), p.c.residual_scale));
 }
 
@@ -107,7 +120,7 @@ struct Projected {
 Projected project(const Pass& p, const Layer& l, const Rows& rows) {
   const std::int64_t heads = p.c.num_attention_heads, groups = p.c.num_key_value_heads;
   if (!p.c.fused && whole(p, {&l.q, &l.k, &l.v})) {
-    const Tensors y = projection(p, rows, {&l.q, &l.k, &l.v});
+    const Tensors y = projection(p, rows, {&l.q, &l.k, &l.v}, {l.o.weight});
     return {heads_of(p, y[0], heads, l.q_norm), heads_of(p, y[1], groups, l.k_norm),
             heads_of(p, y[2], groups)};
   }
@@ -121,6 +134,11 @@ Projected project(const Pass& p, const Layer& l, const Rows& rows) {
   return {heads_of(p, slice(y, 1, 0, q), heads, l.q_norm),
           heads_of(p, slice(y, 1, q, q + kv), groups, l.k_norm),
           heads_of(p, slice(y, 1, q + kv, q + 2 * kv), groups)};
+}
+
+double softmax_scale(const Pass& p) {
+  return p.c.attention_scale > 0 ? p.c.attention_scale
+                                 : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
 }
 
 // Turns queries and keys, and appends to the layer's cache.
@@ -150,13 +168,22 @@ void rotate_and_append(const Pass& p, int i, Projected& y, std::int64_t tokens) 
 Tensor attend(const Pass& p, int i, const Rows& rows) {
   const Layer& l = p.m.layers[i];
   const std::int64_t tokens = rows.x.dim(0);
+  const KvCache* cache = p.cache.cache;
+  const Tensor& lo = p.c.slides(i) ? p.in.window_lo : p.in.lo;
+  const auto scale = static_cast<float>(softmax_scale(p));
   Projected y = project(p, l, rows);
-  rotate_and_append(p, i, y, tokens);
-  const double scale = p.c.attention_scale > 0 ? p.c.attention_scale
-                                               : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
-  const Tensor o = attention(y.q, y.k, y.v, p.c.slides(i) ? p.in.window_lo : p.in.lo, p.in.hi,
-                             static_cast<float>(scale), static_cast<float>(p.c.attention_cap),
-                             l.sinks ? from_storage(l.sinks) : Tensor());
+  Tensor o;
+  if (tokens == 1 && cache && p.c.rotates(i) && p.c.attention_cap == 0 && !l.sinks) {
+    const Rotation& r = p.m.rotation(i, cache->capacity);
+    o = record(AttendStep{{p.m.interleaved_rope, 0, r.magnitude}, scale, p.cache.context},
+               {from_storage(cache->k[i]), from_storage(cache->v[i]), y.q, y.k, y.v, p.in.positions,
+                from_storage(r.inv_freq), p.cache.at, lo, p.in.hi},
+               Where::current())[0];
+  } else {
+    rotate_and_append(p, i, y, tokens);
+    o = attention(y.q, y.k, y.v, lo, p.in.hi, scale, static_cast<float>(p.c.attention_cap),
+                  l.sinks ? from_storage(l.sinks) : Tensor());
+  }
   return reshape(o, {tokens, p.c.num_attention_heads * p.c.head_dim});
 }
 
@@ -175,7 +202,7 @@ Tensor gated(const Pass& p, const Tensor& gate, const Tensor& up) {
 Tensor mlp(const Pass& p, const Layer& l, const Rows& rows) {
   if (!p.c.fused && p.c.gate != io::Gate::clamped_silu && whole(p, {&l.gate, &l.up}))
     return projection(
-        p, rows, {&l.gate, &l.up},
+        p, rows, {&l.gate, &l.up}, {l.down.weight},
         p.c.gate == io::Gate::gelu_tanh ? Projection::gelu_tanh : Projection::silu)[0];
   const Tensor x = normed(p, rows);
   if (!p.c.fused) return gated(p, nn::linear(p.r, l.gate, x), nn::linear(p.r, l.up, x));
@@ -208,6 +235,13 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
   return combine(expert_linear(l.expert_down, y, g, true), weights, g);
 }
 
+// What is multiplied after layer i.
+Ahead after(const Model& m, int i) {
+  if (i + 1 == static_cast<int>(m.layers.size())) return {m.head};
+  const Layer& l = m.layers[static_cast<std::size_t>(i) + 1];
+  return {l.q.weight, l.k.weight, l.v.weight};
+}
+
 // The last layer's output, not normalised.
 Tensor through_layers(const Pass& p) {
   const Model& m = p.m;
@@ -216,13 +250,14 @@ Tensor through_layers(const Pass& p) {
   for (int i = 0; i < static_cast<int>(m.layers.size()); ++i) {
     Region region;
     const Layer& l = m.layers[i];
-    x = added(p, x, l.o, attend(p, i, {x, l.attention_norm}), l.attention_post_norm);
+    x = added(p, x, l.o, attend(p, i, {x, l.attention_norm}), l.attention_post_norm,
+              {l.gate.weight, l.up.weight});
     const Rows rows{x, l.mlp_norm};
     if (p.c.has_experts(i)) {
       const Tensor y = norm(p, l.mlp_post_norm, mixture(p, l, normed(p, rows)));
       x = add(x, times(y, p.c.residual_scale));
     } else {
-      x = added(p, x, l.down, mlp(p, l, rows), l.mlp_post_norm);
+      x = added(p, x, l.down, mlp(p, l, rows), l.mlp_post_norm, after(m, i));
     }
   }
   return x;
