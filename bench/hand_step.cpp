@@ -2,8 +2,11 @@
 // adapter, batch and kernels. First both run once and their loss and gradients are compared; then
 // they take turns, and the medians are printed as a line of JSON.
 //
-//   hand_step MODEL [--rows 4] [--len 256] [--steps 5] [--rank 16] [--compute bf16|fp32] [--threads
-//   N]
+//   hand_step MODEL [--device cpu|cuda] [--rows 4] [--len 256] [--layers N] [--steps 5] [--rank 16]
+//             [--compute bf16|fp32] [--threads N]
+//
+// --layers: the model's first ones alone. On a GPU both sides run as CUDA graphs, and the limit,
+// which is not probed there, is left out.
 //
 // engine_seconds, hand_seconds: a micro-batch forward and backward and an optimizer step. ratio: of
 // the two, and ratio_best that of the shortest ones, ratio_cpu that of the medians of processor
@@ -25,29 +28,31 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
+#include "core/device.h"
 #include "core/rng.h"
 #include "hand_step/step.h"
 #include "infer/roofline.h"
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 
 using namespace supersonic;
 
 namespace {
 
+using models::Model;
+using Field = std::pair<const char*, double>;
+
 struct Arguments {
-  std::string model;
-  std::int64_t rows = 4, len = 256, steps = 5, rank = 16, threads = 0;
+  std::string model, device = "cpu";
+  std::int64_t rows = 4, len = 256, layers = 0, steps = 5, rank = 16, threads = 0;
   Compute compute = Compute::bf16;
 };
 
 Arguments parse(int argc, char** argv) {
   Arguments a;
-  const std::pair<const char*, std::int64_t*> numbers[] = {{"--rows", &a.rows},
-                                                           {"--len", &a.len},
-                                                           {"--steps", &a.steps},
-                                                           {"--rank", &a.rank},
-                                                           {"--threads", &a.threads}};
+  const std::pair<const char*, std::int64_t*> numbers[] = {
+      {"--rows", &a.rows},   {"--len", &a.len},   {"--layers", &a.layers},
+      {"--steps", &a.steps}, {"--rank", &a.rank}, {"--threads", &a.threads}};
   for (int i = 1; i < argc; ++i) {
     const auto named = std::find_if(std::begin(numbers), std::end(numbers),
                                     [&](const auto& n) { return !std::strcmp(n.first, argv[i]); });
@@ -58,14 +63,17 @@ Arguments parse(int argc, char** argv) {
       const std::string name = argv[++i];
       CHECK(name == "bf16" || name == "fp32", "--compute is bf16 or fp32, not '{}'", name);
       a.compute = name == "fp32" ? Compute::fp32 : Compute::bf16;
+    } else if (!std::strcmp(argv[i], "--device") && i + 1 < argc) {
+      a.device = argv[++i];
     } else {
       CHECK(a.model.empty() && argv[i][0] != '-', "unknown argument '{}'", argv[i]);
       a.model = argv[i];
     }
   }
-  CHECK(!a.model.empty(),
-        "usage: hand_step MODEL [--rows 4] [--len 256] [--steps 5] [--rank 16] [--compute "
-        "bf16|fp32] [--threads N]");
+  CHECK(
+      !a.model.empty(),
+      "usage: hand_step MODEL [--device cpu|cuda] [--rows 4] [--len 256] [--layers N] [--steps 5] "
+      "[--rank 16] [--compute bf16|fp32] [--threads N]");
   return a;
 }
 
@@ -94,26 +102,39 @@ void fill_b(nn::LoraSet& lora) {
       lora.values->as<float>()[s.b + i] = static_cast<float>(0.04 * rng.uniform() - 0.02);
 }
 
-double distance(std::span<const float> a, std::span<const float> b) {
-  double apart = 0, norm = 0;
+double norm_of(std::span<const float> a) {
+  double squares = 0;
+  for (float x : a) squares += static_cast<double>(x) * x;
+  return std::sqrt(squares);
+}
+
+// |a - b| by |b|, or by `least` where that is more.
+double distance(std::span<const float> a, std::span<const float> b, double least = 1e-150) {
+  double apart = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     const double d = static_cast<double>(a[i]) - b[i];
     apart += d * d;
-    norm += static_cast<double>(b[i]) * b[i];
   }
-  return std::sqrt(apart / std::max(norm, 1e-300));
+  return std::sqrt(apart) / std::max(norm_of(b), least);
 }
 
-// In fp32 the largest relative distance of any matrix's gradient. In bf16 that of all gradients
-// together: the steps round some intermediate results at other places, and one matrix whose gradient
-// nearly cancels may then be several per cent apart, as far as either is from fp32.
-double gradients_distance(const nn::LoraSet& lora, std::span<const float> hand, Compute compute) {
-  const auto engine = lora.gradients->values<const float>();
+// In fp32 the largest relative distance of any matrix's gradient; by the matrices' mean norm where
+// its own is less, since of random weights some cancel to nothing. In bf16 that of all gradients
+// together: the steps round some intermediate results at other places, and one matrix whose
+// gradient nearly cancels may then be several per cent apart, as far as either is from fp32.
+double gradients_distance(const nn::LoraSet& lora, const StorageRef& of_hand, Backend& backend,
+                          Compute compute) {
+  const StorageRef home = Storage::make(of_hand->spec, "hand gradients"),
+                   engines = Storage::make(of_hand->spec, "gradients");
+  copy_contents(*home, *of_hand, backend);
+  copy_contents(*engines, *lora.gradients, backend);
+  const auto hand = home->values<const float>(), engine = engines->values<const float>();
   if (compute == Compute::bf16) return distance(hand, engine);
+  const double mean = norm_of(engine) / std::sqrt(2.0 * static_cast<double>(lora.slots.size()));
   double worst = 0;
   for (const nn::LoraSlot& s : lora.slots)
     for (const auto& [at, n] : {std::pair{s.a, s.rank * s.in}, {s.b, s.out * s.rank}})
-      worst = std::max(worst, distance(hand.subspan(at, n), engine.subspan(at, n)));
+      worst = std::max(worst, distance(hand.subspan(at, n), engine.subspan(at, n), mean));
   return worst;
 }
 
@@ -148,7 +169,7 @@ struct Times {
 
 // Operations of a step: products with the frozen weights twice, with the adapter's matrices three
 // times (their gradients too), attention once forward and two and a half times backward.
-double shortest_step(const models::Model& m, const nn::LoraSet& lora, const Arguments& a,
+double shortest_step(const Model& m, const nn::LoraSet& lora, const Arguments& a,
                      const cpu::Limits& limits) {
   const infer::ForwardWork row = infer::forward_work(m, a.len, a.len);
   const double work =
@@ -157,30 +178,49 @@ double shortest_step(const models::Model& m, const nn::LoraSet& lora, const Argu
          (a.compute == Compute::bf16 ? limits.bf16 : limits.fp32);
 }
 
+// The CPU's rates; zeros for a GPU, whose limits are not probed here.
+cpu::Limits probed(Backend& backend) {
+  if (&backend != &cpu_backend()) return {};
+  return cpu::probe_limits(cpu::pool_of(backend.lane(LaneKind::compute)));
+}
+
+void say(const Arguments& a, const Model& shape, const std::vector<Field>& fields) {
+  std::string line = fmt::format(
+      "{{\"work\": \"lora_step\", \"device\": \"{}\", \"layers\": {}, \"rows\": {}, \"len\": {}, "
+      "\"compute\": \"{}\"",
+      a.device, shape.layers.size(), a.rows, a.len, name_of(a.compute));
+  for (const auto& [name, value] : fields) line += fmt::format(", \"{}\": {:.10g}", name, value);
+  fmt::print("{}}}\n", line);
+}
+
 int compare(const Arguments& a) {
   if (a.threads) cpu::set_threads(static_cast<int>(a.threads));
-  models::Model model = models::load_model(a.model);
+  Backend& backend = device_backend(a.device);
+  Model model = models::load_model(a.model);
+  if (a.layers && a.layers < std::ssize(model.layers))
+    model.layers.resize(static_cast<std::size_t>(a.layers));
   train::LoraOptions options;
   options.rank = a.rank;
   nn::LoraSet lora = train::make_lora(model, options, true);
   fill_b(lora);
+  lora.gradients = resident(lora.gradients, backend);  // so that both sides' can be read
+  models::make_resident(model, backend);
   const std::int64_t tokens = a.rows * a.len;
-  Executor executor(cpu_backend());
-  cpu::Pool& pool = cpu::pool_of(cpu_backend().lane(LaneKind::compute));
+  Executor executor(backend);
   const text::Batch batch = make_batch(a, model.config.vocab_size);
   std::vector<std::int32_t> hi(tokens);
   for (std::int64_t i = 0; i < tokens; ++i) hi[i] = static_cast<std::int32_t>(i);
   const bench::Feeds feeds{batch.ids.data(), batch.positions.data(), batch.lo.data(), hi.data(),
                            batch.labels.data()};
-  bench::HandStep hand(model, lora, pool, tokens, a.compute);
-  train::LoraTrainer engine(model, lora, executor, tokens, a.compute, {});
+  bench::HandStep hand(model, lora, backend, tokens, a.compute);
+  train::Trainer engine(model, lora, executor, tokens, a.compute, {});
 
   const float scale = 1.0f / static_cast<float>(tokens);
   const double engine_loss = engine.accumulate(batch, scale),
                hand_loss = hand.accumulate(feeds, scale);
   const double tolerance = a.compute == Compute::bf16 ? 1.5e-2 : 1e-4;
   const double loss_apart = std::abs(hand_loss / engine_loss - 1),
-               gradients_apart = gradients_distance(lora, hand.gradients(), a.compute);
+               gradients_apart = gradients_distance(lora, hand.gradients(), backend, a.compute);
   fmt::print(stderr, "loss {:.6f}, by hand {:.6f}; gradients {:.2e} apart\n", engine_loss,
              hand_loss, gradients_apart);
   CHECK(loss_apart <= tolerance && gradients_apart <= tolerance,
@@ -191,43 +231,43 @@ int compare(const Arguments& a) {
         "the gradients' norms disagree: {} and {}", engine_norm, hand_norm);
 
   std::vector<Sample> engine_times, hand_times;
-  cpu::Limits limits = cpu::probe_limits(pool);
-  for (std::int64_t i = 0; i < a.steps; ++i) {
-    engine_times.push_back(measure([&] {
+  cpu::Limits limits = probed(backend);
+  for (std::int64_t i = -1; i < a.steps; ++i) {  // -1: a GPU's second run is recorded, not counted
+    const Sample of_engine = measure([&] {
       engine.accumulate(batch, scale);
-      engine.step(i + 2, 1e-4f);
-    }));
-    hand_times.push_back(measure([&] {
+      engine.step(i + 3, 1e-4f);
+    });
+    const Sample of_hand = measure([&] {
       hand.accumulate(feeds, scale);
-      hand.step(i + 2, 1e-4f);
-    }));
+      hand.step(i + 3, 1e-4f);
+    });
+    if (i < 0) continue;
+    engine_times.push_back(of_engine);
+    hand_times.push_back(of_hand);
   }
-  const cpu::Limits after = cpu::probe_limits(pool);
+  const cpu::Limits after = probed(backend);
   limits.bf16 = std::max(limits.bf16, after.bf16);
   limits.fp32 = std::max(limits.fp32, after.fp32);
   const Times e(engine_times), h(hand_times);
-  const double limit = shortest_step(model, lora, a, limits);
   const double bytes = static_cast<double>(engine.memory().arena),
                by_hand = static_cast<double>(hand.arena_bytes());
-  std::string line =
-      fmt::format("{{\"work\": \"lora_step\", \"rows\": {}, \"len\": {}, \"compute\": \"{}\"",
-                  a.rows, a.len, name_of(a.compute));
-  const std::pair<const char*, double> fields[] = {
-      {"engine_seconds", e.median},
-      {"hand_seconds", h.median},
-      {"ratio", e.median / h.median},
-      {"ratio_best", e.shortest / h.shortest},
-      {"ratio_cpu", e.cpu / h.cpu},
-      {"spread", std::max(e.spread, h.spread)},
-      {"engine_bytes", bytes},
-      {"hand_bytes", by_hand},
-      {"memory_ratio", bytes / by_hand},
-      {"tokens_per_second", static_cast<double>(tokens) / e.median},
-      {"limit_fraction", limit / e.median},
-      {"hand_limit_fraction", limit / h.median},
-      {"gradients_apart", gradients_apart}};
-  for (const auto& [name, value] : fields) line += fmt::format(", \"{}\": {:.10g}", name, value);
-  fmt::print("{}}}\n", line);
+  std::vector<Field> fields{{"engine_seconds", e.median},
+                            {"hand_seconds", h.median},
+                            {"ratio", e.median / h.median},
+                            {"ratio_best", e.shortest / h.shortest},
+                            {"ratio_cpu", e.cpu / h.cpu},
+                            {"spread", std::max(e.spread, h.spread)},
+                            {"engine_bytes", bytes},
+                            {"hand_bytes", by_hand},
+                            {"memory_ratio", bytes / by_hand},
+                            {"tokens_per_second", static_cast<double>(tokens) / e.median},
+                            {"gradients_apart", gradients_apart}};
+  if (limits.fp32 > 0) {
+    const double limit = shortest_step(model, lora, a, limits);
+    fields.push_back({"limit_fraction", limit / e.median});
+    fields.push_back({"hand_limit_fraction", limit / h.median});
+  }
+  say(a, model, fields);
   return 0;
 }
 

@@ -14,9 +14,10 @@ struct ElementwiseKernels {
   void (*add)(Pool&, const void* a, const void* b, void* y, DType type, std::int64_t n);
   // y = gate * sigmoid(gate) * up
   void (*swiglu)(Pool&, const void* gate, const void* up, void* y, DType type, std::int64_t n);
-  // With dy the gradient of y: up becomes its gradient dy * gate * sigmoid(gate), gate becomes its
-  // own.
-  void (*swiglu_backward)(Pool&, const void* dy, void* gate, void* up, DType type, std::int64_t n);
+  // dy: the gradient of y. Gives y once more, and the gradients of gate and up; each result may be
+  // one of the operands.
+  void (*swiglu_backward)(Pool&, const void* gate, const void* up, const void* dy, void* y,
+                          void* dgate, void* dup, DType type, std::int64_t n);
 };
 const ElementwiseKernels& elementwise_kernels(Isa level = isa());
 

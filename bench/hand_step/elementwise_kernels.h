@@ -35,13 +35,15 @@ void swiglu_as(Pool& pool, const void* gate, const void* up, void* y, std::int64
 }
 
 template <class T>
-void swiglu_backward_as(Pool& pool, const void* dy, void* gate, void* up, std::int64_t n) {
+void swiglu_backward_as(Pool& pool, const void* gate, const void* up, const void* dy, void* y,
+                        void* dgate, void* dup, std::int64_t n) {
   each_vec(pool, n, [=](auto i, auto lanes) {
-    T *pg = static_cast<T*>(gate) + i, *pu = static_cast<T*>(up) + i;
-    const Vec d = load(static_cast<const T*>(dy) + i, lanes), g = load(pg, lanes),
-              u = load(pu, lanes), s = sigmoid(g);
-    store(pu, d * (g * s), lanes);
-    store(pg, d * u * s * (1.0f + g * (1.0f - s)), lanes);
+    const Vec g = load(static_cast<const T*>(gate) + i, lanes),
+              u = load(static_cast<const T*>(up) + i, lanes),
+              d = load(static_cast<const T*>(dy) + i, lanes), s = sigmoid(g);
+    store(static_cast<T*>(y) + i, g * s * u, lanes);
+    store(static_cast<T*>(dup) + i, d * (g * s), lanes);
+    store(static_cast<T*>(dgate) + i, d * u * s * (1.0f + g * (1.0f - s)), lanes);
   });
 }
 
@@ -52,9 +54,10 @@ void swiglu(Pool& pool, const void* gate, const void* up, void* y, DType type, s
   type == DType::bf16 ? swiglu_as<bf16>(pool, gate, up, y, n)
                       : swiglu_as<float>(pool, gate, up, y, n);
 }
-void swiglu_backward(Pool& pool, const void* dy, void* gate, void* up, DType type, std::int64_t n) {
-  type == DType::bf16 ? swiglu_backward_as<bf16>(pool, dy, gate, up, n)
-                      : swiglu_backward_as<float>(pool, dy, gate, up, n);
+void swiglu_backward(Pool& pool, const void* gate, const void* up, const void* dy, void* y,
+                     void* dgate, void* dup, DType type, std::int64_t n) {
+  type == DType::bf16 ? swiglu_backward_as<bf16>(pool, gate, up, dy, y, dgate, dup, n)
+                      : swiglu_backward_as<float>(pool, gate, up, dy, y, dgate, dup, n);
 }
 
 }  // namespace

@@ -1,30 +1,25 @@
-// One LoRA training step of the Llama family as a person would write it for a CPU: forward,
-// backward, gradients added up, AdamW; straight-line calls of the backend's kernels, every buffer
-// laid out by hand in one allocation. No tape, no plan, no fusion. It is what the engine is
-// measured against, and the arithmetic is the engine's, in the same order.
+// One LoRA training step of the Llama family as a person would write it: forward, backward,
+// gradients added up, AdamW; calls of a backend's kernels in an order made by hand, every buffer
+// laid out by hand in one allocation. No tape, no plan, no fusion of what is recorded. It is what
+// the engine is measured against, on the CPU and on a GPU, and the arithmetic is the engine's, in
+// the same order.
 //
 // The memory story. T tokens, D model width, F MLP width, Q = heads * head size, G = key heads *
-// head size, r rank, V words:
+// head size, r rank:
 //   kept from forward to backward, per layer: x, mid (T, D); q, o (T, Q); k, v (T, G); gate, up (T,
-//   F); seven t (T, r);
-//     lse (T, heads) fp32. Norms and the MLP's activation are computed again; gate and up are
-//     overwritten by their gradients.
+//   F); seven t (T, r); lse (T, heads) fp32. Norms and the MLP's activation are computed again;
+//   gate and up are overwritten by their gradients.
 //   for the whole step: the last layer's output, a norm, the gradient of the residual stream (T, D)
-//   each; three dt (T, r);
-//     rstd (T) fp32
-//   one region that is in turn the head's (256 rows of logits and their gradient, fp32) and the
-//   layers' (act (T, F); d_o, dq (T, Q);
-//     dk, dv (T, G)), each with the workspace of its kernels.
+//   each; three dt (T, r); rstd (T) fp32
+//   one region that is in turn the head's (the workspace of its kernel), an MLP's (act (T, F)) and
+//   attention's (d_o, dq (T, Q); dk, dv (T, G)), the latter two with the workspace of their
+//   kernels.
 #pragma once
 #include <array>
 #include <memory>
-#include <span>
 #include <vector>
 
-#include "backend/cpu/kernels/attention.h"
-#include "backend/cpu/kernels/embedding.h"
-#include "backend/cpu/kernels/gemm.h"
-#include "core/backend.h"
+#include "hand_step/maps.h"
 #include "models/model.h"
 
 namespace supersonic::bench {
@@ -36,9 +31,9 @@ struct Feeds {
 
 class HandStep {
  public:
-  // lora: an adapter on all seven linears of each layer, one rank for all; its values are where the
-  // step starts.
-  HandStep(const models::Model& model, const nn::LoraSet& lora, cpu::Pool& pool,
+  // model: its weights where the backend's kernels read them. lora: an adapter on all seven linears
+  // of each layer, one rank for all; its values, in host memory, are where the step starts.
+  HandStep(const models::Model& model, const nn::LoraSet& lora, Backend& backend,
            std::int64_t tokens, Compute compute);
 
   double accumulate(const Feeds& feeds,
@@ -46,83 +41,74 @@ class HandStep {
   double step(std::int64_t step,
               float learning_rate);  // clips at 1, clears the gradients; returns their norm
   std::size_t arena_bytes() const { return bytes_; }  // activations and workspace
-  std::span<const float> gradients() const { return gradients_->values<const float>(); }
+  const StorageRef& gradients() const { return gradients_; }
 
  private:
   enum Which { kQ, kK, kV, kO, kGate, kUp, kDown, kLinears };
   using Bytes = std::byte*;
   struct Kept {
-    Bytes x, mid, q, k, v, o, gate, up;
-    float* lse;
+    Bytes x, mid, q, k, v, o, gate, up, lse;
     std::array<Bytes, kLinears> t;  // scale * x A^T
   };
   // An adapted linear: its weight and where its A (r, in) and B (out, r) begin.
   struct Adapted {
-    cpu::MatrixRef weight;
+    Value weight;
     std::int64_t a, b, in, out;
   };
+  // A sum of products as Gemm describes it.
   struct Product {
-    std::array<cpu::GemmTerm, cpu::kMaxGemmTerms> terms;
-    int count = 0;
-    cpu::GemmProblem problem;
+    std::vector<Value> operands;
+    unsigned trans_x = 0, trans_w = 0;
+    void term(const Value& x, bool tall_x, const Value& w, bool tall_w);
   };
 
-  void lay_out();
-  std::size_t layer_workspace() const;
-  std::size_t head_workspace() const;
-  void forward_layer(int i, const Feeds& f);
-  void backward_layer(int i, const Feeds& f);
-  double head(const Feeds& f, float scale);
+  std::size_t lay_out(Bytes base);  // base null: measures
+  void record();
+  void forward_layer(int i);
+  void backward_layer(int i);
 
-  // Products. y (T, out) = x W^T + t B^T, with t = scale * x A^T, which is kept.
-  Product down_product(const Adapted& l, const void* x, void* t) const;
-  Product out_product(const Adapted& l, const void* x, const void* t, void* y) const;
-  Product dt_product(const Adapted& l, const void* dy, void* dt) const;  // dt = scale * dy B
-  Product da_product(const Adapted& l, const void* dt,
-                     const void* x) const;  // A's gradient += dt^T x
-  Product db_product(const Adapted& l, const void* dy,
-                     const void* t) const;  // B's gradient += dy^T t
-  void add_dx(Product& p, const Adapted& l, const void* dt, const void* dy) const;  // + dt A + dy W
-  Product dx_product(std::int64_t in, void* dx) const;                              // no term yet
-  Product logits_product(std::int64_t rows, const void* x) const;
-  Product dlogits_product(std::int64_t rows, std::int64_t word) const;
-  cpu::MatrixRef rows(const void* data, std::int64_t n, std::int64_t cols) const;
-  cpu::MatrixRef adapter(std::int64_t at, std::int64_t rows, std::int64_t cols) const;
-  static void add_term(Product& p, const cpu::MatrixRef& x, bool trans_x, const cpu::MatrixRef& w,
-                       bool trans_w);
-  static std::size_t workspace_of(Product p, int threads);
-  void run(Product p, void* workspace) const;
+  // Values at addresses.
+  Value rows(Bytes data, std::int64_t cols) const { return {{Shape{T, cols}, type_}, data}; }
+  Value heads(Bytes data, std::int64_t width) const;
+  Value floats(Bytes data) const { return {{Shape{T}, DType::f32}, data}; }
+  Value feed(int which) const;
+  Value adapter(const StorageRef& of, std::int64_t at, std::int64_t n, std::int64_t cols) const;
 
-  void linear(const Adapted& l, const void* x, Bytes t, void* y) const;
-  void adapter_gradients(const Adapted& l, const void* dy, const void* t, Bytes dt,
-                         const void* x) const;
-  void norm(const void* x, const StorageRef& w, void* y, float* rstd) const;
-  void norm_backward(const void* x, const StorageRef& w, const void* dy, const void* base,
-                     void* dx) const;
-  void rope(void* x, std::int64_t heads, const Feeds& f, bool inverse) const;
-  cpu::EmbeddingGather embedding(const Feeds* f) const;
-  cpu::AttentionShape attention_shape(const Feeds* f) const;
+  void multiply(const Product& p, const Value& y, Work& work, float alpha = 1);
+  void multiply_add(const Product& p, const Value& target, Work& work);
+  // y (T, out) = x W^T + t B^T, with t = scale * x A^T, which is kept.
+  void linear(const Adapted& l, Bytes x, Bytes t, Bytes y, Work& work);
+  // dt = scale * dy B; B's gradient += dy^T t; A's gradient += dt^T x.
+  void gradient_of_b(const Adapted& l, Bytes dy, Bytes t, Bytes dt, Work& work);
+  void gradient_of_a(const Adapted& l, Bytes dt, Bytes x, Work& work);
+  void add_dx(Product& p, const Adapted& l, Bytes dy, Bytes dt) const;  // + dy W + dt A
+  void norm(Bytes x, const StorageRef& w, Bytes y, bool with_rstd);
+  // dx: that of x by dy, the gradient of norm(x), and by base, what goes past the norm, unless
+  // null. Wants rstd_ of x.
+  void norm_backward(Bytes x, const StorageRef& w, Bytes dy, Bytes base, Bytes dx);
+  void rope(Bytes x, std::int64_t width, bool inverse);
 
   const models::Model& model_;
-  cpu::Pool& pool_;
-  const std::int64_t T, D, F, Q, G, V;
+  Backend& backend_;
+  const Maps maps_;
+  const std::int64_t T, D, F, Q, G;
   std::int64_t r = 0;
-  const Compute compute_;
   const DType type_;
   float lora_scale_ = 1;
   StorageRef values_, gradients_, m_, v_;
+  Mirror feeds_, hyper_, results_;  // results: loss, sum of the gradients' squares
   std::vector<std::array<Adapted, kLinears>> linears_;  // of each layer
+  Calls batch_, update_;
 
   std::unique_ptr<Arena> arena_;
   std::size_t bytes_ = 0;
   std::vector<Kept> kept_;
   Bytes last_ = nullptr, norm_ = nullptr, d_ = nullptr;  // (T, D)
   std::array<Bytes, 3> dt_{};                            // (T, r)
-  float* rstd_ = nullptr;                                // (T)
-  Bytes act_ = nullptr, d_o_ = nullptr, dq_ = nullptr, dk_ = nullptr, dv_ = nullptr,
-        layer_work_ = nullptr;
-  float *logits_ = nullptr, *dx_ = nullptr, *loss_ = nullptr;  // of one chunk of rows
-  Bytes head_work_ = nullptr;
+  Bytes rstd_ = nullptr;                                 // (T)
+  Bytes act_ = nullptr, d_o_ = nullptr, dq_ = nullptr, dk_ = nullptr, dv_ = nullptr;
+  Work head_work_, mlp_work_, attention_work_, update_work_;
+  Work no_work_;  // of norms and rotations, which want none
 };
 
 }  // namespace supersonic::bench

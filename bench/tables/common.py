@@ -22,8 +22,13 @@ def measured(*command, timeout=None):
     """(what it printed on stdout, its peak memory in bytes, its seconds); throws Failed with the end of what it printed on stderr."""
     read, write = os.pipe()
     start = time.perf_counter()
-    child = subprocess.Popen([str(c) for c in command], stdout=write, stderr=subprocess.PIPE)
-    os.close(write)
+    try:
+        child = subprocess.Popen([str(c) for c in command], stdout=write, stderr=subprocess.PIPE)
+    except OSError as e:
+        os.close(read)
+        raise Failed(f"{command[0]} does not start: {e.strerror}") from e
+    finally:
+        os.close(write)
     errors = []
     drain = threading.Thread(target=lambda: errors.append(child.stderr.read()))
     drain.start()

@@ -31,7 +31,7 @@ def add_options(parser):
     parser.add_argument("--models", type=pathlib.Path, default=CACHE / "peers" / "models",
                         help="where models with random weights are written: up to 30 GB")
     parser.add_argument("--tokenizer", type=pathlib.Path, default=SMALL_MODEL, help="the GGUF file whose tokenizer these models get")
-    parser.add_argument("--minutes", type=float, default=8, help="works that would begin later than this are left out (8)")
+    parser.add_argument("--minutes", type=float, default=7, help="works that would begin later than this are left out (7)")
 
 
 def find_gpu():
@@ -126,14 +126,15 @@ class Session:
         given = self.arguments.tokenizer
         return given if given.exists() and shape != "13b" else TINY_TOKENIZER
 
-    def take_turns(self, work, ours, peers):
-        """Rounds of ours and of each setting of each peer. ours: () -> sample; peers: {name: {setting: () -> the server's answer}}."""
+    def take_turns(self, work, ours, peers, rounds=None):
+        """Rounds of ours and of each peer: of all its settings in the first, then of the best one. ours: () -> sample; peers: {name:
+        {setting: () -> the server's answer}}."""
         turns = Turns(work, peers)
-        for _ in self.rounds():
+        for number in range(rounds) if rounds else self.rounds():
             self.say(work, "ours", turns.ours(ours))
             for name, settings in peers.items():
-                for setting, ask in settings.items():
-                    self.say(work, f"{name} {setting}".strip(), turns.peer(name, setting, ask))
+                for setting in turns.worth_asking(name) if number else settings:
+                    self.say(work, f"{name} {setting}".strip(), turns.peer(name, setting, settings[setting]))
         return turns
 
     def say(self, work, who, sample):
@@ -152,6 +153,8 @@ class Session:
         for name in known:
             if name not in turns.asked:
                 self.table.add(make_row(work, unit, ours, peer_of(name, [], known[name], unit), limit, turns.why("ours")))
+        if not turns.asked and not known:
+            self.table.add(make_row(work, unit, ours, peer_of("no peer", [], None, unit), limit, turns.why("ours")))
 
 
 class Turns:
@@ -180,6 +183,11 @@ class Turns:
             return None
         self.theirs[name][setting].append(answer)
         return answer
+
+    def worth_asking(self, name):
+        """The peer's setting with the best "value" so far; all of them where samples have no such figure, or there are none."""
+        rates = {setting: samples[-1].get("value") for setting, samples in self.theirs[name].items() if samples}
+        return [max(rates, key=rates.get)] if rates and None not in rates.values() else list(self.theirs[name])
 
     def part(self, key, amount):
         """The same turns with amount / sample[key] as each sample's value."""

@@ -1,6 +1,6 @@
 """The table of scripts/bench gpu decode: one sequence, decoding from an empty context and after 8,192 tokens, and prefill, of Llama 3 8B and
-Llama 3.2 1B shapes with random weights, Q4_K_M and bf16. Peers: llama.cpp's llama-bench on the same file where it was built with CUDA, and
-transformers' generate (bf16, or NF4 by bitsandbytes beside Q4_K_M) from an almost empty context.
+Llama 3.2 1B shapes with random weights, Q4_K_M, and decoding in bf16. Peers: llama.cpp's llama-bench on the same file where it was built with
+CUDA; for bf16 also transformers' generate, from an almost empty context.
 
 The limit of decoding is the bytes that a token reads at the probed rate of a copy; that of prefill its operations at the probed rate of
 bf16 products.
@@ -23,8 +23,9 @@ MODELS = (("8b", "q4_k_m"), ("1b", "q4_k_m"), ("8b", "bf16"), ("1b", "bf16"))
 def works(shape, kind):
     """{work: (test of supersonic bench, depth)}"""
     label = f"{shape.upper()} {NAMES[kind]}"
-    found = {f"decode {DECODE}, {label}": (f"tg{DECODE}", 0), f"prefill {PROMPT}, {label}": (f"pp{PROMPT}", 0)}
+    found = {f"decode {DECODE}, {label}": (f"tg{DECODE}", 0)}
     if kind == "q4_k_m":
+        found[f"prefill {PROMPT}, {label}"] = (f"pp{PROMPT}", 0)
         found[f"decode {DECODE} after {DEPTH}, {label}"] = (f"tg{DECODE}@{DEPTH}", DEPTH)
     return found
 
@@ -51,17 +52,13 @@ def limit_of(session, turns, test):
 
 # --- peers ---
 
-def transformers(session, shape, kind, test):
-    """{setting: () -> answer}: generate, or a forward pass over the prompt."""
-    base = "bf16" if kind == "bf16" else "nf4"
-
-    def ask(**request):
-        answer = session.peers.ask(shape=shape, base=base, **request)
+def transformers(session, shape, kind):
+    """{setting: () -> answer} of generate."""
+    def ask():
+        answer = session.peers.ask(do="decode", shape=shape, base=kind, prompt=HF_PROMPT, tokens=HF_DECODE, repeats=1)
         return {**answer, "value": answer["tokens_per_second"], "memory": answer["peak_bytes"]} if answer["ok"] else answer
 
-    if test.startswith("pp"):
-        return {base: lambda: ask(do="prefill", length=PROMPT, repeats=3)}
-    return {base: lambda: ask(do="decode", prompt=HF_PROMPT, tokens=HF_DECODE, repeats=1)}
+    return {kind: ask}
 
 
 def llama_bench():
@@ -99,7 +96,7 @@ def measure(session):
     for shape, kind in MODELS:
         for work, (test, depth) in works(shape, kind).items():
             if session.wanted(work):
-                peers = {} if depth else {"HF generate" if test.startswith("tg") else "HF forward": transformers(session, shape, kind, test)}
+                peers = {"HF generate": transformers(session, shape, kind)} if kind == "bf16" else {}
                 if program:
                     peers[LLAMA] = llama(session, program, shape, kind, test, depth)
                 turns = session.take_turns(work, ours(session, shape, kind, test, depth), peers)

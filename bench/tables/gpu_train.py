@@ -4,7 +4,11 @@
 gradient checkpointing where the work asks for little memory, in the faster of PyTorch's ways to attend.
 
 The limit is the time of the products and the attention that a step needs, nothing recomputed, at the probed rate of bf16 products. Memory
-is what is gone of the GPU's beside a bare context; of the peer, PyTorch's peak of allocated bytes.
+is what is gone of the GPU's beside a bare context; of the peer, PyTorch's peak of allocated bytes. The peer is asked where it has a figure in
+recorded.py: elsewhere it has none worth a minute of the table (out of memory, or not what the work is compared with).
+
+The last row is the engine against a step scheduled by hand (bench/hand_step.cpp), in one process, taking turns; its memory is that of
+activations and workspace.
 """
 
 import copy
@@ -17,13 +21,16 @@ import subprocess
 import tempfile
 import time
 
-from common import OURS, Failed
+import recorded
+from common import OURS, Failed, lines, measured
 from gpu import bench_rows
 from recorded import HF
 
 KIND = "q4_k_m"
 LONG = 16384        # tokens of a step beyond which one counts, not three
 STEPS = 10          # of a run on text; the first two are not counted
+HAND_STEPS = 8      # of the engine and of the step by hand, in turn
+NO_STEP = {"ok": False, "error": "hand_step gave no figures", "remedy": ""}
 TEXT_BYTES = 1 << 20
 
 
@@ -35,7 +42,7 @@ class Work:
     length: int
     memory: str  # ours: --memory; empty: no limit
     checkpoint: bool  # the peer: gradient checkpointing
-    text: bool = False  # through supersonic train; the peer's samples are those of the work before
+    text: bool = False  # through supersonic train; the peer's samples are those of the work named TEXT_PEER
 
     @property
     def tokens(self):
@@ -47,14 +54,15 @@ WORKS = (
     Work("8B 2x2048, 24 GiB", "8b", 2, 2048, "24GiB", False),
     Work("8B 2x2048, 6 GiB, text", "8b", 2, 2048, "6GiB", True, text=True),
     Work("8B 1x8192, 7.8 GiB", "8b", 1, 8192, "7.8GiB", True),
+    Work("8B 1x32768, 10 GiB", "8b", 1, 32768, "10GiB", True),
     Work("1B 4x2048, 2.25 GiB", "1b", 4, 2048, "2.25GiB", True),
     Work("1B 4x2048, all kept", "1b", 4, 2048, "", False),
     Work("13B 2x2048, 8.5 GiB", "13b", 2, 2048, "8.5GiB", True),
     Work("13B 1x8192, 9.6 GiB", "13b", 1, 8192, "9.6GiB", True),
-    Work("8B 1x32768, 10 GiB", "8b", 1, 32768, "10GiB", True),
 )
 TEXT_PEER = "8B 2x2048, 6 GiB"
 START = "8B start to first step"
+HAND = "8B 2x2048, step by hand"
 
 
 def ours(session, work):
@@ -74,13 +82,11 @@ def hf(session, work):
     """{setting: () -> answer} of the peers' process."""
     def ask(sdpa):
         answer = session.peers.ask(do="train", shape=work.shape, base="nf4", rows=work.rows, length=work.length,
-                                   steps=1 if work.tokens > LONG else 3, checkpoint=work.checkpoint, adapters="bf16", optimizer="adamw8bit",
+                                   steps=3, checkpoint=work.checkpoint, adapters="bf16", optimizer="adamw8bit",
                                    sdpa=sdpa)
         return {**answer, "value": answer["tokens_per_second"], "memory": answer["peak_bytes"]} if answer["ok"] else answer
 
     settings = {"PyTorch's choice of attention": "auto", "cuDNN's attention": "cudnn"}
-    if work.tokens > LONG:
-        del settings["PyTorch's choice of attention"]  # the slower one at such lengths
     return {setting: lambda sdpa=sdpa: ask(sdpa) for setting, sdpa in settings.items()}
 
 
@@ -148,9 +154,12 @@ def measure(session):
             if work.text:
                 measure_text(session, work, pathlib.Path(folder), before)
             elif session.wanted(work.name):
-                turns = session.take_turns(work.name, ours(session, work), {HF: hf(session, work)})
+                peers = {HF: hf(session, work)} if HF in recorded.TRAIN.get(work.name, {}) else {}
+                turns = session.take_turns(work.name, ours(session, work), peers)
                 session.add(work.name, "tok/s", turns, limit_of(session, turns, work))
                 before = turns if work.name == TEXT_PEER else before
+        if session.wanted(HAND):
+            measure_by_hand(session)
 
 
 def measure_text(session, work, folder, before):
@@ -168,6 +177,20 @@ def measure_text(session, work, folder, before):
         turns.failed.update(before.failed)
     if work.name in wanted:
         session.add(work.name, "tok/s", turns, limit_of(session, before, work) if before else None)
+
+
+def measure_by_hand(session):
+    """One row: the engine against the step by hand. The turns are taken inside of the program."""
+    def both():
+        [line] = lines(measured(OURS.with_name("hand_step"), session.model("8b", KIND), "--device", "cuda", "--rows", 2, "--len", 2048,
+                                "--steps", HAND_STEPS, timeout=120)[0])
+        by_hand.append({"ok": True, "value": line["tokens_per_second"] * line["engine_seconds"] / line["hand_seconds"],
+                        "memory": line["hand_bytes"]})
+        return {"value": line["tokens_per_second"], "memory": line["engine_bytes"]}
+
+    by_hand = []
+    turns = session.take_turns(HAND, both, {"hand-scheduled": {"": lambda: by_hand[-1] if by_hand else NO_STEP}}, rounds=1)
+    session.add(HAND, "tok/s", turns)
 
 
 def read_through(path):

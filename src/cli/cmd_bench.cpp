@@ -14,9 +14,10 @@
 #include "core/interrupt.h"
 #include "core/machine.h"
 #include "infer/roofline.h"
+#include "infer/sampler.h"
 #include "infer/session.h"
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 
 namespace supersonic::cli {
 namespace {
@@ -70,17 +71,17 @@ struct Bench : ModelOptions {
   std::int64_t prompt = 512, generate = 128, depth = 0;
   std::int64_t batch = 4, seq_len = 256, rank = 16;
   int repeats = 5;
-  std::string kv_type = "auto", optim = "adamw";
+  std::string kv_type = "auto", optim = "adamw", method = "lora";
   std::optional<Bytes> memory;
   bool train = false, json = false;
 
   static constexpr About about{
-      .summary = "Measure the speed of prefill and decode, or of LoRA steps",
+      .summary = "Measure the speed of prefill and decode, or of training steps",
       .usage = "MODEL [--train]",
       .details =
           "pp512: a prompt of 512 tokens, in tokens a second; tg128: 128 tokens generated one by "
-          "one after an empty context. Programs are "
-          "warm, loading is not counted. lora4x256 (--train): steps of 4 rows of 256 tokens. "
+          "one after an empty context, each the most likely. Programs are "
+          "warm, loading is not counted. lora4x256, full4x256 (--train): steps of 4 rows of 256 tokens. "
           "limit: part of what the machine's probed arithmetic (prefill, "
           "training) or memory (decode) allows.",
       .examples =
@@ -104,7 +105,8 @@ struct Bench : ModelOptions {
     declare_device(o);
     declare_kv_type(o, kv_type);
     o.group("Training");
-    o.add("train", train, "Measure LoRA steps instead: forward, backward, AdamW");
+    o.add("train", train, "Measure training steps instead: forward, backward, AdamW");
+    o.add("method", method, "lora: an adapter beside the frozen model; full: all weights of a 16- or 32-bit model").choices({"lora", "full"});
     o.add("batch", batch, "Rows of a step").range(1, 1 << 16);
     o.add("seq-len", seq_len, "Tokens of a row").range(2, 1 << 20);
     o.add("rank", rank, "Rank of the adapter, on all linear layers").range(1, 4096);
@@ -143,6 +145,8 @@ struct Bench : ModelOptions {
     const auto ids =
         some_ids(std::max<std::int64_t>({prompt, depth, 1}), loaded.model.config.vocab_size);
     if (depth) session.feed(std::span(ids).first(static_cast<std::size_t>(depth)));
+    const infer::Sampler greedy(static_cast<int>(loaded.model.head->spec.shape[0]),
+                                {.temperature = 0});
     std::vector<Row> rows;
     if (prompt) {
       const infer::ForwardWork work = forward_work(loaded.model, prompt);
@@ -157,9 +161,8 @@ struct Bench : ModelOptions {
       rows.push_back(measure(name_of_test("tg", generate), generate, runs(),
                              known * static_cast<double>(generate) * bytes / read, [&] {
                                session.rewind(depth);
-                               for (std::int64_t i = 0; i < generate; ++i)
-                                 session.feed(std::span(ids).subspan(
-                                     static_cast<std::size_t>(i) % ids.size(), 1));
+                               session.start(ids[0], greedy.settings(), greedy.seen(), generate);
+                               for (std::int64_t i = 0; i < generate; ++i) session.next();
                              }));
       rows.back().bytes = bytes;
     }
@@ -191,9 +194,13 @@ struct Bench : ModelOptions {
     const std::uint64_t free_before = free_bytes(backend());
     Executor executor = make_executor();
     const auto limits = probe(1 << 20).first;
+    const bool full = method == "full";
+    if (full && compute == "fp8") fail(ErrorKind::usage, "bench: --compute fp8 is for frozen weights, and --method full trains all of them");
     train::LoraOptions adapter_options;
     adapter_options.rank = rank;
-    nn::LoraSet lora = train::make_lora(loaded.model, adapter_options, true);
+    nn::LoraSet lora;
+    if (!full) lora = train::make_lora(loaded.model, adapter_options, true);
+    train::Parameters parameters = full ? train::plan_weights(loaded.model) : train::Parameters(lora);
     const Compute arithmetic = resolve_training(loaded.model);
     const std::int64_t tokens = batch * seq_len;
     train::OptimizerOptions optimizer;
@@ -202,21 +209,25 @@ struct Bench : ModelOptions {
         .budget =
             memory ? training_budget(memory, program, loaded.model, executor.backend()) : SIZE_MAX};
     const models::Residence residence = train::choose_residence(
-        loaded.model, lora, executor.backend(), tokens, arithmetic, optimizer, policy);
-    models::make_resident(loaded.model, executor.backend(), residence);
-    train::LoraTrainer trainer(loaded.model, lora, executor, tokens, arithmetic, optimizer, policy);
+        loaded.model, parameters, executor.backend(), tokens, arithmetic, optimizer, policy);
+    full ? train::take_weights(loaded.model, parameters)
+         : models::make_resident(loaded.model, executor.backend(), residence);
+    train::Trainer trainer(loaded.model, parameters, executor, tokens, arithmetic, optimizer, policy);
     const text::Batch data = some_batch(loaded.model.config.vocab_size);
-    const infer::ForwardWork work = infer::lora_step_work(loaded.model, lora, batch, seq_len);
+    const infer::ForwardWork work = full ? infer::full_step_work(loaded.model, batch, seq_len)
+                                         : infer::lora_step_work(loaded.model, lora, batch, seq_len);
     const double shortest =
         (limits_known() ? 1 : 0) * infer::shortest_time(work, limits, arithmetic);
     std::int64_t step = 0;
-    Row row = measure(fmt::format("lora{}x{}", batch, seq_len), tokens, runs(), shortest, [&] {
+    Row row = measure(fmt::format("{}{}x{}", method, batch, seq_len), tokens, runs(), shortest, [&] {
       trainer.accumulate(data, 1.0f / static_cast<float>(tokens));
       trainer.step(++step, 1e-4f);
     });
     row.operations = work.products + work.attention;
     row.planned = trainer.memory().total();
     row.level = trainer.memory().level;
+    if (residence.dense)
+      row.level += fmt::format(", weights of {} layers kept as bf16", residence.dense);
     if (residence.streamed) row.level += fmt::format(", {} layers streamed", residence.streamed);
     row.taken = taken(free_before);
     report({row}, arithmetic);

@@ -13,7 +13,7 @@
 #include "infer/session.h"
 #include "text/model_text.h"
 #include "text/tokenizer.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 
 namespace supersonic::cli {
 namespace {
@@ -42,14 +42,14 @@ struct Estimate {
 struct Fit : ModelOptions {
   bool train = false, json = false;
   std::int64_t context = 0, batch = 4, seq_len = 256, rank = 16;
-  std::string kv_type = "auto", optim = "adamw";
+  std::string kv_type = "auto", optim = "adamw", method = "lora";
   std::optional<Bytes> memory;
 
   static constexpr About about{
       .summary = "Show what a model needs before it runs",
       .usage = "MODEL [--ctx N | --train]",
       .details =
-          "Plans a run, or a LoRA training step with --train, and prints what takes which memory. "
+          "Plans a run, or a training step with --train, and prints what takes which memory. "
           "Nothing is computed and no weight is "
           "read. Ends with 3 when --memory, or else what this machine has free, is not enough.",
       .examples =
@@ -69,7 +69,8 @@ struct Fit : ModelOptions {
         .range(0, 1 << 24);
     declare_kv_type(o, kv_type);
     o.group("Training");
-    o.add("train", train, "Plan a LoRA training step");
+    o.add("train", train, "Plan a training step");
+    o.add("method", method, "lora: an adapter beside the frozen model; full: all weights of a 16- or 32-bit model").choices({"lora", "full"});
     o.add("batch", batch, "Rows of a micro-batch").range(1, 1 << 16);
     o.add("seq-len", seq_len, "Tokens of a row").range(1, 1 << 20);
     o.add("rank", rank, "Rank of the adapter, on all linear layers").range(1, 4096);
@@ -156,20 +157,25 @@ struct Fit : ModelOptions {
 
   // --- training ---
 
+  bool full() const { return method == "full"; }
+
   // What training takes with a plan that meets the budget, weights and state included; throws
   // Error(memory) where there is none.
   train::TrainMemory plan_training(LoadedModel& loaded, Backend& backend, std::int64_t rows,
                                    std::int64_t length, std::uint64_t budget) const {
-    nn::LoraSet& lora = loaded.adapter;
-    if (lora.slots.empty() || !lora.gradients) {
-      train::LoraOptions o;
-      o.rank = rank;
-      lora = train::make_lora(loaded.model, o, true);
-    }
     train::OptimizerOptions o;
     o.eight_bit = optim == "adamw-8bit";
-    return train::planned_memory(loaded.model, lora, backend, rows * length,
-                                 resolve_training(loaded.model), o, {.budget = budget});
+    const auto planned = [&](const train::Parameters& parameters) {
+      return train::planned_memory(loaded.model, parameters, backend, rows * length, resolve_training(loaded.model), o, {.budget = budget});
+    };
+    if (full()) return planned(train::plan_weights(loaded.model));
+    nn::LoraSet& lora = loaded.adapter;
+    if (lora.slots.empty() || !lora.gradients) {
+      train::LoraOptions adapter_options;
+      adapter_options.rank = rank;
+      lora = train::make_lora(loaded.model, adapter_options, true);
+    }
+    return planned(lora);
   }
 
   bool training_fits(LoadedModel& loaded, Backend& backend, std::int64_t rows, std::int64_t length,
@@ -206,17 +212,25 @@ struct Fit : ModelOptions {
           advice.push_back("no batch fits: free memory, or choose a smaller or a 4-bit model");
       }
     }
+    if (full() && m.total() > budget) {
+      if (optim == "adamw") advice.push_back("--optim adamw-8bit takes 6 bytes a weight less");
+      advice.push_back("an adapter takes less: --method lora");
+    }
     Estimate e;
     e.parts = {{"weights", "weights", m.weights,
                 m.outside ? fmt::format("frozen; {} more in host memory, with activations",
                                         size_text(m.outside))
                           : place_note("frozen, mapped from the file")},
-               {"adapter", "adapter", m.adapter, fmt::format("rank {}, fp32", rank)},
+               {"adapter", "adapter", m.parameters, fmt::format("rank {}, fp32", rank)},
                {"gradients", "gradients", m.gradients, ""},
                {"optimizer", "optimizer", m.moments, optim},
                {"working_memory", "working memory", m.arena + m.feeds, m.level},
                {"saving", "saving", m.saving, "the adapter, as it is written"},
                {"program", "program, tokenizer", base, ""}};
+    if (full()) {
+      e.parts[0] = {"weights", "weights", m.parameters, "all trained"};
+      std::erase_if(e.parts, [](const Part& p) { return std::string_view(p.key) == "adapter" || std::string_view(p.key) == "saving"; });
+    }
     return report(e, room, advice, {{"batch", batch}, {"seq_len", seq_len}});
   }
 

@@ -52,6 +52,16 @@ Backend& ComputeOptions::backend() const {
   return device_backend(device);
 }
 
+std::jthread ComputeOptions::open_early() const {
+  if (device == "cpu") return {};
+  return std::jthread([name = device == "auto" ? "cuda" : device] {
+    try {
+      device_backend(name);
+    } catch (const Error&) {
+    }
+  });
+}
+
 bool ComputeOptions::on_gpu() const { return !(backend().compute_place() == Place{}); }
 
 Executor ComputeOptions::make_executor(models::Model& model) const {

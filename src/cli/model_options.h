@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "cli/options.h"
 #include "core/executor.h"
@@ -24,6 +25,9 @@ struct ComputeOptions {
       const models::Model& model) const;  // auto: bf16 where the machine multiplies it (activations
                                           // are then half the size, too), else fp32
   Backend& backend() const;  // sets the CPU's threads; what --device asks for, else throws
+  // Opens the GPU that --device may mean on a thread of its own, which takes part of a second, while
+  // the caller reads files. What is wrong with it backend() says.
+  std::jthread open_early() const;
   Executor make_executor() const { return Executor(backend()); }
   // Also uploads the model's weights where --device has memory of its own.
   Executor make_executor(models::Model& model) const;

@@ -47,20 +47,24 @@ std::vector<Ref<Node>> reachable(std::span<const Tensor> outputs, const std::uno
 }
 
 struct Sweep {
-  std::unordered_map<Key, std::vector<int>, KeyHash> wrt;  // value -> indices, ascending
-  std::vector<Key> order;                                  // keys of wrt, as asked
-  std::unordered_map<Key, int, KeyHash> uses;  // uses of a wrt value not yet differentiated
-  std::unordered_map<Key, Tensor, KeyHash> grads;
-  std::unordered_set<const void*> needed;
+  std::unordered_map<Key, std::vector<int>, KeyHash> wrt = {};  // value -> indices, ascending
+  std::vector<Key> order = {};                                  // keys of wrt, as asked
+  std::unordered_map<Key, int, KeyHash> uses = {};  // uses of a wrt value not yet differentiated
+  std::unordered_map<Key, Tensor, KeyHash> grads = {};
+  std::unordered_set<const void*> needed = {};
   const std::function<void(int, const Tensor&)>& sink;
   Where where;
+  bool in_parts = false;  // the sink adds up
+  std::vector<std::pair<Key, Tensor>> parts = {};  // of the node that is being differentiated
 
   bool needs(const Tensor& t) const { return wrt.count(key_of(t)) || needed.count(t.node()); }
 
   void accumulate(const Tensor& t, const Tensor& grad) {
     CHECK(grad.shape() == t.shape(), "gradient of shape {} for a value of shape {}", to_string(grad.shape()),
           to_string(t.shape()));
-    Tensor& slot = grads[key_of(t)];
+    const Key key = key_of(t);
+    if (in_parts && wrt.count(key) && !needed.count(key.first)) return void(parts.emplace_back(key, grad));
+    Tensor& slot = grads[key];
     slot = slot ? add(slot, grad, where) : grad;
   }
 
@@ -105,6 +109,9 @@ struct Sweep {
       for (std::size_t i = 0; i < g.size(); ++i)
         if (need[i] && g[i]) accumulate(in[i], g[i]);
       tape.set_region(outer);
+      for (const auto& [key, part] : parts)
+        for (int index : wrt.at(key)) sink(index, part);
+      parts.clear();
     }
     for (const auto& t : in) {
       auto it = uses.find(key_of(t));
@@ -121,14 +128,14 @@ struct Sweep {
     if (!reported.insert(key).second) return;
     for (int index : wrt.at(key)) sink(index, g);
   }
-  std::unordered_set<Key, KeyHash> reported;
+  std::unordered_set<Key, KeyHash> reported = {};
 };
 
 void sweep(std::span<const Tensor> outputs, std::span<const Tensor> cotangents, std::span<const Tensor> wrt,
            const std::unordered_map<Key, int, KeyHash>& stops, const std::function<void(int, const Tensor&)>& sink,
-           Where where) {
+           Where where, bool in_parts = false) {
   BackwardScope scope;
-  Sweep s{{}, {}, {}, {}, {}, sink, where, {}};
+  Sweep s{.sink = sink, .where = where, .in_parts = in_parts};
   for (std::size_t i = 0; i < wrt.size(); ++i) {
     if (!wrt[i]) continue;
     auto& indices = s.wrt[key_of(wrt[i])];
@@ -162,7 +169,7 @@ void backward(const Tensor& loss, std::span<const Tensor> wrt, const std::functi
               Where where) {
   CHECK(loss.numel() == 1, "backward: the loss must have one element, got {}", to_string(loss.shape()));
   const Tensor one = fill(loss.shape(), loss.dtype(), 1.0, where);
-  sweep(std::span(&loss, 1), std::span(&one, 1), wrt, {}, sink, where);
+  sweep(std::span(&loss, 1), std::span(&one, 1), wrt, {}, sink, where, true);
 }
 
 Grads differentiate(const Op& op, const Attrs& attrs, Args in, Args dy, const std::vector<bool>& need) {

@@ -11,7 +11,8 @@ Tensors gradients(const Tensor& loss, std::span<const Tensor> wrt, Where where =
 // The same for any output with its cotangent given. outputs and cotangents pair up.
 Tensors gradients(std::span<const Tensor> outputs, std::span<const Tensor> cotangents, std::span<const Tensor> wrt,
                   Where where = Where::current());
-// Calls sink(i, gradient) as soon as the gradient of wrt[i] is final, so that it need not outlive the call.
+// Calls sink(i, part) for each part of the gradient of wrt[i] as soon as it is made, so that none need outlive the call: their sum is
+// the gradient. Values that the loss depends on in one place have one part; of those that depend on others of wrt, the sum is one part.
 void backward(const Tensor& loss, std::span<const Tensor> wrt, const std::function<void(int, const Tensor&)>& sink,
               Where where = Where::current());
 // The gradients of an operation from its definition: the meaning of a backward kernel.

@@ -22,7 +22,17 @@ class Plan;
 // A plan recorded by the device for replay (a CUDA graph, say).
 struct Replay {
   virtual ~Replay() = default;
-  virtual void run() = 0;
+  virtual void start() = 0;   // puts a run behind what the compute lane has, and returns
+  virtual void finish() = 0;  // after the backend's sync(): what the run wrote is in host memory
+  // Whether a run may start before the last one has ended: nothing passes through host memory.
+  virtual bool runs_ahead() const = 0;
+};
+
+// A point in the compute lane's work, for the host to wait for.
+struct Fence {
+  virtual ~Fence() = default;
+  virtual void mark() = 0;  // after what the lane has been given so far
+  virtual void wait() = 0;  // until then; throws what the device reports
 };
 
 // Memory whose address never changes while it grows.
@@ -57,6 +67,7 @@ struct Backend {
   virtual void signal(Lane&, int event) = 0;        // when the lane's work so far is done
   virtual void wait(Lane&, int event) = 0;          // the lane's later work waits for the event's last signal
   virtual void sync() = 0;                          // the host waits for everything
+  virtual std::unique_ptr<Fence> fence();           // one that waits for everything, where a backend has no finer one
   virtual int threads() const { return 1; }
   // Whether products have this arithmetic here; where not, a plan asking for it computes in the nearest wider one.
   virtual bool computes(Compute c) const { return c != Compute::fp8; }
@@ -64,8 +75,8 @@ struct Backend {
   // way between host memory and the compute place. 0: unknown. Nothing is timed.
   virtual double seconds(const Problem&) const { return 0; }
   virtual double copy_seconds(std::size_t /*bytes*/) const { return 0; }
-  // A recording of what `enqueue` puts on the lanes, the plan's steps in order; its run() also waits for the end. Called when a plan
-  // runs for the second time. Null: this plan is better run by looping.
+  // A recording of what `enqueue` puts on the lanes, the plan's steps in order. Called when a plan runs for the
+  // second time. Null: this plan is better run by looping.
   virtual std::unique_ptr<Replay> capture(const Plan&, const std::function<void()>& /*enqueue*/) { return nullptr; }
 };
 

@@ -69,6 +69,12 @@ std::size_t Executor::arena_bytes(Place place) const {
   return 0;
 }
 
+void Executor::finish() {
+  if (!started_) return;
+  started_ = false;
+  backend_.sync();
+}
+
 BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : plan_(std::move(plan)), executor_(&executor) {
   static const bool sync_each = flag("SUPERSONIC_SYNC"), verify = flag("SUPERSONIC_VERIFY");
   sync_each_ = sync_each || profile::enabled();
@@ -80,6 +86,7 @@ BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : pla
     return const_cast<std::byte*>(static_cast<const std::byte*>(plan_->storages()[at.index]->planes.data[0])) + at.offset;
   };
   pointers_.resize(plan_->steps().size());
+  one_lane_ = std::all_of(plan_->steps().begin(), plan_->steps().end(), [](const Step& s) { return s.lane == LaneKind::compute; });
   std::size_t copied = 0;
   for (const Step& s : plan_->steps())
     for (std::size_t k = 0; k < s.in.size(); ++k) copied += s.in[k].kind == Location::arena && format_of(s, k);
@@ -102,17 +109,26 @@ BoundPlan::BoundPlan(std::shared_ptr<const Plan> plan, Executor& executor) : pla
     for (const Step& s : plan_->steps()) profile_rows_.push_back(profile::row_of(s));
 }
 
-void BoundPlan::run() {
+// Steps on several lanes are ordered among themselves alone, and staging holds one run's inputs: such a run has the device to itself.
+bool BoundPlan::runs_ahead() const { return replay_ ? replay_->runs_ahead() : one_lane_; }
+
+void BoundPlan::start() {
   // The first run loads what kernels load when they are first used; a plan that runs once is not worth a recording.
   constexpr int kCaptureAt = 1;
   if (!sync_each_ && runs_ <= kCaptureAt && runs_++ == kCaptureAt)
     replay_ = executor_->backend().capture(*plan_, [this] { enqueue(); });
-  if (replay_) {
-    replay_->run();
-    return;
-  }
-  enqueue();
-  executor_->backend().sync();
+  const bool ahead = runs_ahead();
+  if (!ahead) executor_->finish();
+  executor_->started_ = true;
+  replay_ ? replay_->start() : enqueue();
+  if (ahead) return;
+  executor_->finish();
+  if (replay_) replay_->finish();
+}
+
+void BoundPlan::run() {
+  start();
+  executor_->finish();
 }
 
 void BoundPlan::enqueue() {

@@ -47,9 +47,12 @@ class Rng {
       block_ = philox({static_cast<std::uint32_t>(index_ >> 2), step_, site_, sample_}, key_);
     return block_[index_++ & 3];
   }
-  constexpr double uniform() {  // [0, 1), 53 bits
+  constexpr std::uint64_t bits53() {  // [0, 2^53)
     const std::uint64_t high = next(), low = next();
-    return static_cast<double>((high << 21) | (low >> 11)) * 0x1p-53;
+    return (high << 21) | (low >> 11);
+  }
+  constexpr double uniform() {  // [0, 1), 53 bits
+    return static_cast<double>(bits53()) * 0x1p-53;
   }
   constexpr std::uint32_t below(std::uint32_t n) {  // [0, n) without bias (Lemire 2019); n >= 1
     std::uint64_t product = std::uint64_t{next()} * n;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "core/interrupt.h"
 #include "infer/stop.h"
@@ -88,35 +89,43 @@ Generation Generator::run(std::span<const std::int32_t> prompt, const Show& show
   sampler.accept(prompt);
   Outlet outlet(tokenizer_, options_, show, g.text);
 
-  std::span<const std::int32_t> next = prompt.subspan(cached_.size());
-  std::int32_t token = 0;
-  Clock::time_point first;
+  const auto fed = prompt.subspan(cached_.size());
+  const auto logits = session_.feed(fed);
+  cached_.insert(cached_.end(), fed.begin(), fed.end());
+  std::int32_t token = sampler.sample(logits.first(static_cast<std::size_t>(vocabulary)),
+                                      static_cast<std::uint32_t>(cached_.size()));
+  g.prompt_seconds = since(start);
+  const Clock::time_point first = Clock::now();
+  // How many tokens may follow the first one: all but it are fed, so that they must have room.
+  std::int64_t left = session_.capacity() - session_.position();
+  if (options_.max_tokens >= 0) left = std::min(left, options_.max_tokens - 1);
+  bool started = false;
   for (;;) {
-    const auto logits = session_.feed(next);
-    cached_.insert(cached_.end(), next.begin(), next.end());
-    token = sampler.sample(logits.first(static_cast<std::size_t>(vocabulary)),
-                           static_cast<std::uint32_t>(cached_.size()));
-    if (next.data() != &token) g.prompt_seconds = since(start), first = Clock::now();
     if (std::binary_search(options_.stop_ids.begin(), options_.stop_ids.end(), token)) {
       g.finish = Finish::stop;
       break;
     }
     g.ids.push_back(token);
-    sampler.accept(token);
     if (!outlet.push(token)) {
       g.finish = Finish::stop;
       break;
     }
-    if (options_.max_tokens >= 0 && static_cast<std::int64_t>(g.ids.size()) >= options_.max_tokens)
-      break;
-    if (session_.position() >= session_.capacity()) break;
+    if (left == 0) break;
     if (interrupted()) {
       g.finish = Finish::interrupted;
       break;
     }
-    next = {&token, 1};
+    if (!started) {
+      sampler.accept(token);
+      session_.start(token, sampler.settings(), sampler.seen(), left);
+      started = true;
+    }
+    const std::int32_t following = session_.next();
+    cached_.push_back(std::exchange(token, following));
+    --left;
   }
   g.decode_seconds = since(first);
+  session_.stop();
   outlet.finish();
   return g;
 }

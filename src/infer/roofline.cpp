@@ -35,6 +35,13 @@ ForwardWork lora_step_work(const models::Model& model, const nn::LoraSet& lora, 
   return w;
 }
 
+ForwardWork full_step_work(const models::Model& model, std::int64_t rows, std::int64_t length) {
+  ForwardWork w = forward_work(model, length, length);
+  w.products *= 3 * static_cast<double>(rows);
+  w.attention *= 3 * static_cast<double>(rows);
+  return w;
+}
+
 double decode_bytes(const models::Model& model, double context,
                     const models::TensorType& kv_type) {
   double n = static_cast<double>(model.head->bytes);

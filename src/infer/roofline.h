@@ -23,6 +23,8 @@ double shortest_time(const ForwardWork& work, const cpu::Limits& limits,
 // nothing recomputed.
 ForwardWork lora_step_work(const models::Model& model, const nn::LoraSet& lora, std::int64_t rows,
                            std::int64_t length);
+// The same where all weights are trained: forward, the gradients of activations and of weights, the loss over all rows.
+ForwardWork full_step_work(const models::Model& model, std::int64_t rows, std::int64_t length);
 
 // Bytes that one decoded token reads: every weight once, and the keys and values of `context`
 // tokens.

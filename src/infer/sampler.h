@@ -1,11 +1,12 @@
-// Sampler: one row of logits -> one token. The order is that of transformers, so that a model's
-// generation_config.json means the same here: repetition penalty, temperature, top-k, top-p, min-p,
-// then one draw. A draw depends on (seed, position, sample) alone: same seed, same text. Ties fall
-// to the lower token id. All buffers are made by the constructor; sample() allocates nothing.
+// Sampler: one row of logits -> one token, on the CPU (ops/sampling.h has the meaning, which
+// sampling inside of a step shares). All buffers are made by the constructor; sample() allocates
+// nothing.
 #pragma once
 #include <cstdint>
 #include <span>
 #include <vector>
+
+#include "ops/sampling.h"
 
 namespace supersonic::infer {
 
@@ -21,12 +22,6 @@ struct SamplerOptions {
 
 class Sampler {
  public:
-  struct Candidate {
-    float logit;  // after the repetition penalty, before temperature
-    std::int32_t token;
-    double probability;  // of the truncated, renormalised distribution
-  };
-
   // Throws Error(usage) when an option is out of range.
   Sampler(int vocabulary, const SamplerOptions& options);
 
@@ -39,24 +34,19 @@ class Sampler {
   // logits are never chosen; throws Error(failure) when no logit is a number.
   std::int32_t sample(std::span<const float> logits, std::uint32_t position);
 
-  // What the last draw chose from: most likely first where top-k, top-p or min-p is on, else by id;
-  // empty after a greedy choice.
-  std::span<const Candidate> candidates() const { return {candidates_.data(), kept_}; }
+  // What the last draw chose from, by id; empty after a greedy choice.
+  std::span<const sampling::Candidate> candidates() const { return {candidates_.data(), kept_}; }
+
+  // The same choice elsewhere: the settings, and a byte for each token that is not 0 once it was
+  // seen.
+  const Sampling& settings() const { return settings_; }
+  std::span<const std::uint8_t> seen() const { return seen_; }
 
  private:
-  float penalised(float logit, std::size_t token) const;
-  std::int32_t greedy(std::span<const float> logits) const;
-  void collect_all(std::span<const float> logits);
-  void collect_top_k(std::span<const float> logits, std::size_t k);
-  double weigh();
-  void sort_until(double mass);
-  void truncate(double total);
-  std::int32_t draw(std::uint32_t position) const;
-
-  SamplerOptions options_;
+  Sampling settings_;
   std::vector<std::uint8_t> seen_;
-  std::vector<Candidate> candidates_;
-  std::size_t kept_ = 0, sorted_ = 0;
+  std::vector<sampling::Candidate> candidates_;
+  std::size_t kept_ = 0;
 };
 
 }  // namespace supersonic::infer

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "backend/cpu/pool.h"
+#include "core/device.h"
+#include "ops/sample_step.h"
 #include "ops/view.h"
 
 namespace supersonic::infer {
@@ -22,6 +24,9 @@ std::int64_t round_up_to_power(std::int64_t n) {
 }
 
 enum Feed { ids, positions, lo, hi, window_lo, at, last };
+static_assert(static_cast<int>(StepFeed::window_lo) == window_lo && static_cast<int>(StepFeed::last) == last);
+
+constexpr std::int64_t kChosen = 2;  // a step may choose while the host reads what the one before it chose
 
 StepFeeds make_feeds(std::int64_t tokens) {
   return {tokens, Storage::make({Shape{5 * tokens + 2}, DType::i32, nullptr}, "step")};
@@ -39,21 +44,70 @@ Policy policy_of(const SessionOptions& options) {
   return policy;
 }
 
-// One step over f.tokens tokens, attending the cache's first `context` rows.
-Tensors record_step(const models::Model& model, const SessionOptions& options, const StepFeeds& f, const models::KvCache& cache,
-                    std::int64_t context, bool want_logits) {
-  nn::Recorder recorder;
-  recorder.activation = activation_of(options.compute);
-  recorder.lora = options.lora;
+// Where a step's numbers lie, seen as the model's inputs.
+struct StepInputs {
+  models::Inputs in;
+  Tensor at, last;
+};
+StepInputs inputs_of(const StepFeeds& f) {
   const Tensor all = from_storage(f.numbers);
   auto part = [&](Feed feed) {
     const std::int64_t begin = begin_of(f, feed);
     return slice(all, 0, begin, begin + (feed < Feed::at ? f.tokens : 1));
   };
-  const models::Inputs in{part(ids), part(positions), part(lo), part(hi), part(window_lo)};
-  if (want_logits) return {models::next_logits(recorder, model, in, cache, part(at), context, part(last))};
-  models::hidden(recorder, model, in, cache, part(at), context);
+  return {{part(ids), part(positions), part(lo), part(hi), part(window_lo)}, part(at), part(Feed::last)};
+}
+
+nn::Recorder recorder_of(const SessionOptions& options) {
+  nn::Recorder recorder;
+  recorder.activation = activation_of(options.compute);
+  recorder.lora = options.lora;
+  return recorder;
+}
+
+// One step over f.tokens tokens, attending the cache's first `context` rows.
+Tensors record_step(const models::Model& model, const SessionOptions& options, const StepFeeds& f, const models::KvCache& cache,
+                    std::int64_t context, bool want_logits) {
+  nn::Recorder recorder = recorder_of(options);
+  const StepInputs s = inputs_of(f);
+  if (want_logits) return {models::next_logits(recorder, model, s.in, cache, s.at, context, s.last)};
+  models::hidden(recorder, model, s.in, cache, s.at, context);
   return {};
+}
+
+// One step over the token that the step before chose.
+Tensors record_sampled_step(const models::Model& model, const SessionOptions& options, const SampleFeeds& f, const models::KvCache& cache,
+                            std::int64_t context) {
+  nn::Recorder recorder = recorder_of(options);
+  const StepInputs s = inputs_of({1, f.step});
+  const Tensor logits = models::next_logits(recorder, model, s.in, cache, s.at, context, s.last);
+  sample_step(from_storage(f.step), from_storage(f.seen), from_storage(f.chosen), logits, from_storage(f.settings),
+              model.config.sliding_window);
+  return {};
+}
+
+std::array<Spec, 4> sample_specs(const models::Model& model) {
+  return {{{Shape{kStepFeeds}, DType::i32, nullptr}, {Shape{model.head->spec.shape[0]}, DType::u8, nullptr},
+           {Shape{kSamplingWords}, DType::i32, nullptr}, {Shape{kChosen}, DType::i32, nullptr}}};
+}
+
+SampleFeeds make_sample_feeds(const models::Model& model, Backend& backend) {
+  const auto [step, seen, settings, chosen] = sample_specs(model);
+  SampleFeeds f;
+  f.step = backend.storage(step, "step"), f.seen = backend.storage(seen, "seen tokens");
+  f.settings = backend.storage(settings, "sampling");
+  const Backend::Locked ring = backend.lock(Storage::make(chosen, "chosen tokens"));
+  f.chosen = ring.read, f.chosen_on_host = ring.copied;
+  return f;
+}
+
+// Writes the beginning of a storage that may lie on a device; the rest becomes 0.
+void put(const Storage& to, const void* from, std::size_t bytes, Backend& backend) {
+  const StorageRef here = to.place == Place{} ? StorageRef() : Storage::make(to.spec, to.name);
+  const Storage& staged = here ? *here : to;
+  std::memcpy(staged.as<std::byte>(), from, bytes);
+  std::memset(staged.as<std::byte>() + bytes, 0, staged.bytes - bytes);
+  if (here) copy_contents(to, *here, backend);
 }
 
 // The context that a caller gets; the cache itself has room for a whole padded step more, since padding rows of a step land
@@ -98,6 +152,14 @@ SessionMemory plan_session(const models::Model& model, Backend& backend, const S
     const auto plan = plan_only([&] { return record_step(model, options, feeds, cache, rows, true); }, backend, policy_of(options));
     memory.arena = std::max(memory.arena, plan->peak(backend.compute_place()));
   }
+  const auto [step, seen, settings, chosen] = sample_specs(model);
+  SampleFeeds f;
+  for (auto [to, spec] : {std::pair{&f.step, step}, {&f.seen, seen}, {&f.settings, settings}, {&f.chosen, chosen}}) {
+    *to = Storage::external(spec, {}, "sampling");
+    (*to)->place = backend.compute_place();
+  }
+  const auto plan = plan_only([&] { return record_sampled_step(model, options, f, cache, rows); }, backend, policy_of(options));
+  memory.arena = std::max(memory.arena, plan->peak(backend.compute_place()));
   return memory;
 }
 
@@ -125,36 +187,100 @@ std::size_t Session::cache_bytes() const {
   return n;
 }
 
+// What a step that is on its way reads and writes goes with the session.
+Session::~Session() {
+  try {
+    stop();
+  } catch (const std::exception&) {  // what the device reports of a step that nobody waits for
+  }
+}
+
 void Session::rewind(std::int64_t position) {
+  stop();
   CHECK(position >= 0 && position <= position_, "cannot rewind to {} from {}", position, position_);
   position_ = position;
 }
 
-Session::Step& Session::step_for(std::int64_t tokens, std::int64_t context, bool want_logits) {
-  auto& slot = steps_[{tokens, context, want_logits}];
+Session::Step& Session::step_for(std::int64_t tokens, std::int64_t context, Ends ends) {
+  auto& slot = steps_[{tokens, context, ends}];
   if (slot) return *slot;
   auto step = std::make_unique<Step>();
-  step->feeds = make_feeds(tokens);
-  step->program = Program::capture([&] { return record_step(model_, options_, step->feeds, cache_, context, want_logits); },
-                                   executor_, policy_of(options_));
+  if (ends != Ends::in_token) step->feeds = make_feeds(tokens);
+  step->program = Program::capture(
+      [&] {
+        return ends == Ends::in_token ? record_sampled_step(model_, options_, sample_, cache_, context)
+                                      : record_step(model_, options_, step->feeds, cache_, context, ends == Ends::in_logits);
+      },
+      executor_, policy_of(options_));
   slot = std::move(step);
   return *slot;
+}
+
+// The bucket of a step after which the cache has so many rows.
+std::int64_t Session::context_for(std::int64_t rows) const {
+  std::int64_t context = kFirstContext;
+  while (context < rows) context *= 2;
+  return std::min(context, cache_.k[0]->spec.shape[0]);
+}
+
+void Session::check_room(std::int64_t tokens) const {
+  if (position_ + tokens > cache_.capacity)
+    fail(ErrorKind::usage, "the context of {} tokens is full: {} are in it and {} more were given; raise --ctx", cache_.capacity,
+         position_, tokens);
+}
+
+void Session::start(std::int32_t token, const Sampling& settings, std::span<const std::uint8_t> seen, std::int64_t most) {
+  stop();
+  CHECK(most > 0 && settings.vocabulary > 0 && std::ssize(seen) <= model_.head->spec.shape[0],
+        "session: nothing to choose from");
+  Backend& backend = executor_.backend();
+  if (!sample_.step) {
+    sample_ = make_sample_feeds(model_, backend);
+    for (auto& fence : fences_) fence = backend.fence();
+  }
+  std::int32_t step[kStepFeeds];
+  set_step(step, token, static_cast<std::int32_t>(position_), model_.config.sliding_window);
+  put(*sample_.step, step, sizeof step, backend);
+  put(*sample_.settings, &settings, sizeof settings, backend);
+  if (settings.penalty != 1) put(*sample_.seen, seen.data(), seen.size(), backend);
+  left_ = most, started_ = position_;
+}
+
+// Whether the host may start another one while this one runs.
+bool Session::start_step(std::int64_t row) {
+  Program& program = step_for(1, context_for(row + 1), Ends::in_token).program;
+  program.start();
+  fences_[row % 2]->mark();
+  started_ = row + 1;
+  return executor_.backend().compute_place() != Place{} && program.runs_ahead();
+}
+
+std::int32_t Session::next() {
+  CHECK(left_ > 0, "session: no token was started");
+  check_room(1);
+  const bool ahead = started_ > position_ || start_step(position_);
+  if (ahead && left_ > 1 && position_ + 1 < cache_.capacity) start_step(position_ + 1);
+  fences_[position_ % 2]->wait();
+  --left_;
+  return sample_.chosen_on_host->values<std::int32_t>()[position_++ % kChosen];
+}
+
+void Session::stop() {
+  if (left_ == 0) return;
+  left_ = 0;
+  executor_.finish();
 }
 
 std::span<const float> Session::feed(std::span<const std::int32_t> ids) {
   CHECK(!ids.empty(), "nothing to feed");
   const auto count = static_cast<std::int64_t>(ids.size());
-  if (position_ + count > cache_.capacity)
-    fail(ErrorKind::usage, "the context of {} tokens is full: {} are in it and {} more were given; raise --ctx", cache_.capacity,
-         position_, count);
+  stop();
+  check_room(count);
   Step* step = nullptr;
   for (std::int64_t done = 0; done < count;) {
     const std::int64_t n = next_tokens(count - done, options_.chunk), tokens = std::min(options_.chunk, round_up_to_power(n));
-    std::int64_t context = kFirstContext;
-    while (context < position_ + tokens) context *= 2;
-    context = std::min(context, cache_.k[0]->spec.shape[0]);
     const bool last = done + n == count;
-    step = &step_for(tokens, context, last);
+    step = &step_for(tokens, context_for(position_ + tokens), last ? Ends::in_logits : Ends::nowhere);
     const StepFeeds& f = step->feeds;
     for (std::int64_t i = 0; i < tokens; ++i) {
       const bool real = i < n;

@@ -73,16 +73,24 @@ Model load_model(const std::string& path, const LoadOptions& options = {});
 void make_resident(Model& model, Backend& backend);
 
 // Where the weights lie while a model is trained beside a device of its own memory. What is frozen may stay in host memory: the table of
-// embeddings, of which a step reads single rows through the link, and layers, which plans copy in when they are needed.
+// embeddings, of which a step reads single rows through the link, and layers, which plans copy in when they are needed. Where there is
+// more memory than a step needs, the quantized matrices of some layers lie there as the bf16 that products would make of them each time.
 struct Residence {
   bool table_outside = false;  // only of a model whose head is another matrix
   std::int64_t streamed = 0;   // layers, spread evenly
-  bool outside(std::int64_t layer, std::int64_t layers) const {
-    return (layer + 1) * streamed / layers > layer * streamed / layers;
+  std::int64_t dense = 0;      // layers, spread evenly; 0 where any are streamed
+  bool outside(std::int64_t layer, std::int64_t layers) const { return chosen(streamed, layer, layers); }
+  bool decoded(std::int64_t layer, std::int64_t layers) const { return chosen(dense, layer, layers); }
+
+ private:
+  static bool chosen(std::int64_t n, std::int64_t layer, std::int64_t layers) {
+    return (layer + 1) * n / layers > layer * n / layers;
   }
 };
 // The model with its weights there. They are copied into page-locked memory once, since pages of a mapped file are slow to lock.
 void make_resident(Model& model, Backend& backend, const Residence& residence);
+// Bytes that a layer's matrices take more as bf16 than quantized: the most of any layer.
+std::size_t bytes_to_decode_layer(const Model& model);
 // The same places without memory: what a plan is made for before anything is moved.
 Model planned_residence(const Model& model, Backend& backend, const Residence& residence);
 

@@ -3,6 +3,8 @@
 #include "ops/accumulate.h"
 #include "ops/batch_matmul.h"
 #include "ops/dequantize.h"
+#include "ops/embedding.h"
+#include "ops/linear_xent.h"
 #include "ops/map/arithmetic.h"
 #include "ops/rms_norm.h"
 
@@ -194,6 +196,7 @@ bool Scale::fold(const FoldArgs& f, FoldNode& out) {
 }
 
 bool Accumulate::fold(const FoldArgs& f, FoldNode& out) {
+  if (fold_embedding_grad(f, out) || fold_linear_xent_weight_grad(f, out)) return true;
   const FoldNode* g = f.producers[1];
   if (!g || g->op != &op<Gemm>() || g->in.size() + 1 > kMaxInputs) return false;
   out = *g;

@@ -20,14 +20,20 @@ double seconds_since(Clock::time_point t) { return std::chrono::duration<double>
 
 std::span<const std::byte> bytes_of_storage(const Storage& s) { return {s.as<std::byte>(), s.bytes}; }
 
+bool finite(const Storage& s) {
+  if (s.spec.dtype == DType::bf16)
+    return std::ranges::all_of(s.values<const bf16>(), [](bf16 x) { return (x.bits & 0x7f80) != 0x7f80; });
+  return std::ranges::all_of(s.values<const float>(), [](float x) { return std::isfinite(x); });
+}
+
 struct Runner {
-  LoraTrainer& trainer;
+  Trainer& trainer;
   text::Packed& train;
   text::Packed* eval;
   const RunOptions& o;
   const Observer& observer;
   RunState state;
-  StorageRef best;  // the adapter of the best evaluation
+  std::vector<StorageRef> best;  // the parameters of the best evaluation
   text::Batch batch, eval_batch;
   bool unsaved = false;  // something happened that the newest checkpoint does not have
   std::int64_t saved_step = 0;
@@ -38,26 +44,27 @@ struct Runner {
 
   std::vector<std::pair<std::string, StorageRef>> arrays() const {
     auto all = trainer.state();
-    if (best) all.emplace_back("best", best);
+    for (std::size_t g = 0; g < best.size(); ++g) all.emplace_back(best[g]->name, best[g]);
     return all;
   }
 
   // A learning rate that is far too large, or --eps 0, gives values that no later step notices before they are saved.
   void check_values() const {
-    const auto values = std::span(trainer.lora().values->as<const float>(), trainer.lora().values->bytes / sizeof(float));
-    CHECK(std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }),
-          "step {}: the adapter holds values that are no numbers, and was not saved: use a lower --lr, a longer --warmup, or a larger --eps",
-          state.step);
+    for (const Parameters::Group& g : trainer.parameters().groups)
+      CHECK(finite(*g.values),
+            "step {}: the {} values that are no numbers, and {} not saved: use a lower --lr, a longer --warmup, or a larger --eps", state.step,
+            trainer.parameters().whole() ? "weights hold" : "adapter holds", trainer.parameters().whole() ? "were" : "was");
   }
 
   void save(LossLog& log) {
+    const auto all = arrays();
     check_values();
     // Checkpoints of later steps belong to a run that was given up; were they there after this one, a resumed run would take them.
     io::keep_newest(root(), SIZE_MAX, state.step);
     try {
       log.sync();  // what a checkpoint continues is as durable as it is
       io::CheckpointWriter writer(root(), state.step, to_checkpoint_config(state, o.settings));
-      for (const auto& [name, s] : arrays()) writer.write(name + ".bin", bytes_of_storage(*s));
+      for (const auto& [name, s] : all) writer.write(name + ".bin", bytes_of_storage(*s));
       writer.commit();
     } catch (const Error& e) {
       fail(e.kind(), "{}\nThe checkpoint of step {} was not written; {}", e.what(), state.step,
@@ -123,10 +130,26 @@ struct Runner {
       state.best_eval = state.eval_after;
       state.best_step = state.step;
       state.worse = 0;
-      if (best) std::memcpy(best->as<void>(), trainer.lora().values->as<void>(), best->bytes);
+      keep_best();
     } else if (state.step > 0) {
       ++state.worse;
     }
+  }
+
+  void make_best() {
+    for (const Parameters::Group& g : trainer.parameters().groups)
+      best.push_back(Storage::make(g.values->spec, trainer.parameters().whole() ? "best_" + g.name : "best"));
+  }
+  void keep_best() {
+    if (best.empty()) return;
+    trainer.bring_home();
+    for (std::size_t g = 0; g < best.size(); ++g) std::memcpy(best[g]->as<void>(), trainer.parameters().groups[g].values->as<void>(), best[g]->bytes);
+  }
+  // What is exported is the best evaluation's; the state of the checkpoints stays the last step's.
+  void take_best() {
+    for (std::size_t g = 0; g < best.size(); ++g) std::memcpy(trainer.parameters().groups[g].values->as<void>(), best[g]->as<void>(), best[g]->bytes);
+    observer.note(fmt::format("keeping the {} of step {}, the best evaluation", trainer.parameters().whole() ? "weights" : "adapter", state.best_step));
+    state.eval_after = state.best_eval;
   }
 
   // --- steps --------------------------------------------------------------------------------------------------------------------
@@ -184,7 +207,7 @@ struct Runner {
     RunResult result;
     batch = train.make_batch();
     if (eval) eval_batch = eval->make_batch();
-    if (o.patience > 0) best = Storage::make(trainer.lora().values->spec, "best adapter");
+    if (o.patience > 0) make_best();
     resume();
     result.resumed_from = state.step;
     result.was_complete = complete();
@@ -198,12 +221,8 @@ struct Runner {
     }
     if (unsaved && state.step > 0) save(log);
     result.stopped_early = !result.interrupted && state.step < o.schedule.steps;
-    const nn::LoraSet& adapter = trainer.lora();  // in host memory from here on, where it is exported from
-    if (!result.interrupted && best && state.best_step > 0 && state.best_step != state.step) {
-      std::memcpy(adapter.values->as<void>(), best->as<void>(), best->bytes);
-      observer.note(fmt::format("keeping the adapter of step {}, the best evaluation", state.best_step));
-      state.eval_after = state.best_eval;
-    }
+    trainer.bring_home();  // where it is exported from
+    if (!result.interrupted && !best.empty() && state.best_step > 0 && state.best_step != state.step) take_best();
     result.state = state;
     return result;
   }
@@ -211,7 +230,7 @@ struct Runner {
 
 }  // namespace
 
-RunResult run_training(LoraTrainer& trainer, text::Packed& train, text::Packed* eval, const RunOptions& options,
+RunResult run_training(Trainer& trainer, text::Packed& train, text::Packed* eval, const RunOptions& options,
                        const Observer& observer) {
   io::make_directories(options.folder);
   return Runner{trainer, train, eval, options, observer, {}, {}, {}, {}}.run();

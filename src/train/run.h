@@ -6,7 +6,7 @@
 #include <string>
 
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 #include "train/loss_log.h"
 #include "train/run_state.h"
 #include "train/schedule.h"
@@ -44,7 +44,7 @@ struct Observer {
 
 // eval may be null. The caller holds the folder's lock (io/folder_lock.h). Throws Error when data and settings do not fit a checkpoint
 // that is resumed.
-RunResult run_training(LoraTrainer& trainer, text::Packed& train, text::Packed* eval, const RunOptions& options,
+RunResult run_training(Trainer& trainer, text::Packed& train, text::Packed* eval, const RunOptions& options,
                        const Observer& observer);
 
 }  // namespace supersonic::train

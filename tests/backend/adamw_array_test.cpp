@@ -1,9 +1,11 @@
 // AdamW with fp32 and 8-bit moments, the gradient norm, and plain array work against scalar fp64
 // code.
 #include <algorithm>
+#include <bit>
 
 #include "backend/cpu/kernels/adamw.h"
 #include "backend/cpu/kernels/array.h"
+#include "core/rounding.h"
 #include "kernel_test_util.h"
 
 namespace supersonic::cpu::test {
@@ -114,6 +116,51 @@ TEST(AdamW, EightBitStepFollowsTheFormulaAndTakesTheNearestCodes) {
         }
       }
     }
+}
+
+// The step in fp32, then each parameter rounded up or down by the draw of its element.
+TEST(AdamW, ParametersInBf16AreRoundedByTheirOwnDraws) {
+  std::mt19937 rng(23);
+  for (Isa level : levels())
+    for (const bool eight_bit : {false, true})
+      for (int n : {1, 255, 5003}) {
+        Pool pool(1 + n % 3);
+        Buffer g(DType::f32, n, rng), narrow(DType::bf16, n, rng), wide(DType::f32, n);
+        for (int i = 0; i < n; ++i) wide.set(i, static_cast<float>(narrow[i]));
+        AdamWHyper h{1e-3f, 0.9f, 0.999f, 1e-8f, 0.01f, 7, nullptr, (std::uint64_t{5} << 32) + 3};
+        for (AdamWParameters p : {AdamWParameters(wide.f32()), AdamWParameters(static_cast<bf16*>(narrow.data()))}) {
+          std::vector<float> m(n), v(n), maxima(2 * (n / 256 + 1));
+          std::vector<std::uint8_t> cm(n, kDynamicZeroSigned), cv(n, kDynamicZeroUnsigned);
+          if (eight_bit)
+            adamw_kernels(level).step_8bit(pool, {p, g.f32(), cm.data(), cv.data(), maxima.data(), maxima.data() + n / 256 + 1, n}, h);
+          else
+            adamw_kernels(level).step(pool, {p, g.f32(), m.data(), v.data(), n}, h);
+        }
+        int up = 0;
+        for (int i = 0; i < n; ++i) {
+          const auto exact = static_cast<float>(wide[i]);
+          const std::uint32_t word = Rng(h.seed, 7, rng_site("stochastic rounding"), 0).at(static_cast<std::uint64_t>(i) / 2);
+          const std::uint32_t draw = (i % 2 ? word >> 16 : word) & 0xffff, bits = std::bit_cast<std::uint32_t>(exact);
+          const bool rises = (bits & 0xffff) + draw >= 0x10000;
+          const auto expected = std::bit_cast<float>((bits & 0xffff0000u) + (rises ? 0x10000u : 0u));
+          EXPECT_EQ(narrow[i], expected) << i;
+          up += rises;
+        }
+        if (n > 1000) {
+          EXPECT_NEAR(up, n / 2, 4 * std::sqrt(n) / 2);
+        }
+        EXPECT_TRUE(narrow.guard_intact());
+      }
+}
+
+TEST(AdamW, RoundingIsRightOnAverageAndKeepsWhatIsNotFinite) {
+  const float x = 1 + 0x1p-7f * 0.3f;  // three tenths of the way to the next bf16
+  double sum = 0;
+  for (std::uint32_t draw = 0; draw < 0x10000; ++draw) sum += static_cast<float>(round_stochastically(x, draw));
+  EXPECT_NEAR(sum / 0x10000, x, 0x1p-7 / 0x10000);
+  for (const float special : {INFINITY, -INFINITY}) EXPECT_EQ(static_cast<float>(round_stochastically(special, 0xffff)), special);
+  EXPECT_TRUE(std::isnan(static_cast<float>(round_stochastically(NAN, 0xffff))));
+  EXPECT_EQ(static_cast<float>(round_stochastically(-1.5f, 0xffff)), -1.5f);
 }
 
 TEST(AdamW, EveryCodeSurvivesARoundTrip) {

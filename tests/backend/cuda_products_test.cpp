@@ -216,6 +216,7 @@ TEST_F(CudaProducts, OfARowAndAFewColumns) {
       }
   for (const std::int64_t k : {1, 31, 32, 256, 257, 3000, 9000})
     expect_thin({1100, 16, k, false, k % 2 == 0, DType::f32, DType::bf16}, 1);
+  expect_thin({1100, 32, 9000, false, true, DType::f32, DType::bf16}, 1);
   expect_thin({2500, 16, 1024, false, false, DType::f32, DType::f16}, 0.25f);
 }
 
@@ -229,6 +230,8 @@ TEST_F(CudaProducts, OfAFewColumnsOverManyRows) {
       }
   for (const std::int64_t k : {1, 127, 128, 129, 4096, 5000})
     expect_thin({16, 1032, k, true, true, DType::bf16, DType::f32}, 1);
+  for (const std::int64_t rank : {32, 64})
+    expect_thin({rank, 1032, 5000, true, true, DType::bf16, DType::f32}, 1);
   expect_thin({9000, 16, 300, true, true, DType::bf16, DType::f16}, 1);
 }
 

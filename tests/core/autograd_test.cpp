@@ -43,6 +43,24 @@ TEST(Autograd, AValueWithSeveralReadersSumsTheirGradients) {
   }, {numbers({2, 3}, 1), numbers({2, 3}, 2)});
 }
 
+// A weight that is read in two places, as a tied head is: each part comes when it is made, and none waits for the other.
+TEST(Autograd, ASharedWeightsGradientComesInParts) {
+  const StorageRef w = numbers({4, 3}, 1), x = numbers({5, 3}, 2);
+  const auto loss = [&] {
+    const Tensor h = exp(linear(from_storage(x), from_storage(w)));
+    return total(mul(linear(h, reshape(from_storage(w), {3, 4})), from_storage(x)));
+  };
+  const auto whole = run([&] { return gradients(loss(), std::vector{from_storage(w)}); });
+  const auto parts = run([&] {
+    Tensors made;
+    const Tensor wrt[] = {from_storage(w)};
+    backward(loss(), wrt, [&](int, const Tensor& g) { made.push_back(g); });
+    return made;
+  });
+  ASSERT_EQ(parts.size(), 2u);
+  for (std::size_t i = 0; i < whole[0].size(); ++i) EXPECT_NEAR(parts[0][i] + parts[1][i], whole[0][i], 1e-12);
+}
+
 TEST(Autograd, ThroughBroadcastsViewsAndProducts) {
   expect_gradients([](const Tensors& x) {
     const Tensor a = permute(reshape(x[0], {2, 3, 2}), {1, 0, 2});  // (3,2,2)

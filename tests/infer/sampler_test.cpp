@@ -64,7 +64,9 @@ void expect_distribution(const SamplerOptions& options, int vocabulary, std::uin
   for (int t : seen) sampler.accept(t);
   sampler.sample(logits, 0);
   std::vector<double> got(logits.size());
-  for (const auto& c : sampler.candidates()) got[c.token] = c.probability;
+  double total = 0;
+  for (const auto& c : sampler.candidates()) total += static_cast<double>(c.weight);
+  for (const auto& c : sampler.candidates()) got[c.token] = static_cast<double>(c.weight) / total;
   const auto want = expected(logits, options, seen);
   for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-6) << "token " << i;
 }

@@ -4,7 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "core/two_place_backend.h"
 #include "infer/random_model.h"
+#include "infer/sampler.h"
 #include "infer/score.h"
 #include "support/allocations.h"
 #include "support/device.h"
@@ -103,6 +107,124 @@ TEST(Session, RewindForgets) {
   EXPECT_THROW(s.rewind(36), Error);
 }
 
+// The same text by feeding each token and sampling from the logits that come back.
+Ids sampled_on_the_host(Session& s, const Ids& prompt, std::size_t n,
+                        const infer::SamplerOptions& o, std::int64_t vocabulary) {
+  infer::Sampler sampler(static_cast<int>(vocabulary), o);
+  sampler.accept(prompt);
+  Ids out;
+  std::span<const std::int32_t> next = prompt;
+  while (out.size() < n) {
+    const auto logits = s.feed(next);
+    out.push_back(sampler.sample(logits.first(static_cast<std::size_t>(vocabulary)),
+                                 static_cast<std::uint32_t>(s.position())));
+    sampler.accept(out.back());
+    next = {&out.back(), 1};
+  }
+  return out;
+}
+
+// The first token from the prompt's logits, the others from steps that sample.
+Ids sampled_in_steps(Session& s, const Ids& prompt, std::size_t n, const infer::SamplerOptions& o,
+                     std::int64_t vocabulary) {
+  Ids out = sampled_on_the_host(s, prompt, 1, o, vocabulary);
+  infer::Sampler sampler(static_cast<int>(vocabulary), o);
+  sampler.accept(prompt);
+  sampler.accept(out);
+  s.start(out[0], sampler.settings(), sampler.seen(), static_cast<std::int64_t>(n) - 1);
+  while (out.size() < n) out.push_back(s.next());
+  return out;
+}
+
+const std::vector<infer::SamplerOptions> kSettings = {
+    {.temperature = 0},
+    {.temperature = 0, .repetition_penalty = 1.4f},
+    {.temperature = 1, .top_k = 0, .top_p = 1, .min_p = 0, .seed = 5},
+    {.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .seed = 6},
+    {.temperature = 1.3f, .top_k = 7, .top_p = 1, .min_p = 0, .seed = 7, .sample = 2},
+    {.temperature = 2,
+     .top_k = 0,
+     .top_p = 0.6f,
+     .min_p = 0,
+     .repetition_penalty = 1.2f,
+     .seed = 8},
+    {.temperature = 1, .top_k = 0, .top_p = 1, .min_p = 0.3f, .seed = 9},
+};
+
+TEST(Session, StepsThatSampleWriteTheTextThatSamplingFromTheirLogitsDoes) {
+  for (const std::int64_t window : {std::int64_t{0}, std::int64_t{24}}) {
+    Fixture f(window);
+    const Ids prompt = f.ids(90);  // the 200 tokens after it cross the first bucket's border
+    for (const std::int64_t vocabulary : {f.model.config.vocab_size, std::int64_t{60}})
+      for (const auto& o : kSettings) {
+        SCOPED_TRACE(fmt::format("window {}, vocabulary {}, seed {}", window, vocabulary, o.seed));
+        Session host = f.session(64), steps = f.session(64);
+        const Ids want = sampled_on_the_host(host, prompt, 200, o, vocabulary);
+        EXPECT_EQ(sampled_in_steps(steps, prompt, 200, o, vocabulary), want);
+        EXPECT_EQ(steps.position(), host.position());
+        EXPECT_GT(std::set<std::int32_t>(want.begin(), want.end()).size(), o.seed ? 9u : 0u);
+      }
+  }
+}
+
+// Where all that a step reads and writes lies in another place than its kernels, no step can begin
+// before the last one has sent its choice home.
+TEST(Session, StepsThatSampleWriteTheSameTextThroughCopies) {
+  const models::Model model = random_model();
+  const Ids prompt = random_ids(20, model.config.vocab_size);
+  infer::SessionOptions options;
+  options.compute = Compute::fp32, options.kv_type = {DType::f32}, options.chunk = 32;
+  const auto text = [&](Backend& backend) {
+    Executor executor(backend);
+    Session s(model, executor, options);
+    return sampled_in_steps(s, prompt, 12, kSettings[1], model.config.vocab_size);
+  };
+  TwoPlaceBackend two_places(3);
+  EXPECT_EQ(text(two_places), text(cpu_backend()));
+}
+
+TEST(Session, WhatFollowsATextThatWasEndedEarlyDoesNotSeeItsEnd) {
+  Fixture f;
+  const Ids prompt = f.ids(20), more = f.ids(33);
+  const infer::SamplerOptions o{.temperature = 1, .seed = 3};
+  Session s = f.session(16);
+  const Ids text = sampled_in_steps(s, prompt, 6, o, f.model.config.vocab_size);
+  infer::Sampler sampler(static_cast<int>(f.model.config.vocab_size), o);
+  s.start(text.back(), sampler.settings(), sampler.seen(), 100);
+  const std::int32_t next = s.next();  // and ends here, with more on its way
+  Ids all = prompt;
+  all.insert(all.end(), text.begin(), text.end());
+  EXPECT_EQ(s.position(), static_cast<std::int64_t>(all.size()));
+  all.insert(all.end(), more.begin(), more.end());
+  EXPECT_LE(relative_difference(s.feed(more), f.expected(all)), kFp32);
+  s.rewind(static_cast<std::int64_t>(prompt.size()));
+  for (std::size_t i = 0; i < text.size(); ++i) s.feed({&text[i], 1});
+  sampler.accept(all);
+  s.start(more[0], sampler.settings(), sampler.seen(), 3);
+  s.next(), s.stop();
+  EXPECT_THROW(s.next(), Error) << "nothing was started";
+  EXPECT_GE(next, 0);
+}
+
+TEST(Session, StepsThatSampleEndWithTheContext) {
+  Fixture f;
+  const Ids prompt = f.ids(16);
+  infer::Sampler greedy(static_cast<int>(f.model.config.vocab_size), {.temperature = 0});
+  Session s = f.session(16, 20);
+  s.feed(prompt);
+  s.start(1, greedy.settings(), greedy.seen(), 100);
+  for (int i = 0; i < 4; ++i) s.next();
+  EXPECT_EQ(s.position(), 20);
+  EXPECT_THROW(s.next(), Error);
+  s.rewind(16);
+  EXPECT_LE(relative_difference(s.feed({prompt.data(), 4}), f.expected([&] {
+              Ids ids = prompt;
+              ids.insert(ids.end(), prompt.begin(), prompt.begin() + 4);
+              return ids;
+            }())),
+            kFp32);
+}
+
 TEST(Session, AFullContextIsRefusedAndNothingIsAppended) {
   Fixture f;
   const Ids ids = f.ids(101);
@@ -135,7 +257,8 @@ TEST(Session, ACacheOfAnyTypeReadsTheSameHoweverItWasFed) {
     scorer.nll(ids, Ids(ids.size(), -1));
     const auto expected = copy(scorer.logits(74));
     EXPECT_GT(relative_difference(expected, exact), 1e-4) << name << " rounds";
-    EXPECT_LT(relative_difference(expected, exact), format && format->block == 1 ? 0.1 : 0.02) << name;
+    EXPECT_LT(relative_difference(expected, exact), format && format->block == 1 ? 0.1 : 0.02)
+        << name;
     for (const std::int64_t chunk : {1, 7, 64}) {
       infer::SessionOptions o;
       o.compute = Compute::fp32, o.kv_type = type, o.chunk = chunk;
@@ -166,10 +289,13 @@ TEST(Session, WarmStepsAllocateNothing) {
   Fixture f;
   const Ids ids = f.ids(60);
   Session s = f.session(16);
+  const infer::Sampler sampler(static_cast<int>(f.model.config.vocab_size), {.top_k = 7});
   const auto round = [&] {
     s.rewind(0);
     s.feed(std::span(ids).first(40));
     for (std::size_t i = 40; i < ids.size(); ++i) s.feed({&ids[i], 1});
+    s.start(1, sampler.settings(), sampler.seen(), 9);
+    for (int i = 0; i < 9; ++i) s.next();
   };
   const std::uint64_t cold = allocations();
   round();

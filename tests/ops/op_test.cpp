@@ -63,7 +63,6 @@ Tensors grads_of(const OpRun& r, const Tensors& in, const Tensors& out, const St
   Tensors wrt;
   for (std::size_t i = 0; i < in.size(); ++i)
     if (r.c.inputs[i].kind == CaseInput::data && !r.c.inputs[i].format) wrt.push_back(in[i]);
-  if (r.op->name == "LinearXent") wrt.resize(1);  // its head is frozen
   const Tensor dy = from_storage(cotangent);
   Tensors g = gradients(std::span(&out[0], 1), std::span(&dy, 1), wrt);
   std::erase_if(g, [](const Tensor& t) { return !t; });

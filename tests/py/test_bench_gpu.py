@@ -120,6 +120,7 @@ else:
     test = f"{name}{n}@{depth}" if depth else f"{name}{n}"
     print(json.dumps([{"test": test, "seconds": [0.5], "peak_bytes": 5 << 30, "bytes": 5e9, "operations": 3e13}]))
 '''
+HAND = 'print(\'{"tokens_per_second": 15000, "engine_seconds": 0.27, "hand_seconds": 0.26, "engine_bytes": 130, "hand_bytes": 120}\')'
 ATTENTION = 'import sys; print(\'{"shape": "%s", "forward_seconds": 0.001, "backward_seconds": 0.0025}\' % sys.argv[1])'
 PYTHON = '''
 import json, sys
@@ -129,7 +130,7 @@ for line in sys.stdin:
         answer = {"ok": True, "bf16": 8e14, "copy": 3e12, "versions": {"torch": "2.11.0", "bitsandbytes": None}}
     elif request["do"] == "attention":
         answer = {"ok": True, "forward_seconds": 0.0011, "both_seconds": 0.004} if request["backend"] == "cudnn" else {"ok": False, "error": "no kernel", "remedy": ""}
-    elif request.get("length") == 32768:
+    elif request.get("length") == 8192:
         answer = {"ok": False, "error": "out of memory", "remedy": ""}
     elif request.get("shape") == "13b":
         sys.exit("the driver is gone")
@@ -142,7 +143,7 @@ for line in sys.stdin:
 @pytest.fixture
 def bench(tmp_path):
     """bench("train", …) -> (stdout, stderr, the table of --output) with the programs above."""
-    programs = {"bin/supersonic": SUPERSONIC, "bin/gpu_attention": ATTENTION, "bin/random_model": "import sys; open(sys.argv[4], 'w').write(sys.argv[1])", "python": PYTHON}
+    programs = {"bin/supersonic": SUPERSONIC, "bin/gpu_attention": ATTENTION, "bin/hand_step": HAND, "bin/random_model": "import sys; open(sys.argv[4], 'w').write(sys.argv[1])", "python": PYTHON}
     for name, source in programs.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -189,10 +190,32 @@ def test_a_failure_on_either_side_is_a_row(bench):
     rows = by_peer(table)
     tight = rows["1B 4x2048, 2.25 GiB", recorded.HF]
     assert tight["ours"] is None and tight["ratio"] is None and "it does not fit into 2.25 GiB" in tight["note"] and tight["peer"] == 8000
-    long = rows["8B 1x32768, 10 GiB", recorded.HF]
-    assert long["ours"] == 65536 and long["peer"] is None and long["peer_source"] == "missing" and "out of memory" in long["note"]
+    assert ("8B 1x32768, 10 GiB", recorded.HF) not in rows  # it has no figure there
+    assert rows["8B 1x32768, 10 GiB", recorded.UNSLOTH]["ours"] == 65536
+    full = rows["8B 1x8192, 7.8 GiB", recorded.HF]
+    assert full["ours"] == 16384 and full["peer_source"] == "recorded" and "out of memory" in full["note"]
     gone = rows["13B 2x2048, 8.5 GiB", recorded.HF]
     assert gone["peer_source"] == "recorded" and "the driver is gone" in gone["note"]
+
+
+def test_the_step_by_hand_is_a_row(bench):
+    _, _, table = bench("train", "--only", "by hand")
+    [row] = table["rows"]
+    assert (row["work"], row["peer_name"], row["peer_source"]) == (gpu_train.HAND, "hand-scheduled", "measured")
+    assert row["ratio"] == pytest.approx(0.26 / 0.27) and (row["ours_memory"], row["peer_memory"]) == (130, 120)
+
+
+def test_a_missing_program_is_a_row(bench):
+    (bench.output.parent / "bin" / "hand_step").unlink()
+    _, _, table = bench("train", "--only", "by hand")
+    [row] = table["rows"]
+    assert row["ours"] is None and row["peer"] is None and "hand_step does not start" in row["note"]
+
+
+def test_after_the_first_round_a_peers_best_setting_alone_is_asked(bench):
+    _, err, _ = bench("train", "--rounds", "3", "--only", "8B 2x2048, 24")
+    asked = [line.split("bitsandbytes ")[1].split(":")[0] for line in err.splitlines() if recorded.HF in line]
+    assert asked == ["PyTorch's choice of attention"] + 3 * ["cuDNN's attention"]
 
 
 def test_the_decoding_table(bench):
@@ -200,7 +223,7 @@ def test_the_decoding_table(bench):
     rows = by_peer(table)
     long = rows["decode 128 after 8192, 8B Q4_K_M", recorded.LLAMA]
     assert (long["ours"], long["peer"], long["limit"]) == (256, 225, 3e12 / 5e9)
-    assert rows["prefill 2048, 8B bf16", "HF forward"]["limit"] == pytest.approx(8e14 * 2048 / 3e13)
+    assert rows["prefill 2048, 8B Q4_K_M", recorded.LLAMA]["limit"] == pytest.approx(8e14 * 2048 / 3e13)
     assert rows["decode 128, 8B bf16", "HF generate"]["peer_source"] == "measured"
     lines = [line for line in out.splitlines() if line.startswith("| ")]
     assert len(lines) == 2 + len(table["rows"]) and all(line.count("|") == 10 for line in lines)

@@ -1,7 +1,10 @@
 """Others load what Supersonic writes: transformers a merged folder, peft an adapter, llama.cpp a merged GGUF file and a GGUF
 adapter, and compute what the base model with the adapter computes there; llama-quantize chooses the same types.
-The adapter is random and non-zero (tests/oracle/adapters.py)."""
+The adapter is random and non-zero (tests/oracle/adapters.py); SUPERSONIC_TEST_ADAPTER names the folder of another, one that was
+trained on a GPU, say, which the tests with SmolLM2 then take."""
 
+import os
+import pathlib
 import subprocess
 
 import numpy as np
@@ -26,7 +29,9 @@ def smollm2():
 
 @pytest.fixture(scope="module")
 def lora(smollm2, tmp_path_factory):
-    """The PEFT folder of a random adapter for SmolLM2: all seven linears of its 30 layers."""
+    """A PEFT folder for SmolLM2: the adapter that is named, or a random one for all seven linears of its 30 layers."""
+    if named := os.environ.get("SUPERSONIC_TEST_ADAPTER"):
+        return pathlib.Path(named)
     shapes = {"q_proj": (576, 576), "k_proj": (192, 576), "v_proj": (192, 576), "o_proj": (576, 576), "gate_proj": (1536, 576),
               "up_proj": (1536, 576), "down_proj": (576, 1536)}
     modules = {f"model.layers.{i}.{'mlp' if m[0] in 'gud' else 'self_attn'}.{m}": s for i in range(30) for m, s in shapes.items()}

@@ -1,6 +1,6 @@
 // Counts allocations of the whole process (malloc, new, mmap) in the steady state: training steps from the third on, and decoded
 // tokens once their bucket is warm. Also compares the peak memory with what was planned before the run.
-//   allocation_probe MODEL [ROWS LENGTH]   prints one JSON object
+//   allocation_probe MODEL [ROWS LENGTH [full]]   prints one JSON object; full: all weights are trained, else an adapter
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -8,13 +8,14 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
 #include "cli/progress.h"
 #include "core/machine.h"
 #include "core/rng.h"
 #include "infer/session.h"
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 #include "train/loss_log.h"
 
 namespace {
@@ -57,9 +58,9 @@ text::Batch random_batch(std::int64_t rows, std::int64_t length, std::int64_t vo
   return b;
 }
 
-long count_training(const models::Model& m, nn::LoraSet& lora, Executor& executor, std::int64_t rows, std::int64_t length,
+long count_training(const models::Model& m, const train::Parameters& parameters, Executor& executor, std::int64_t rows, std::int64_t length,
                     std::size_t& planned) {
-  train::LoraTrainer trainer(m, lora, executor, rows * length, Compute::bf16, {});
+  train::Trainer trainer(m, parameters, executor, rows * length, Compute::bf16, {});
   planned = trainer.memory().total() - trainer.memory().saving;
   const text::Batch b = random_batch(rows, length, m.config.vocab_size);
   char path[] = "/tmp/allocation_probe_XXXXXX";
@@ -93,14 +94,18 @@ long count_decoding(const models::Model& m, Executor& executor) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2 && argc != 4) return std::fprintf(stderr, "usage: allocation_probe MODEL [ROWS LENGTH]\n"), 2;
-  const std::int64_t rows = argc == 4 ? std::atoll(argv[2]) : 2, length = argc == 4 ? std::atoll(argv[3]) : 128;
+  if (argc < 2 || argc > 5 || argc == 3) return std::fprintf(stderr, "usage: allocation_probe MODEL [ROWS LENGTH [full]]\n"), 2;
+  const std::int64_t rows = argc >= 4 ? std::atoll(argv[2]) : 2, length = argc >= 4 ? std::atoll(argv[3]) : 128;
+  const bool full = argc == 5 && argv[4] == std::string_view("full");
   Executor executor(cpu_backend());
   const std::size_t bare = peak_resident_bytes();
   models::Model m = models::load_model(argv[1]);
-  nn::LoraSet lora = train::make_lora(m, {}, true);
+  nn::LoraSet lora;
+  if (!full) lora = train::make_lora(m, {}, true);
+  train::Parameters parameters = full ? train::plan_weights(m) : train::Parameters(lora);
+  if (full) train::take_weights(m, parameters);
   std::size_t planned = 0;
-  const long training = count_training(m, lora, executor, rows, length, planned);
+  const long training = count_training(m, parameters, executor, rows, length, planned);
   const std::size_t peak = peak_resident_bytes();
   const long decoding = count_decoding(m, executor);
   std::printf("{\"training_allocations\": %ld, \"decoding_allocations\": %ld, \"bare_bytes\": %zu, \"planned_bytes\": %zu, \"peak_bytes\": %zu}\n",

@@ -15,7 +15,7 @@
 #include "core/error.h"
 #include "models/adapter.h"
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 
 namespace {
 
@@ -46,7 +46,7 @@ int probe(const std::string& path, const std::string& adapter, const std::string
       packed(nlohmann::json::parse(input).get<std::vector<std::vector<std::int32_t>>>());
   CHECK(batch.trained > 0, "nothing to learn: give a sequence of two tokens or more");
   Executor executor(cpu_backend());
-  train::LoraTrainer trainer(model, lora, executor, static_cast<std::int64_t>(batch.ids.size()),
+  train::Trainer trainer(model, lora, executor, static_cast<std::int64_t>(batch.ids.size()),
                              Compute::fp32, {});
   trainer.plan().verify();
   const double loss = trainer.accumulate(batch, 1.0f / static_cast<float>(batch.trained));

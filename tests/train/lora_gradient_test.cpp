@@ -8,7 +8,7 @@ TEST(LoraGradient, LossAndEveryGradientEqualPeft) {
   if (!std::filesystem::exists(model_path())) GTEST_SKIP() << "no model at " << model_path();
   const Golden g("smollm2/lora");
   Adapted s(g);
-  train::LoraTrainer trainer(s.model, s.lora, s.executor, 192, Compute::fp32, {});
+  train::Trainer trainer(s.model, s.lora, s.executor, 192, Compute::fp32, {});
   trainer.plan().verify();
   const text::Batch batch = pack(g.json()["sequences"], 192);
   const double loss = trainer.accumulate(batch, 1.0f / static_cast<float>(batch.trained));
@@ -37,7 +37,7 @@ TEST(LoraGradient, TwentyStepsStayWithPeft) {
   train::OptimizerOptions options;
   options.weight_decay = o["weight_decay"];
   options.max_grad_norm = 0;
-  train::LoraTrainer trainer(s.model, s.lora, s.executor, 192, Compute::fp32, options);
+  train::Trainer trainer(s.model, s.lora, s.executor, 192, Compute::fp32, options);
   std::vector<text::Batch> batches;
   for (const auto& b : g.json()["batches"]) batches.push_back(pack(b.contains("sequences") ? b["sequences"] : b, 192));
   const std::vector<double> losses = g.json()["losses"];

@@ -10,7 +10,7 @@
 #include "support/golden.h"
 #include "support/recipe.h"
 #include "text/dataset_pack.h"
-#include "train/lora_trainer.h"
+#include "train/trainer.h"
 
 namespace supersonic::testing {
 

@@ -27,12 +27,12 @@ struct TrainingPlan : ::testing::Test {
     adapted = std::make_unique<Adapted>(*golden);
     batch = pack(golden->json()["sequences"], kTokens);
   }
-  train::LoraTrainer trainer(Compute compute, const Policy& policy) {
+  train::Trainer trainer(Compute compute, const Policy& policy) {
     return {adapted->model, adapted->lora, adapted->executor, kTokens, compute, {}, policy};
   }
   // Plans, verifies, runs one micro-batch.
   Outcome run(Compute compute, const Policy& policy) {
-    train::LoraTrainer t = trainer(compute, policy);
+    train::Trainer t = trainer(compute, policy);
     const Plan& plan = t.plan();
     plan.verify();
     Outcome o;
@@ -127,7 +127,7 @@ TEST_F(TrainingPlan, WithoutPreparedFormsEachProductMakesItsOwnInt8RowsOrNone) {
 }
 
 TEST_F(TrainingPlan, ExplainNamesEveryStepOfTheModel) {
-  train::LoraTrainer t = trainer(Compute::fp32, {});
+  train::Trainer t = trainer(Compute::fp32, {});
   const std::string text = t.plan().explain();
   EXPECT_EQ(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')),
             t.plan().steps().size() + 2);

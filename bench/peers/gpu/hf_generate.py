@@ -1,6 +1,5 @@
-"""Prefill and greedy decoding of one sequence with transformers' generate, timed on the GPU: the forward pass over the prompt, and new
-tokens a second after it, with generate's own defaults. (A static cache, for which transformers compiles the decoding step, takes longer to
-compile than a table may take.)
+"""Greedy decoding of one sequence with transformers' generate, timed on the GPU: new tokens a second after the prompt, with generate's own
+defaults. (A static cache, for which transformers compiles the decoding step, takes longer to compile than a table may take.)
 """
 
 import statistics
@@ -16,21 +15,6 @@ class Generator:
         torch.manual_seed(0)
         self.model = hf_models.build(shape, base).eval()
 
-    def prefill(self, length, repeats):
-        import torch
-
-        ids = torch.randint(0, self.model.config.vocab_size, (1, length), device="cuda")
-        torch.cuda.reset_peak_memory_stats()
-        rates = []
-        with torch.inference_mode():
-            for _ in range(repeats + 1):
-                torch.cuda.synchronize()
-                start = time.perf_counter()
-                self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
-                torch.cuda.synchronize()
-                rates.append(length / (time.perf_counter() - start))
-        return self.result(rates[1:])
-
     def decode(self, prompt, tokens, repeats):
         """Tokens a second after the first one: a run of many tokens less a run of one."""
         import torch
@@ -42,7 +26,8 @@ class Generator:
             for _ in range(repeats + 1):
                 short, long = (self.seconds(ids, n) for n in (1, tokens))
                 rates.append((tokens - 1) / (long - short))
-        return self.result(rates[1:])
+        return {"tokens_per_second": statistics.median(rates[1:]), "spread": [min(rates[1:]), max(rates[1:])],
+                "peak_bytes": torch.cuda.max_memory_allocated()}
 
     def seconds(self, ids, tokens):
         import torch
@@ -53,9 +38,3 @@ class Generator:
                             pad_token_id=0)
         torch.cuda.synchronize()
         return time.perf_counter() - start
-
-    @staticmethod
-    def result(rates):
-        import torch
-
-        return {"tokens_per_second": statistics.median(rates), "spread": [min(rates), max(rates)], "peak_bytes": torch.cuda.max_memory_allocated()}

@@ -4,7 +4,6 @@ Reads requests as JSON lines and answers each with one JSON line: {"ok": true, â
     {"do": "limits"}                                copy rate (bytes a second, read and written), bf16 product rate (operations a second)
     {"do": "train", "shape": "8b", "base": "nf4", "rows": 2, "length": 2048, "steps": 3, "checkpoint": true, "adapters": "bf16",
      "optimizer": "adamw8bit", "sdpa": "auto"}
-    {"do": "prefill", "shape": "8b", "base": "bf16", "length": 2048, "repeats": 3}
     {"do": "decode", "shape": "8b", "base": "bf16", "prompt": 16, "tokens": 64, "repeats": 1}
     {"do": "attention", "backend": "cudnn", "rows": 4, "length": 2048, "heads": 32, "kv_heads": 8, "dim": 128}
 Bytes are PyTorch's peak of allocated bytes, weights included. What libraries print goes to stderr.
@@ -49,11 +48,6 @@ class Server:
         import hf_train
 
         return self.model(hf_train.Trainer, shape, base, adapters).measure(**how)
-
-    def prefill(self, shape, base, **how):
-        import hf_generate
-
-        return self.model(hf_generate.Generator, shape, base).prefill(**how)
 
     def decode(self, shape, base, **how):
         import hf_generate

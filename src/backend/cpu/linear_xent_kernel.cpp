@@ -23,7 +23,7 @@ constexpr std::size_t aligned(std::size_t n) { return (n + 63) / 64 * 64; }
 struct Layout {
   std::int64_t t, d, v, chunk;
   DType type;
-  std::size_t rows, prepared, kept, labels, loss, logits, dx, gemm, total;  // offsets of the workspace's parts
+  std::size_t rows, prepared, kept, labels, loss, lse, logits, dx, gemm, total;  // offsets of the workspace's parts
 };
 
 struct HeadCall {
@@ -96,6 +96,7 @@ Layout layout_of(const Problem& p) {
   l.prepared = int8_head(p) ? take(cpu::int8_rows_bytes(l.chunk, l.d)) : 0;
   l.labels = take(l.chunk * sizeof(std::int32_t));
   l.loss = take(l.chunk * sizeof(float));
+  l.lse = take(l.chunk * sizeof(float));
   l.logits = take(l.chunk * l.v * sizeof(float));
   l.dx = take(l.chunk * l.d * sizeof(float));
   HeadCall forward, back;
@@ -104,6 +105,14 @@ Layout layout_of(const Problem& p) {
   l.gemm = take(std::max(cpu::gemm_workspace(forward.problem, p.threads), cpu::gemm_workspace(back.problem, p.threads)));
   l.total = at;
   return l;
+}
+
+// kept = the rows with a label, in order; returns how many.
+std::int64_t list_labelled(const std::int32_t* labels, std::int64_t rows, std::int32_t* kept) {
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; i < rows; ++i)
+    if (labels[i] >= 0) kept[count++] = static_cast<std::int32_t>(i);
+  return count;
 }
 
 void launch_xent(const Problem& p, const Pointers& ptr, Lane& lane) {
@@ -118,10 +127,10 @@ void launch_xent(const Problem& p, const Pointers& ptr, Lane& lane) {
   auto* chunk_labels = reinterpret_cast<std::int32_t*>(base + l.labels);
   auto* loss = reinterpret_cast<float*>(base + l.loss);
   const std::size_t row = l.d * size_of(l.type);
-  std::int64_t count = 0;
-  for (std::int64_t i = 0; i < l.t; ++i)
-    if (labels[i] >= 0) kept[count++] = static_cast<std::int32_t>(i);
+  const std::int64_t count = list_labelled(labels, l.t, kept);
   if (dx) std::memset(dx, 0, l.t * row);
+  for (void* of_rows : {ptr.out[2], ptr.out[3]})
+    if (of_rows) std::memset(of_rows, 0, l.t * sizeof(float));
   double total = 0;
   for (std::int64_t at = 0; at < count; at += l.chunk) {
     const std::int64_t m = std::min(l.chunk, count - at);
@@ -143,11 +152,16 @@ void launch_xent(const Problem& p, const Pointers& ptr, Lane& lane) {
     s.scale = scale;
     s.cap = p.attr<LinearXent>().cap;
     s.loss = loss;
+    s.lse = reinterpret_cast<float*>(base + l.lse);
     s.rows = m;
     s.vocab = s.stride = l.v;
     s.gradient = dx != nullptr;
     cpu::softmax_xent_kernels().xent(pool, s);
-    for (std::int64_t i = 0; i < m; ++i) total += loss[i];
+    for (std::int64_t i = 0; i < m; ++i) {
+      total += loss[i];
+      if (ptr.out[2]) static_cast<float*>(ptr.out[2])[kept[at + i]] = s.lse[i];
+      if (ptr.out[3]) static_cast<float*>(ptr.out[3])[kept[at + i]] = loss[i];
+    }
     if (!dx) continue;
     for (std::int64_t word = 0; word < l.v; word += words_per_block(p)) {
       head_call(call, p, m, true, base + l.logits, base + l.dx, &ptr, word);

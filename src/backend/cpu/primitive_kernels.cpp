@@ -149,6 +149,14 @@ KERNEL(accumulate) {
   }};
 }
 
+KERNEL(clear) {
+  return {.op = &op<Clear>(), .name = "cpu.clear", .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
+    pool_of(lane).ranges(static_cast<std::int64_t>(bytes_of(p.in[0].spec)), 1 << 16, [&](std::int64_t begin, std::int64_t end, int) {
+      std::memset(static_cast<std::byte*>(ptr.in[0]) + begin, 0, static_cast<std::size_t>(end - begin));
+    });
+  }};
+}
+
 KERNEL(assign) {
   return {.op = &op<Assign>(), .name = "cpu.assign", .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
     const DType to = p.in[0].spec.dtype, from = p.in[1].spec.dtype;

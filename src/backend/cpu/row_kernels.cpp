@@ -1,6 +1,7 @@
 // Norm, RoPE, embedding, optimizer and squared norm as the planner sees them, on the plain functions in kernels/.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/kernels/adamw.h"
@@ -143,6 +144,46 @@ KERNEL(embedding) {
           }};
 }
 
+namespace {
+
+// target (V, D) f32 += rows of dy; first: index of ids among the inputs.
+void scatter(const Problem& p, const Pointers& ptr, int first, void* target, std::int64_t rows, Lane& lane) {
+  cpu::EmbeddingScatter s;
+  s.ids = static_cast<const std::int32_t*>(ptr.in[first]);
+  s.dy = ptr.in[first + 1];
+  s.dtable = static_cast<float*>(target);
+  s.n = p.in[first + 1].spec.shape[0];
+  s.d = p.in[first + 1].spec.shape[1];
+  s.rows = rows;
+  s.type = p.in[first + 1].spec.dtype;
+  cpu::embedding_kernels().scatter_add(pool_of(lane), s);
+}
+
+const char* reject_scatter(const Problem& p, int first) {
+  const Spec& target = first ? p.in[0].spec : p.out[0].spec;
+  if (target.dtype != DType::f32) return "the gradient of a table must be f32";
+  return f32_or_bf16(p.in[first + 1].spec.dtype) ? nullptr : "dy must be f32 or bf16";
+}
+
+}  // namespace
+
+KERNEL(embedding_grad) {
+  return {.op = &op<EmbeddingGrad>(), .name = "cpu.embedding_grad",
+          .reject = [](const Problem& p) { return reject_scatter(p, 0); },
+          .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
+            std::memset(ptr.out[0], 0, bytes_of(p.out[0].spec));
+            scatter(p, ptr, 0, ptr.out[0], p.out[0].spec.shape[0], lane);
+          }};
+}
+
+KERNEL(embedding_grad_accumulate) {
+  return {.op = &op<EmbeddingGradAccumulate>(), .name = "cpu.embedding_grad_accumulate",
+          .reject = [](const Problem& p) { return reject_scatter(p, 1); },
+          .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
+            scatter(p, ptr, 1, ptr.in[0], p.in[0].spec.shape[0], lane);
+          }};
+}
+
 KERNEL(sum_squares) {
   return {.op = &op<SumSquares>(), .name = "cpu.sum_squares",
           .reject = [](const Problem& p) -> const char* { return p.in[0].spec.dtype == DType::f32 ? nullptr : "x must be f32"; },
@@ -171,7 +212,11 @@ cpu::AdamWHyper hyper_of(const A& a, const void* hyper, const void* squares, flo
   const auto* h = static_cast<const float*>(hyper);
   const float norm = std::sqrt(*static_cast<const float*>(squares));
   scale = h[2] > 0 ? std::min(1.0f, h[2] / (norm + 1e-6f)) : 1.0f;
-  return {h[0], a.beta1, a.beta2, a.eps, a.weight_decay, static_cast<std::int64_t>(h[1]), &scale};
+  return {h[0], a.beta1, a.beta2, a.eps, a.weight_decay, static_cast<std::int64_t>(h[1]), &scale, a.seed};
+}
+
+cpu::AdamWParameters parameters_of(const Problem& p, const Pointers& ptr) {
+  return p.in[0].spec.dtype == DType::bf16 ? cpu::AdamWParameters(static_cast<bf16*>(ptr.in[0])) : cpu::AdamWParameters(static_cast<float*>(ptr.in[0]));
 }
 
 }  // namespace
@@ -181,7 +226,7 @@ KERNEL(adamw) {
           .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
             float scale;
             const auto hyper = hyper_of(p.attr<AdamW>(), ptr.in[4], ptr.in[5], scale);
-            const cpu::AdamW a{static_cast<float*>(ptr.in[0]), static_cast<const float*>(ptr.in[3]),
+            const cpu::AdamW a{parameters_of(p, ptr), static_cast<const float*>(ptr.in[3]),
                                static_cast<float*>(ptr.in[1]), static_cast<float*>(ptr.in[2]), p.in[0].spec.numel()};
             cpu::adamw_kernels().step(pool_of(lane), a, hyper);
           }};
@@ -192,7 +237,7 @@ KERNEL(adamw_8bit) {
           .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
             float scale;
             const auto hyper = hyper_of(p.attr<AdamW8bit>(), ptr.in[6], ptr.in[7], scale);
-            const cpu::AdamW8bit a{static_cast<float*>(ptr.in[0]), static_cast<const float*>(ptr.in[5]),
+            const cpu::AdamW8bit a{parameters_of(p, ptr), static_cast<const float*>(ptr.in[5]),
                                    static_cast<std::uint8_t*>(ptr.in[1]), static_cast<std::uint8_t*>(ptr.in[2]),
                                    static_cast<float*>(ptr.in[3]), static_cast<float*>(ptr.in[4]), p.in[0].spec.numel()};
             cpu::adamw_kernels().step_8bit(pool_of(lane), a, hyper);

@@ -8,6 +8,7 @@
 #include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/estimate.h"
 #include "backend/cuda/replay.h"
+#include "backend/cuda/upload.h"
 #include "core/device.h"
 #include "core/error.h"
 
@@ -22,7 +23,8 @@ DeviceLimits limits;
 
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(int device) : device_(device), pool_((check(cudaSetDevice(device), "cudaSetDevice"), device)) {
+  explicit CudaBackend(int device)
+      : device_(device), pool_((check(cudaSetDevice(device), "cudaSetDevice"), device)), uploader_(device) {
     use();
     read_limits();
     estimates_ = read_estimates(device);
@@ -85,6 +87,10 @@ class CudaBackend : public Backend {
       if (void* staged = to_place.kind == Place::device ? nullptr : staging_->at(to)) to = staged;
       if (void* staged = from_place.kind == Place::device ? nullptr : staging_->at(from)) from = staged;
     }
+    if (from_place.kind == Place::host && to_place.kind == Place::device && !staging_ && Uploader::takes(bytes)) {
+      check(cudaStreamSynchronize(stream), "the device reports");  // what the lane does before comes first
+      return uploader_.copy(to, from, bytes);
+    }
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "cudaMemcpyAsync");
     // Between two host addresses the driver copies at once; the lane's earlier work comes first all the same.
   }
@@ -100,9 +106,11 @@ class CudaBackend : public Backend {
   double copy_seconds(std::size_t bytes) const override { return estimates_.copy_seconds(bytes); }
 
   std::unique_ptr<Replay> capture(const Plan& plan, const std::function<void()>& enqueue) override;
+  std::unique_ptr<Fence> fence() override;
 
  private:
   friend class GraphReplay;
+  friend class EventFence;
 
   void use() const { check(cudaSetDevice(device_), "cudaSetDevice"); }
 
@@ -127,12 +135,16 @@ class CudaBackend : public Backend {
         fail(ErrorKind::failure, "kv_append: rows {} to {} are outside of a cache of {}", r.value, r.value + r.position, r.limit);
       case FaultKind::label:
         fail(ErrorKind::failure, "cross-entropy: label {} of row {} lies outside the vocabulary of {}", r.value, r.position, r.limit);
+      case FaultKind::logits:
+        fail(ErrorKind::failure, "sampler: the highest of {} logits at position {} is no number; the model's weights or its arithmetic "
+             "are broken", r.value, r.position);
       case FaultKind::none: break;
     }
   }
 
   const int device_;
   StoragePool pool_;
+  Uploader uploader_;
   Estimates estimates_;
   FaultSink faults_;
   CudaLane lanes_[kLanes];
@@ -176,19 +188,42 @@ class GraphReplay : public Replay {
     check(status, "cudaGraphInstantiate");
   }
 
-  void run() override {
+  void start() override {
     backend_.use();
     staging_->fill();
     check(cudaGraphLaunch(graph_, backend_.lanes_[0].stream), "cudaGraphLaunch");
-    backend_.sync();
-    staging_->empty();
   }
+  void finish() override { staging_->empty(); }
+  bool runs_ahead() const override { return staging_->unused(); }
 
  private:
   CudaBackend& backend_;
   std::unique_ptr<Staging> staging_;
   cudaGraphExec_t graph_ = nullptr;
 };
+
+class EventFence : public Fence {
+ public:
+  explicit EventFence(CudaBackend& backend) : backend_(backend) {
+    backend_.use();
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate");
+  }
+  ~EventFence() override { cudaEventDestroy(event_); }
+  void mark() override {
+    backend_.use();
+    check(cudaEventRecord(event_, backend_.lanes_[0].stream), "cudaEventRecord");
+  }
+  void wait() override {
+    check(cudaEventSynchronize(event_), "the device reports");
+    backend_.throw_faults();
+  }
+
+ private:
+  CudaBackend& backend_;
+  cudaEvent_t event_ = nullptr;
+};
+
+std::unique_ptr<Fence> CudaBackend::fence() { return std::make_unique<EventFence>(*this); }
 
 std::unique_ptr<Replay> CudaBackend::capture(const Plan& plan, const std::function<void()>& enqueue) {
   use();

@@ -263,6 +263,12 @@ StorageRef device_storage(StoragePool& pool, const Spec& spec, std::string name)
 }
 
 StorageRef locked_copy(const StorageRef& from) {
+  constexpr std::size_t kOwnPages = std::size_t{1} << 20;
+  if (!from->spec.format && from->bytes < kOwnPages) {  // a page can be registered only once
+    StorageRef s = locked_storage(from->spec, from->name);
+    std::memcpy(s->as<std::byte>(), from->as<std::byte>(), from->bytes);
+    return s;
+  }
   StorageRef s = Storage::make(from->spec, from->name);
   for (int p = 0; p < (s->spec.format ? s->spec.format->planes : 1); ++p)
     std::memcpy(const_cast<void*>(s->planes.data[p]), from->planes.data[p],
@@ -294,7 +300,8 @@ StorageRef seen_from_device(int device, const StorageRef& locked) {
 StorageRef locked_storage(const Spec& spec, std::string name) {
   void* data = nullptr;
   const std::size_t bytes = std::max<std::size_t>(bytes_of(spec), kStorageAlign);
-  check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable), "page-locking host memory");
+  check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable | cudaHostAllocMapped),
+        "page-locking host memory");
   std::memset(data, 0, bytes);
   Planes planes;
   planes.data[0] = data;

@@ -82,6 +82,9 @@ double Estimates::seconds(const Problem& p) const {
   if (!p.chain && p.op == &op<LinearXent>())
     work = 4.0 * static_cast<double>(p.in[0].spec.shape[0]) *
            static_cast<double>(p.in[1].spec.numel());
+  if (!p.chain && p.op == &op<LinearXentWeightGradAccumulate>())
+    work = 4.0 * static_cast<double>(p.in[1].spec.shape[0]) *
+           static_cast<double>(p.in[2].spec.numel());
   if (!p.chain && p.op == &op<Attention>()) work = attention_work(p, 2), share = kAttentionShare;
   if (!p.chain && p.op == &op<AttentionGrad>())
     work = attention_work(p, 7), share = kAttentionShare;

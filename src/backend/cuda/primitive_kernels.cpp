@@ -108,6 +108,14 @@ KERNEL(batch_matmul) {
           .strided = true};
 }
 
+KERNEL(clear) {
+  return {.op = &op<Clear>(),
+          .name = "cuda.clear",
+          .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
+            fill(array(ptr.in[0], p.in[0]), p.in[0].spec.numel(), 0.0, stream_of(lane));
+          }};
+}
+
 KERNEL(accumulate) {
   return {.op = &op<Accumulate>(),
           .name = "cuda.accumulate",

@@ -20,8 +20,9 @@ class Staging {
   // False: too much to pass through memory twice (streamed weights); such a plan is run by looping.
   bool prepare(const Plan& plan);
   void* at(const void* host) const;  // null: not staged
-  void fill() const;                 // host -> staging, for what the plan reads
-  void empty() const;                // staging -> host, for what it writes
+  bool unused() const { return pieces_.empty(); }
+  void fill() const;   // host -> staging, for what the plan reads
+  void empty() const;  // staging -> host, for what it writes
 
  private:
   struct Piece {

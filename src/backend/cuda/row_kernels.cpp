@@ -4,6 +4,7 @@
 #include "backend/cuda/kernels/adamw.h"
 #include "backend/cuda/kernels/decode.h"
 #include "backend/cuda/kernels/device.h"
+#include "backend/cuda/kernels/embedding_grad.h"
 #include "backend/cuda/kernels/kv_step.h"
 #include "backend/cuda/kernels/rms_norm.h"
 #include "backend/cuda/kernels/rope.h"
@@ -58,7 +59,7 @@ const char* reject_cache(const Spec& cache) {
 
 template <class A>
 AdamWRates rates_of(const A& a) {
-  return {a.beta1, a.beta2, a.eps, a.weight_decay};
+  return {a.beta1, a.beta2, a.eps, a.weight_decay, a.seed};
 }
 
 RmsNormBackward backward_of(const Problem& p, const Pointers& ptr) {
@@ -216,6 +217,53 @@ KERNEL(embedding) {
               }};
 }
 
+namespace {
+
+// The gradient of a table; first: index of ids among the inputs.
+EmbeddingGradCall scatter_of(const Problem& p, const Pointers& ptr, int first) {
+  const Spec& dy = p.in[first + 1].spec;
+  EmbeddingGradCall c;
+  c.ids = static_cast<const std::int32_t*>(ptr.in[first]);
+  c.dy = ptr.in[first + 1];
+  c.type = dy.dtype;
+  c.tokens = dy.shape[0], c.d = dy.shape[1];
+  c.table = static_cast<float*>(first ? ptr.in[0] : ptr.out[0]);
+  c.rows = (first ? p.in[0] : p.out[0]).spec.shape[0];
+  return c;
+}
+
+template <int first>
+Kernel embedding_grad_kernel(const Op* op, const char* name) {
+  return {.op = op,
+          .name = name,
+          .reject = [](const Problem& p) -> const char* {
+            if ((first ? p.in[0] : p.out[0]).spec.dtype != DType::f32)
+              return "the gradient of a table must be f32";
+            return f32_or_bf16(p.in[first + 1].spec.dtype) ? nullptr : "dy must be f32 or bf16";
+          },
+          .workspace =
+              [](const Problem& p) {
+                return embedding_grad_workspace(p.in[first + 1].spec.shape[0]);
+              },
+          .launch =
+              [](const Problem& p, const Pointers& ptr, Lane& lane) {
+                const EmbeddingGradCall c = scatter_of(p, ptr, first);
+                if (!first)
+                  check(cudaMemsetAsync(c.table, 0, bytes_of(p.out[0].spec), stream_of(lane)),
+                        "cudaMemsetAsync");
+                embedding_grad(c, ptr.workspace, stream_of(lane));
+              }};
+}
+
+}  // namespace
+
+KERNEL(embedding_grad) {
+  return embedding_grad_kernel<0>(&op<EmbeddingGrad>(), "cuda.embedding_grad");
+}
+KERNEL(embedding_grad_accumulate) {
+  return embedding_grad_kernel<1>(&op<EmbeddingGradAccumulate>(), "cuda.embedding_grad_accumulate");
+}
+
 KERNEL(dequantize) {
   return {
       .op = &op<Dequantize>(),
@@ -245,7 +293,7 @@ KERNEL(adamw) {
   return {.op = &op<AdamW>(),
           .name = "cuda.adamw",
           .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
-            const AdamWState s{static_cast<float*>(ptr.in[0]), static_cast<float*>(ptr.in[1]),
+            const AdamWState s{ptr.in[0], p.in[0].spec.dtype, static_cast<float*>(ptr.in[1]),
                                static_cast<float*>(ptr.in[2])};
             adamw(s, inputs_of(ptr, 3), rates_of(p.attr<AdamW>()), p.in[0].spec.numel(),
                   stream_of(lane));
@@ -256,7 +304,7 @@ KERNEL(adamw_8bit) {
   return {.op = &op<AdamW8bit>(),
           .name = "cuda.adamw_8bit",
           .launch = [](const Problem& p, const Pointers& ptr, Lane& lane) {
-            const AdamW8bitState s{static_cast<float*>(ptr.in[0]),
+            const AdamW8bitState s{ptr.in[0], p.in[0].spec.dtype,
                                    static_cast<std::uint8_t*>(ptr.in[1]),
                                    static_cast<std::uint8_t*>(ptr.in[2]),
                                    static_cast<float*>(ptr.in[3]), static_cast<float*>(ptr.in[4])};

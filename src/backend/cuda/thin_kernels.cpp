@@ -37,7 +37,7 @@ struct Thin {
 
   const char* reject() const {
     if (p.compute == Compute::fp32) return "rounds operands to bf16";
-    if (device_limits().capability < 90) return "needs clusters of blocks, which sm_90 brought";
+    if (device_limits().capability != 90) return "needs Hopper's clusters and shared memory";
     if (p.in.size() != static_cast<std::size_t>(first) + 2) return "takes one term";
     const DType type = y().dtype;
     if (type != DType::f32 && type != DType::bf16 && type != DType::f16)
@@ -56,12 +56,12 @@ struct Thin {
     if (side() == Side::rows) {
       const bool tall_w = a.trans_w & 1;
       const auto k = static_cast<int>(x().shape[1]);
-      return thin_rows({left, right, k, tall_w ? n : k, m, n, k, tall_w, w().dtype, 1, result},
-                       stream);
+      return thin_rows(
+          {left, right, k, tall_w ? n : k, m, n, k, tall_w, w().dtype, 0, false, result}, stream);
     }
     const auto k = static_cast<int>(x().shape[0]);
-    m <= n ? thin_sums({left, right, m, n, m, n, k, false, 1, result}, stream)
-           : thin_sums({right, left, n, m, n, m, k, true, 1, result}, stream);
+    m <= n ? thin_sums({left, right, m, n, m, n, k, false, 0, result}, stream)
+           : thin_sums({right, left, n, m, n, m, k, true, 0, result}, stream);
   }
 
   static constexpr std::int64_t kMost = 1 << 30;

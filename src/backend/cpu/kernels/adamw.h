@@ -1,11 +1,13 @@
 // AdamW over flat arrays, with fp32 or block-wise 8-bit moments, and the global gradient norm.
 // Every result is the same for any number of threads. Bound by bandwidth: 28 bytes a parameter with
-// fp32 moments (p, m, v read and written, g read), 16 with 8-bit ones.
+// fp32 moments (p, m, v read and written, g read), 16 with 8-bit ones;
+// 4 less where parameters are bf16.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 #include "backend/cpu/pool.h"
+#include "core/dtype.h"
 
 namespace supersonic::cpu {
 
@@ -13,12 +15,22 @@ struct AdamWHyper {
   float lr = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0;
   std::int64_t step = 1;              // counts from 1: the bias corrections
   const float* grad_scale = nullptr;  // gradients are multiplied by this value (clipping); null: 1
+  std::uint64_t seed = 0;             // of the rounding of parameters in bf16 (core/rounding.h)
+};
+
+// (n) values in fp32, or in bf16, which are rounded stochastically.
+struct AdamWParameters {
+  float* wide = nullptr;
+  bf16* narrow = nullptr;
+  AdamWParameters() = default;
+  AdamWParameters(float* p) : wide(p) {}
+  AdamWParameters(bf16* p) : narrow(p) {}
 };
 
 // PyTorch's order: p *= 1 - lr*wd; m += (1-b1)(g-m); v = b2*v + (1-b2)g^2;
 // p -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps).
 struct AdamW {
-  float* p = nullptr;
+  AdamWParameters p;
   const float* g = nullptr;
   float* m = nullptr;
   float* v = nullptr;
@@ -32,7 +44,7 @@ struct AdamW {
 constexpr std::int64_t kAdamWBlock = 256;
 constexpr std::uint8_t kDynamicZeroSigned = 127, kDynamicZeroUnsigned = 0;
 struct AdamW8bit {
-  float* p = nullptr;
+  AdamWParameters p;
   const float* g = nullptr;
   std::uint8_t* m = nullptr;
   std::uint8_t* v = nullptr;

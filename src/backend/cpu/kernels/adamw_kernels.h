@@ -4,6 +4,7 @@
 #pragma once
 #include "backend/cpu/kernels/adamw.h"
 #include "backend/cpu/simd_math.h"
+#include "core/rounding.h"
 
 namespace supersonic::cpu::SIMD_NAMESPACE {
 
@@ -27,13 +28,50 @@ inline AdamWFactors factors(const AdamWHyper& h) {
   return f;
 }
 
+// Rounding draws of kAdamWBlock elements from `first` on, a multiple of kAdamWBlock: Philox blocks side by side, one a lane of
+// plain arrays, which the compiler turns into vectors.
+struct RoundingDraws {
+  static constexpr int kBlocks = kAdamWBlock / kDrawsPerBlock;
+  alignas(64) std::uint32_t words[4][kBlocks];
+
+  RoundingDraws(const AdamWHyper& h, std::int64_t first) {
+    for (int b = 0; b < kBlocks; ++b) {
+      const PhiloxBlock c = rounding_counter(static_cast<std::uint32_t>(h.step), static_cast<std::uint64_t>(first / kDrawsPerBlock + b));
+      for (int w = 0; w < 4; ++w) words[w][b] = c[static_cast<std::size_t>(w)];
+    }
+    auto k0 = static_cast<std::uint32_t>(h.seed), k1 = static_cast<std::uint32_t>(h.seed >> 32);
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+      for (int b = 0; b < kBlocks; ++b) {
+        const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * words[0][b], p1 = std::uint64_t{0xCD9E8D57u} * words[2][b];
+        words[0][b] = static_cast<std::uint32_t>(p1 >> 32) ^ words[1][b] ^ k0;
+        words[1][b] = static_cast<std::uint32_t>(p1);
+        words[2][b] = static_cast<std::uint32_t>(p0 >> 32) ^ words[3][b] ^ k1;
+        words[3][b] = static_cast<std::uint32_t>(p0);
+      }
+    }
+  }
+  std::uint32_t of(std::int64_t element) const { return (words[element % kDrawsPerBlock / 2][element / kDrawsPerBlock] >> (element % 2 * 16)) & 0xffffu; }
+};
+
+// f(float* p, begin, count) for the parameters begin ... begin + count - 1, at most kAdamWBlock of them from a multiple of that on.
+template <class F>
+inline void update_block(const AdamWParameters& p, const AdamWHyper& h, std::int64_t begin, std::int64_t count, F&& f) {
+  if (p.wide) return f(p.wide + begin, begin, count);
+  alignas(64) float values[kAdamWBlock];
+  bf16* narrow = p.narrow + begin;
+  for_each_vec(count, [&](auto i, auto n) { store(values + i, load(narrow + i, n), n); });
+  f(values, begin, count);
+  const RoundingDraws draws(h, begin);
+  for (std::int64_t i = 0; i < count; ++i) narrow[i] = round_stochastically(values[i], draws.of(i));
+}
+
 inline void adamw_step(Pool& pool, const AdamW& a, const AdamWHyper& hyper) {
   const AdamWFactors f = factors(hyper);
   const float step_size = f.lr / f.correction1, inverse_root = 1.0f / f.correction2;
-  pool.ranges(a.n, 1024, [&](std::int64_t begin, std::int64_t end, int) {
-    float *p = a.p + begin, *m = a.m + begin, *v = a.v + begin;
+  const auto update = [&](float* p, std::int64_t begin, std::int64_t count) {
+    float *m = a.m + begin, *v = a.v + begin;
     const float* g = a.g + begin;
-    for_each_vec(end - begin, [&](auto i, auto n) {
+    for_each_vec(count, [&](auto i, auto n) {
       const Vec grad = load(g + i, n) * f.grad_scale, m0 = load(m + i, n);
       const Vec m1 = fma(grad - m0, f.one_minus_beta1, m0);
       const Vec v1 = fma(grad * f.one_minus_beta2, grad, load(v + i, n) * f.beta2);
@@ -42,6 +80,11 @@ inline void adamw_step(Pool& pool, const AdamW& a, const AdamWHyper& hyper) {
       const Vec ratio = m1 / fma(sqrt(v1), inverse_root, set(f.eps));
       store(p + i, fma(ratio, -step_size, load(p + i, n) * f.decay), n);
     });
+  };
+  pool.ranges(a.n, 1024, [&](std::int64_t begin, std::int64_t end, int) {
+    if (a.p.wide) return update(a.p.wide + begin, begin, end - begin);
+    for (std::int64_t at = begin; at < end; at += kAdamWBlock)
+      update_block(a.p, hyper, at, end - at < kAdamWBlock ? end - at : kAdamWBlock, update);
   });
 }
 
@@ -82,8 +125,9 @@ struct AdamWBlock {
   alignas(64) std::int32_t codes[kAdamWBlock];
 };
 
+// values: of the block's parameters.
 inline void adamw_block_8bit(const AdamW8bit& a, const AdamWFactors& f, std::int64_t block,
-                             AdamWBlock& s) {
+                             float* values, AdamWBlock& s) {
   const float *map_m = dynamic_map_signed(), *map_v = dynamic_map_unsigned();
   const std::int64_t begin = block * kAdamWBlock, left = a.n - begin;
   const std::int64_t count = left < kAdamWBlock ? left : kAdamWBlock;
@@ -101,8 +145,8 @@ inline void adamw_block_8bit(const AdamW8bit& a, const AdamWFactors& f, std::int
     store(s.v + i, v, n);
     top_m = max(top_m, abs(m));
     top_v = max(top_v, v);
-    const Vec p = fma(m / (sqrt(v) + eps), step_size, load(a.p + begin + i, n));
-    store(a.p + begin + i, p * f.decay, n);
+    const Vec p = fma(m / (sqrt(v) + eps), step_size, load(values + i, n));
+    store(values + i, p * f.decay, n);
   });
   const float max_m = reduce_max(top_m), max_v = reduce_max(top_v);
   a.m_max[block] = max_m;
@@ -123,8 +167,11 @@ inline void adamw_step_8bit(Pool& pool, const AdamW8bit& a, const AdamWHyper& hy
   pool.ranges((a.n + kAdamWBlock - 1) / kAdamWBlock, 1,
               [&](std::int64_t begin, std::int64_t end, int) {
                 AdamWBlock scratch{};
-                for (std::int64_t block = begin; block < end; ++block)
-                  adamw_block_8bit(a, f, block, scratch);
+                for (std::int64_t block = begin; block < end; ++block) {
+                  const std::int64_t at = block * kAdamWBlock;
+                  update_block(a.p, hyper, at, a.n - at < kAdamWBlock ? a.n - at : kAdamWBlock,
+                               [&](float* p, std::int64_t, std::int64_t) { adamw_block_8bit(a, f, block, p, scratch); });
+                }
               });
 }
 

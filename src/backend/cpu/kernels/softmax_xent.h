@@ -22,6 +22,8 @@ struct SoftmaxXent {
   float cap = 0;          // logits become cap * tanh(logit / cap) first, in place; 0: they stay
   float* loss = nullptr;  // (rows), or null
   float* lse = nullptr;   // (rows), or null
+  // Of an earlier call, or null: the gradient comes from them, and nothing but it is written.
+  const float *known_lse = nullptr, *known_loss = nullptr;
   std::int64_t rows = 0, vocab = 0, stride = 0;
   bool gradient = true;     // false: the logits are only read, or capped
   DType type = DType::f32;  // f32 or bf16

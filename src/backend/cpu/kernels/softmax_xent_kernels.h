@@ -79,13 +79,20 @@ void cap_row(T* x, std::int64_t n, float cap) {
 
 // Of capped logits l: (softmax - onehot) * scale * (1 - (l / cap)²), in place.
 template <class T>
-void capped_gradient(const SoftmaxXent& a, T* x, std::int32_t label, float target, double lse, float scale) {
+void capped_gradient(const SoftmaxXent& a, T* x, std::int32_t label, float target, double lse, double loss, float scale) {
   const auto slope = [&](auto l) { return 1.0f - l * (1.0f / a.cap) * (l * (1.0f / a.cap)); };
   for_each_vec(a.vocab, [&](auto i, auto n) {
     const Vec l = load(x + i, n);
     store(x + i, exp(l - static_cast<float>(lse)) * scale * slope(l), n);
   });
-  store(x + label, set(static_cast<float>(__builtin_expm1(static_cast<double>(target) - lse)) * scale * slope(target)), 1);
+  store(x + label, set(static_cast<float>(__builtin_expm1(-loss)) * scale * slope(target)), 1);
+}
+
+// (softmax - onehot) * scale in place, from what is known of the row.
+template <class T>
+void known_gradient(const SoftmaxXent& a, T* x, std::int32_t label, double lse, double loss, float scale) {
+  for_each_vec(a.vocab, [&](auto i, auto n) { store(x + i, exp(load(x + i, n) - static_cast<float>(lse)) * scale, n); });
+  store(x + label, set(static_cast<float>(__builtin_expm1(-loss)) * scale), 1);
 }
 
 template <class T>
@@ -101,6 +108,11 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
   const bool ignored = label == kIgnoredLabel;
   if (a.cap > 0) cap_row(x, a.vocab, a.cap);
   const float target = ignored ? 0.0f : load(x + label, 1)[0];
+  const float scale = a.scale * (a.row_scale ? a.row_scale[row] : 1.0f);
+  if (a.known_lse) {
+    const double lse = a.known_lse[row], loss = a.known_loss[row];
+    return a.cap > 0 ? capped_gradient(a, x, label, target, lse, loss, scale) : known_gradient(a, x, label, lse, loss, scale);
+  }
   float* terms = nullptr;
   if constexpr (sizeof(T) == 4) terms = a.gradient && a.cap == 0 ? x : nullptr;
   const double lse = row_log_sum_exp(x, a.vocab, maxima, terms);
@@ -110,8 +122,7 @@ void xent_row(const SoftmaxXent& a, std::int64_t row, float* maxima) {
   if (ignored)
     return void(
         std::memset(static_cast<void*>(x), 0, static_cast<std::size_t>(a.vocab) * sizeof(T)));
-  const float scale = a.scale * (a.row_scale ? a.row_scale[row] : 1.0f);
-  if (a.cap > 0) return capped_gradient(a, x, label, target, lse, scale);
+  if (a.cap > 0) return capped_gradient(a, x, label, target, lse, lse - target, scale);
   const std::int64_t piece = piece_length(a.vocab);
   for (std::int64_t begin = 0, p = 0; begin < a.vocab; begin += piece, ++p) {
     const std::int64_t count = a.vocab - begin < piece ? a.vocab - begin : piece;

@@ -1,7 +1,12 @@
 #include "backend/cuda/kernels/adamw.h"
 
+#include <cuda_bf16.h>
+
+#include <type_traits>
+
 #include "backend/cuda/kernels/fault.h"
 #include "backend/cuda/kernels/reduce.cuh"
+#include "core/rounding.h"
 #include "formats/dynamic8.h"
 
 namespace supersonic::cuda {
@@ -47,18 +52,69 @@ __device__ inline Factors factors_of(const AdamWInputs& in, const AdamWRates& r)
   return shared;
 }
 
+// The rounding draws of a block's elements, in shared memory: a thread makes those of eight neighbours.
+template <int blocks>
+struct Draws {
+  std::uint32_t words[blocks][4];
+
+  // Of the block-th eight elements from first_block on.
+  __device__ void make(int block, std::int64_t first_block, const AdamWInputs& in,
+                       std::uint64_t seed) {
+    const PhiloxBlock draws = philox(rounding_counter(static_cast<std::uint32_t>(in.hyper[1]),
+                                                      static_cast<std::uint64_t>(first_block + block)),
+                                     seed);
+    for (int w = 0; w < 4; ++w) words[block][w] = draws[w];
+  }
+  __device__ __nv_bfloat16 round(float x, int element) const {
+    const std::uint32_t word = words[element / kDrawsPerBlock][element % kDrawsPerBlock / 2];
+    return __ushort_as_bfloat16(
+        round_stochastically(x, word >> (element % 2 * 16) & 0xffffu).bits);
+  }
+};
+struct NoDraws {};
+
+__device__ inline float updated(const AdamWState& s, const AdamWInputs& in, const Factors& f,
+                                float step_size, float inverse_root, std::int64_t i, float p) {
+  const float g = in.gradient[i] * f.grad_scale, m0 = s.m[i];
+  const float m = fmaf(g - m0, f.one_minus_beta1, m0),
+              v = fmaf(g * f.one_minus_beta2, g, s.v[i] * f.beta2);
+  s.m[i] = m;
+  s.v[i] = v;
+  return fmaf(m / fmaf(sqrtf(v), inverse_root, f.eps), -step_size, p * f.decay);
+}
+
 __global__ void __launch_bounds__(kThreads)
     step(AdamWState s, AdamWInputs in, AdamWRates rates, std::int64_t n) {
   const Factors f = factors_of(in, rates);
   const float step_size = f.lr / f.correction1, inverse_root = 1.0f / f.correction2;
+  auto* p = static_cast<float*>(s.p);
   for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < n;
-       i += std::int64_t{gridDim.x} * kThreads) {
-    const float g = in.gradient[i] * f.grad_scale, m0 = s.m[i];
-    const float m = fmaf(g - m0, f.one_minus_beta1, m0),
-                v = fmaf(g * f.one_minus_beta2, g, s.v[i] * f.beta2);
-    s.m[i] = m;
-    s.v[i] = v;
-    s.p[i] = fmaf(m / fmaf(sqrtf(v), inverse_root, f.eps), -step_size, s.p[i] * f.decay);
+       i += std::int64_t{gridDim.x} * kThreads)
+    p[i] = updated(s, in, f, step_size, inverse_root, i, p[i]);
+}
+
+// Parameters in bf16: a thread makes the draws of eight neighbours, and updates eight elements that
+// lie a block's width apart, so that memory is read in order.
+__global__ void __launch_bounds__(kThreads)
+    step_bf16(AdamWState s, AdamWInputs in, AdamWRates rates, std::int64_t n) {
+  constexpr int kElements = kThreads * static_cast<int>(kDrawsPerBlock);
+  __shared__ Draws<kThreads> draws;
+  const Factors f = factors_of(in, rates);
+  const float step_size = f.lr / f.correction1, inverse_root = 1.0f / f.correction2;
+  auto* p = static_cast<__nv_bfloat16*>(s.p);
+  for (std::int64_t first = std::int64_t{blockIdx.x} * kElements; first < n;
+       first += std::int64_t{gridDim.x} * kElements) {
+    __syncthreads();
+    draws.make(static_cast<int>(threadIdx.x), first / kDrawsPerBlock, in, rates.seed);
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kDrawsPerBlock; ++k) {
+      const int element = k * kThreads + static_cast<int>(threadIdx.x);
+      const std::int64_t i = first + element;
+      if (i >= n) break;
+      p[i] = draws.round(
+          updated(s, in, f, step_size, inverse_root, i, __bfloat162float(p[i])), element);
+    }
   }
 }
 
@@ -71,20 +127,35 @@ __device__ inline std::uint8_t signed_code(float x, float inverse_max) {
   return static_cast<std::uint8_t>(k >= 127 ? 0 : 126 - (k < 0 ? 0 : k));
 }
 
+template <class T>
 __global__ void __launch_bounds__(kAdamWBlock)
     step_8bit(AdamW8bitState s, AdamWInputs in, AdamWRates rates, std::int64_t n) {
+  constexpr bool narrow = sizeof(T) == 2;
+  constexpr int kDrawBlocks = kAdamWBlock / static_cast<int>(kDrawsPerBlock);
   __shared__ float scratch[32];
+  __shared__ std::conditional_t<narrow, Draws<kDrawBlocks>, NoDraws> draws;
+  auto* parameters = static_cast<T*>(s.p);
   const Factors f = factors_of(in, rates);
   const std::int64_t block = blockIdx.x, i = block * kAdamWBlock + threadIdx.x;
   const float step_size = -f.lr * f.correction2 / f.correction1, eps = f.correction2 * f.eps;
   const float old_m = s.m_max[block], old_v = s.v_max[block];
   float m = 0, v = 0;
+  if constexpr (narrow) {
+    if (threadIdx.x < kDrawBlocks)
+      draws.make(static_cast<int>(threadIdx.x), block * kDrawBlocks, in, rates.seed);
+    __syncthreads();
+  }
   if (i < n) {
     float g = in.gradient[i] * f.grad_scale;
     if (!(fabsf(g) < INFINITY)) g = 0;
     m = fmaf(g, f.one_minus_beta1, moment_map.values[s.m[i]] * old_m * f.beta1);
     v = fmaf(g * f.one_minus_beta2, g, square_map.values[s.v[i]] * old_v * f.beta2);
-    s.p[i] = fmaf(m / (sqrtf(v) + eps), step_size, s.p[i]) * f.decay;
+    const float p =
+        fmaf(m / (sqrtf(v) + eps), step_size, static_cast<float>(parameters[i])) * f.decay;
+    if constexpr (narrow)
+      parameters[i] = draws.round(p, static_cast<int>(threadIdx.x));
+    else
+      parameters[i] = p;
   }
   const float max_m = reduce_block(fabsf(m), Larger{}, 0.0f, scratch),
               max_v = reduce_block(v, Larger{}, 0.0f, scratch);
@@ -126,17 +197,24 @@ std::int64_t chunks_of(std::int64_t n) { return (n + kChunk - 1) / kChunk; }
 void adamw(const AdamWState& s, const AdamWInputs& in, const AdamWRates& rates, std::int64_t n,
            cudaStream_t stream) {
   if (n == 0) return;
-  const std::int64_t blocks = (n + kThreads - 1) / kThreads;
-  step<<<static_cast<unsigned>(blocks < 4096 ? blocks : 4096), kThreads, 0, stream>>>(s, in, rates,
-                                                                                      n);
+  const std::int64_t each = s.type == DType::bf16 ? kThreads * kDrawsPerBlock : kThreads,
+                     blocks = (n + each - 1) / each;
+  const auto grid = static_cast<unsigned>(blocks < 4096 ? blocks : 4096);
+  if (s.type == DType::bf16)
+    step_bf16<<<grid, kThreads, 0, stream>>>(s, in, rates, n);
+  else
+    step<<<grid, kThreads, 0, stream>>>(s, in, rates, n);
   check_launch("adamw");
 }
 
 void adamw_8bit(const AdamW8bitState& s, const AdamWInputs& in, const AdamWRates& rates,
                 std::int64_t n, cudaStream_t stream) {
   if (n == 0) return;
-  step_8bit<<<static_cast<unsigned>((n + kAdamWBlock - 1) / kAdamWBlock), kAdamWBlock, 0, stream>>>(
-      s, in, rates, n);
+  const auto blocks = static_cast<unsigned>((n + kAdamWBlock - 1) / kAdamWBlock);
+  if (s.type == DType::bf16)
+    step_8bit<__nv_bfloat16><<<blocks, kAdamWBlock, 0, stream>>>(s, in, rates, n);
+  else
+    step_8bit<float><<<blocks, kAdamWBlock, 0, stream>>>(s, in, rates, n);
   check_launch("adamw_8bit");
 }
 

@@ -11,8 +11,6 @@ namespace supersonic::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kDecodedFloats =
-    8192;  // in shared memory: 32 KiB of blocks, and one float of padding each
 
 __device__ const formats::Dynamic8 scale_map(true);
 struct Nf4Values {  // a copy that device code can index
@@ -32,43 +30,28 @@ __device__ inline std::int64_t source_row(const RowReader& a, std::int64_t r, Fa
   return -1;
 }
 
-template <class Codec>
-constexpr int blocks_at_once =
-    kDecodedFloats / Codec::weights < kThreads ? kDecodedFloats / Codec::weights : kThreads;
-
-template <class Codec>
-__device__ void decode_block(const typename Codec::Block& b, float* out) {
-  if constexpr (requires { typename Codec::Table; }) {
-    formats::decode_pieces<Codec>(b, out, device_table<typename Codec::Table>);
-  } else {
-    Codec::decode(b, out);
-  }
+template <Codec C>
+__global__ void __launch_bounds__(kThreads) decode_pieces(RowReader a, FaultSink faults) {
+  using P = Piece<C>;
+  constexpr int kOfBlock = P::weights / 8;
+  const std::int64_t p = std::int64_t{blockIdx.x} * kThreads + threadIdx.x, of_row = a.d / 8;
+  if (p >= a.rows * of_row) return;
+  const std::int64_t row = source_row(a, p / of_row, faults), at = row * of_row + p % of_row;
+  float v[8] = {};
+  if (row >= 0)
+    P::decode8(static_cast<const typename P::Block*>(a.planes.data[0])[at / kOfBlock],
+               static_cast<int>(at % kOfBlock), v);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) store_scalar(a.out, a.out_type, p * 8 + i, v[i]);
 }
 
-template <class Codec>
-__global__ void __launch_bounds__(kThreads) decode_blocks(RowReader a, FaultSink faults) {
-  constexpr int kWeights = Codec::weights, kBlocks = blocks_at_once<Codec>, kPadded = kWeights + 1;
-  __shared__ float decoded[kBlocks * kPadded];
-  const std::int64_t of_row = a.d / kWeights, total = a.rows * of_row,
-                     first = std::int64_t{blockIdx.x} * kBlocks;
-  const std::int64_t mine = first + threadIdx.x;
-  if (threadIdx.x < kBlocks && mine < total) {
-    float* out = decoded + threadIdx.x * kPadded;
-    const std::int64_t row = source_row(a, mine / of_row, faults);
-    if (row >= 0) {
-      decode_block<Codec>(
-          static_cast<const typename Codec::Block*>(a.planes.data[0])[row * of_row + mine % of_row],
-          out);
-    } else {
-      for (int i = 0; i < kWeights; ++i) out[i] = 0;
-    }
-  }
-  __syncthreads();
-  const std::int64_t left = (total - first) * kWeights;
-  const int count = left < kBlocks * kWeights ? static_cast<int>(left) : kBlocks * kWeights;
-  for (int i = threadIdx.x; i < count; i += kThreads)
-    store_scalar(a.out, a.out_type, first * kWeights + i,
-                 decoded[i / kWeights * kPadded + i % kWeights]);
+__global__ void __launch_bounds__(kThreads) decode_fp8(RowReader a, FaultSink faults) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= a.rows * a.d) return;
+  const std::int64_t row = source_row(a, i / a.d, faults);
+  const auto* codes = static_cast<const std::uint8_t*>(a.planes.data[0]);
+  store_scalar(a.out, a.out_type, i,
+               row >= 0 ? formats::Fp8::value(codes[row * a.d + i % a.d]) : 0.0f);
 }
 
 // NF4 blocks lie over the flattened matrix and may cross the end of a row: an element a thread.
@@ -109,43 +92,29 @@ unsigned grid_of(std::int64_t n, std::int64_t each) {
   return static_cast<unsigned>((n + each - 1) / each);
 }
 
-template <class Codec>
-bool launch_if(const RowReader& a, FaultSink faults, cudaStream_t stream) {
-  if (a.format->name != Codec::name) return false;
-  decode_blocks<Codec>
-      <<<grid_of(a.rows * (a.d / Codec::weights), blocks_at_once<Codec>), kThreads, 0, stream>>>(
-          a, faults);
-  return true;
-}
-
-template <class... Codec>
-bool launch_codec(formats::CodecList<Codec...>, const RowReader& a, FaultSink faults,
-                  cudaStream_t stream) {
-  return (launch_if<Codec>(a, faults, stream) || ...);
-}
-template <class... Codec>
-bool in_list(formats::CodecList<Codec...>, const Format& f) {
-  return ((f.name == Codec::name) || ...);
-}
-
 }  // namespace
 
 bool can_decode(const Format& f) {
-  return in_list(formats::BlockCodecs{}, f) || f.name == formats::Nf4::name ||
-         f.name == formats::Nf4::plain_name || f.name == formats::Fp8::name;
+  return codec_of(DType::u8, &f) != Codec::none || f.name == formats::Fp8::name;
 }
 
 void read_rows(const RowReader& a, FaultSink faults, cudaStream_t stream) {
   const std::int64_t n = a.rows * a.d;
   if (n == 0) return;
+  const Codec codec = a.format ? codec_of(DType::u8, a.format) : Codec::none;
+  const unsigned elements = grid_of(n, kThreads);
   if (!a.format) {
-    gather_rows<<<grid_of(n, kThreads), kThreads, 0, stream>>>(a, faults);
-  } else if (a.format->name == formats::Nf4::name) {
-    decode_nf4<true><<<grid_of(n, kThreads), kThreads, 0, stream>>>(a, faults);
-  } else if (a.format->name == formats::Nf4::plain_name) {
-    decode_nf4<false><<<grid_of(n, kThreads), kThreads, 0, stream>>>(a, faults);
-  } else if (!launch_if<formats::Fp8>(a, faults, stream)) {
-    launch_codec(formats::BlockCodecs{}, a, faults, stream);
+    gather_rows<<<elements, kThreads, 0, stream>>>(a, faults);
+  } else if (codec == Codec::nf4) {
+    decode_nf4<true><<<elements, kThreads, 0, stream>>>(a, faults);
+  } else if (codec == Codec::nf4_plain) {
+    decode_nf4<false><<<elements, kThreads, 0, stream>>>(a, faults);
+  } else if (codec == Codec::none) {
+    decode_fp8<<<elements, kThreads, 0, stream>>>(a, faults);
+  } else {
+    with_block_codec(codec, [&](auto c) {
+      decode_pieces<c.value><<<grid_of(n, 8 * kThreads), kThreads, 0, stream>>>(a, faults);
+    });
   }
   check_launch("decoding rows");
 }

@@ -1,7 +1,6 @@
 // Rows of a matrix as numbers: token embeddings (rows chosen by id) and dequantization (all rows).
-// Quantized matrices go through their format's decode(), the same code as on the CPU and compiled
-// without contraction, so that the numbers are the same bit for bit. A thread decodes a block of
-// weights into shared memory, from where the threads together write whole lines.
+// The numbers are those of the format's decode() on the CPU, bit for bit. A thread decodes eight
+// weights of a block (pieces.cuh), so that a token's one row takes no longer than a launch.
 #pragma once
 #include <cuda_runtime_api.h>
 

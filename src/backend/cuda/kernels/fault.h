@@ -8,7 +8,7 @@
 
 namespace supersonic::cuda {
 
-enum class FaultKind : std::uint32_t { none, embedding_id, cache_row, label };
+enum class FaultKind : std::uint32_t { none, embedding_id, cache_row, label, logits };
 
 struct FaultReport {  // in host memory that the device sees
   std::uint32_t kind;

@@ -17,12 +17,25 @@ __device__ inline Fp8Scale fp8_scale(float most) {
   return {__int_as_float(exponent << 23), __int_as_float((254 - exponent) << 23)};
 }
 
-// Two neighbours; `low` has the lower address.
-__device__ inline std::uint32_t fp8_pair(float low, float high) {
-  return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
-}
+// Four neighbours; `a` has the lowest address.
 __device__ inline std::uint32_t fp8_word(float a, float b, float c, float d) {
-  return fp8_pair(a, b) | fp8_pair(c, d) << 16;
+#if __CUDA_ARCH__ >= 890
+  std::uint32_t word;
+  asm("{\n"
+      ".reg .b16 low, high;\n"
+      "cvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\n"
+      "cvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\n"
+      "mov.b32 %0, {low, high};\n"
+      "}"
+      : "=r"(word)
+      : "f"(a), "f"(b), "f"(c), "f"(d));
+  return word;
+#else
+  const auto pair = [](float low, float high) -> std::uint32_t {
+    return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
+  };
+  return pair(a, b) | pair(c, d) << 16;
+#endif
 }
 
 }  // namespace supersonic::cuda

@@ -1,12 +1,13 @@
 // Products of E4M3 operands on Hopper, for --compute fp8. The form of a number:
 //
 //   value = code · 2^e,   code in E4M3 (formats/fp8.h), rounded to nearest even,
-//   2^e: one for 128 numbers of a row of X along K, one for a block of 128 x 128 of W,
-//        the least for which the largest of them is at most 448 · 2^e (at least 2^-126)
+//   2^e: one for 256 numbers of a row of X along K, one for 256 along K by 128 across of W, whose
+//        weights are rounded to bf16 first; the least for which the largest of them is at most
+//        448 · 2^e (at least 2^-126)
 //
 // A scale that is a power of two costs a floating-point code nothing, and makes quantization exact
-// but for the rounding of codes. Blocks of W serve both directions of training: forward sums along
-// its columns, backward along its rows. Codes lie with K running along rows, which wgmma demands.
+// but for the rounding of codes. Codes lie with K running along rows, which wgmma demands:
+// backward, W is turned while it is decoded.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -14,7 +15,8 @@
 
 namespace supersonic::cuda {
 
-constexpr std::int64_t kFp8Group = 128;  // numbers along K that share a scale
+constexpr int kFp8Group = 256;   // numbers along K that share a scale,
+constexpr int kFp8Across = 128;  // and rows of W
 constexpr int kFp8WScale = 4;  // floats from one scale of W to the next: what the copy engine takes
 
 // X (rows, cols) as codes, rows of ld() bytes, then scales: of a group of columns for every row,
@@ -39,9 +41,9 @@ void quantize_rows(const void* data, DType type, const Fp8Rows& shape, void* out
 struct Fp8Blocks {
   MatrixRef w;  // quantized, or bf16 or f16; columns a multiple of 8 where quantized
   bool turned = false;
-  std::int64_t row = 0, rows = 0, col = 0, width = 0;  // row and col: multiples of 128
+  std::int64_t row = 0, rows = 0, col = 0, width = 0;  // row, col: multiples of 256
   std::uint8_t* codes = nullptr;  // (rows or, turned, width; K rounded up to kFp8Group)
-  float* scales = nullptr;        // (codes' rows / 128, K / 128, kFp8WScale), rounded up
+  float* scales = nullptr;        // (codes' rows / kFp8Across, K / kFp8Group, kFp8WScale)
 };
 // A matrix of an adapter, converted to bf16 by the launch that decodes the weights beside it.
 struct Converted {

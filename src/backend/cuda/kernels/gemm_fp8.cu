@@ -59,7 +59,7 @@ Cut make_cut(const GemmProblem& p) {
     if (becomes_codes(t)) {
       const std::int64_t k = padded(inner(t));
       c.codes_at[i] = take(c.columns * k);
-      c.scales_at[i] = take(ceil_div(c.columns, kFp8Group) * (k / kFp8Group) * kFp8WScale * 4);
+      c.scales_at[i] = take(ceil_div(c.columns, kFp8Across) * (k / kFp8Group) * kFp8WScale * 4);
       if (t.x.codec != Codec::none)
         c.x_at[i] = take(static_cast<std::int64_t>(Fp8Rows{t.x.rows, t.x.cols}.bytes()));
     } else {

@@ -2,9 +2,11 @@
 // warpgroups. One thread of the first keeps the copy engine busy, kStages steps of 64 of K ahead;
 // the other two multiply 64 rows each by wgmma, straight from shared memory, sums in registers.
 // Blocks stay and take one tile after another, so that the next tile's operands arrive while sums
-// are stored. Stored-transposed operands are read as they lie. Limit: the tensor cores (989 TF/s;
-// 784 measured for the vendor's library on an H100); the operands cross the L2 cache at 48 bytes a
-// cycle and multiprocessor for the larger tile.
+// are stored. Where Y has an even number of rows of tiles, blocks go in pairs, one above the other:
+// each loads half of their columns' operand and sends it to both, so that a third less crosses the
+// L2 cache. Stored-transposed operands are read as they lie. Limit: the tensor cores, 94 % busy in
+// long products, at the clock that the card's power allows (989 TF/s at 1.83 GHz).
+#include "backend/cuda/kernels/cluster.cuh"
 #include "backend/cuda/kernels/tile_loop.cuh"
 #include "backend/cuda/kernels/wgmma_products.cuh"
 
@@ -16,6 +18,7 @@ constexpr int kRows = 128, kThreads = 384, kRowBytes = kStepK * 2;
 
 struct WarpgroupProblem {
   TileProblem p;
+  int tiles_m, tiles_n;
   CUtensorMap x[kMaxGemmTerms], w[kMaxGemmTerms];
 };
 
@@ -39,23 +42,50 @@ struct Ring {
 
 struct Work {
   int m0, n0, split;
+  bool dead;  // for all blocks of the cluster
 };
-[[maybe_unused]] __device__ inline Work work_at(const TileProblem& p, int index, int tiles_m,
-                                                int tiles_n, int columns) {
-  const int tiles = tiles_m * tiles_n;
-  const TileAt at = tile_at(index % tiles, tiles_m, tiles_n);
-  return {at.m * kRows, at.n * columns, index / tiles};
+
+// The items of a cluster, a tile for each of its blocks, one above the other.
+template <int columns, int pair>
+struct Items {
+  const WarpgroupProblem& g;
+  const int rank = static_cast<int>(blockIdx.x) % pair, tiles = g.tiles_m / pair * g.tiles_n,
+            end = tiles * g.p.splits, step = static_cast<int>(gridDim.x) / pair;
+  int item = static_cast<int>(blockIdx.x) / pair;
+
+  __device__ Work work() const {
+    const TileAt at = tile_at(item % tiles, g.tiles_m / pair, g.tiles_n);
+    const int first = at.m * pair * kRows;
+    return {first + rank * kRows, at.n * columns, item / tiles, dead_rows(g.p, first)};
+  }
+};
+
+// The tile of W, of which each block of a pair fetches its half for both.
+template <int columns, int pair>
+__device__ void fetch_w(const CUtensorMap* map, bool tall, std::uint32_t to, int n0, int k0,
+                        std::uint32_t barrier, int rank) {
+  constexpr int part = columns / pair;
+  const auto fetch = [&](int row, int c, int r) {
+    if constexpr (pair > 1) {
+      copy_box_to((1 << pair) - 1, to + row * kRowBytes, map, c, r, barrier);
+    } else {
+      copy_box(to + row * kRowBytes, map, c, r, barrier);
+    }
+  };
+  const int first = rank * part;
+  if (!tall) return fetch(first, k0, n0 + first);
+  for (int i = first; i < first + part; i += 64) fetch(i, n0 + i, k0);
 }
 
-template <int columns>
+template <int columns, int pair>
 __device__ void produce(const WarpgroupProblem& g, std::uint32_t tiles, std::uint32_t full,
-                        std::uint32_t empty, int tiles_m, int tiles_n) {
+                        std::uint32_t empty) {
   using T = Tiling<columns>;
   Ring<T::stages> ring;
   const TileProblem& p = g.p;
-  for (int item = blockIdx.x; item < tiles_m * tiles_n * p.splits; item += gridDim.x) {
-    const Work work = work_at(p, item, tiles_m, tiles_n, columns);
-    if (dead_rows(p, work.m0)) continue;
+  for (Items<columns, pair> items{g}; items.item < items.end; items.item += items.step) {
+    const Work work = items.work();
+    if (work.dead) continue;
     const StepRange range = step_range(p, work.split);
     StepCursor at;
     at.seek(p, range.begin);
@@ -71,22 +101,28 @@ __device__ void produce(const WarpgroupProblem& g, std::uint32_t tiles, std::uin
       } else {
         copy_box(x, &g.x[at.term], at.k0, work.m0, barrier);
       }
-      if (t.trans_w) {
-        for (int i = 0; i < columns / 64; ++i)
-          copy_box(w + i * kBoxBytes, &g.w[at.term], work.n0 + i * 64, at.k0, barrier);
-      } else {
-        copy_box(w, &g.w[at.term], at.k0, work.n0, barrier);
-      }
+      fetch_w<columns, pair>(&g.w[at.term], t.trans_w, w, work.n0, at.k0, barrier, items.rank);
     }
+  }
+}
+
+// Says that a warpgroup has read a stage, to all that fill it.
+template <int pair>
+__device__ void release(std::uint32_t barrier) {
+  const int thread = static_cast<int>(threadIdx.x) % 128;
+  if constexpr (pair > 1) {
+    if (thread < pair) barrier_arrive_at(thread, barrier);
+  } else {
+    if (thread == 0) barrier_arrive(barrier);
   }
 }
 
 // Steps of one term: products of a step are issued while those of the step before finish, whose
 // stage is then given back.
-template <int columns, bool tall_x, bool tall_w>
+template <int columns, int pair, bool tall_x, bool tall_w>
 __device__ void multiply(float (&sums)[columns / 8][4], int steps,
                          Ring<Tiling<columns>::stages>& ring, std::uint32_t tiles,
-                         std::uint32_t full, std::uint32_t empty, int group, bool speaker) {
+                         std::uint32_t full, std::uint32_t empty, int group) {
   using T = Tiling<columns>;
   int previous = 0;
   for (int i = 0; i < steps; ++i, ring.next()) {
@@ -102,12 +138,12 @@ __device__ void multiply(float (&sums)[columns / 8][4], int steps,
     warpgroup_commit();
     if (i > 0) {
       warpgroup_wait<1>();
-      if (speaker) barrier_arrive(empty + previous * 8);
+      release<pair>(empty + previous * 8);
     }
     previous = ring.stage;
   }
   warpgroup_wait<0>();
-  if (speaker && steps > 0) barrier_arrive(empty + previous * 8);
+  if (steps > 0) release<pair>(empty + previous * 8);
 }
 
 // Word i of lane q of each four lanes becomes word q of lane i.
@@ -195,17 +231,16 @@ __device__ void store_sums(const TileProblem& p, const Work& work, int first,
   }
 }
 
-template <int columns>
+template <int columns, int pair>
 __device__ void consume(const WarpgroupProblem& g, std::uint32_t tiles, std::uint32_t full,
-                        std::uint32_t empty, int tiles_m, int tiles_n) {
+                        std::uint32_t empty) {
   using T = Tiling<columns>;
   Ring<T::stages> ring;
   const TileProblem& p = g.p;
   const int group = static_cast<int>(threadIdx.x) / 128 - 1, warp = threadIdx.x % 128 / 32;
-  const bool speaker = threadIdx.x % 128 == 0;
-  for (int item = blockIdx.x; item < tiles_m * tiles_n * p.splits; item += gridDim.x) {
-    const Work work = work_at(p, item, tiles_m, tiles_n, columns);
-    if (dead_rows(p, work.m0)) continue;
+  for (Items<columns, pair> items{g}; items.item < items.end; items.item += items.step) {
+    const Work work = items.work();
+    if (work.dead) continue;
     const StepRange range = step_range(p, work.split);
     float sums[columns / 8][4] = {};
     int before = 0;  // steps of the terms so far
@@ -217,13 +252,12 @@ __device__ void consume(const WarpgroupProblem& g, std::uint32_t tiles, std::uin
       if (steps <= 0) continue;
       if (t.trans_x) {
         t.trans_w
-            ? multiply<columns, true, true>(sums, steps, ring, tiles, full, empty, group, speaker)
-            : multiply<columns, true, false>(sums, steps, ring, tiles, full, empty, group, speaker);
+            ? multiply<columns, pair, true, true>(sums, steps, ring, tiles, full, empty, group)
+            : multiply<columns, pair, true, false>(sums, steps, ring, tiles, full, empty, group);
       } else {
         t.trans_w
-            ? multiply<columns, false, true>(sums, steps, ring, tiles, full, empty, group, speaker)
-            : multiply<columns, false, false>(sums, steps, ring, tiles, full, empty, group,
-                                              speaker);
+            ? multiply<columns, pair, false, true>(sums, steps, ring, tiles, full, empty, group)
+            : multiply<columns, pair, false, false>(sums, steps, ring, tiles, full, empty, group);
       }
     }
     if (p.alpha != 1)
@@ -235,9 +269,9 @@ __device__ void consume(const WarpgroupProblem& g, std::uint32_t tiles, std::uin
   }
 }
 
-template <int columns>
+template <int columns, int pair>
 __global__ void __launch_bounds__(kThreads, 1)
-    tiles_wgmma_kernel(const __grid_constant__ WarpgroupProblem g, int tiles_m, int tiles_n) {
+    tiles_wgmma_kernel(const __grid_constant__ WarpgroupProblem g) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using T = Tiling<columns>;
   extern __shared__ char shared[];
@@ -247,17 +281,20 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int s = 0; s < T::stages; ++s) {
       barrier_init(full + s * 8, 1);
-      barrier_init(empty + s * 8, 2);
+      barrier_init(empty + s * 8, 2 * pair);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   __syncthreads();
+  if constexpr (pair > 1) cluster_sync();
   if (threadIdx.x < 128) {
     give_registers<40>();
-    if (threadIdx.x == 0) produce<columns>(g, tiles, full, empty, tiles_m, tiles_n);
+    if (threadIdx.x == 0) produce<columns, pair>(g, tiles, full, empty);
   } else {
     take_registers<232>();
-    consume<columns>(g, tiles, full, empty, tiles_m, tiles_n);
+    consume<columns, pair>(g, tiles, full, empty);
+    // A block stays while the other may arrive at its barriers. What it was sent has come.
+    if constexpr (pair > 1) cluster_sync();
   }
 #endif
 }
@@ -269,26 +306,31 @@ CUtensorMap operand_boxes(const void* data, bool transposed, int rows, int k, st
                     : bf16_boxes(data, k, rows, ld, tile_rows);
 }
 
+template <int columns, int pair>
+void launch_kernel(const WarpgroupProblem& g, cudaStream_t stream) {
+  using T = Tiling<columns>;
+  const auto kernel = tiles_wgmma_kernel<columns, pair>;
+  static const bool allowed = (allow_shared(kernel, T::shared_bytes), true);
+  static_cast<void>(allowed);
+  const std::int64_t items = static_cast<std::int64_t>(g.tiles_m) * g.tiles_n * g.p.splits,
+                     most = device_limits().multiprocessors / pair * pair;
+  launch_clusters(kernel, g, dim3(static_cast<unsigned>(items < most ? items : most)), pair,
+                  kThreads, T::shared_bytes, stream, "tiles_wgmma");
+}
+
 template <int columns>
 void launch(const TileProblem& p, cudaStream_t stream) {
-  using T = Tiling<columns>;
   WarpgroupProblem g;
   g.p = p;
+  g.tiles_m = static_cast<int>(ceil_div(p.m, kRows));
+  g.tiles_n = static_cast<int>(ceil_div(p.n, columns));
+  const bool paired = g.tiles_m % 2 == 0;
   for (int i = 0; i < p.count; ++i) {
     const TileTerm& t = p.terms[i];
     g.x[i] = operand_boxes(t.x, t.trans_x, p.m, t.k, t.ldx, kRows);
-    g.w[i] = operand_boxes(t.w, t.trans_w, p.n, t.k, t.ldw, columns);
+    g.w[i] = operand_boxes(t.w, t.trans_w, p.n, t.k, t.ldw, paired ? columns / 2 : columns);
   }
-  const auto kernel = tiles_wgmma_kernel<columns>;
-  static const bool allowed = (allow_shared(kernel, T::shared_bytes), true);
-  static_cast<void>(allowed);
-  const int tiles_m = static_cast<int>(ceil_div(p.m, kRows)),
-            tiles_n = static_cast<int>(ceil_div(p.n, columns));
-  const std::int64_t items = static_cast<std::int64_t>(tiles_m) * tiles_n * p.splits;
-  const std::int64_t most = device_limits().multiprocessors;
-  kernel<<<static_cast<unsigned>(items < most ? items : most), kThreads, T::shared_bytes, stream>>>(
-      g, tiles_m, tiles_n);
-  check_launch("tiles_wgmma");
+  paired ? launch_kernel<columns, 2>(g, stream) : launch_kernel<columns, 1>(g, stream);
 }
 
 std::int64_t waves(std::int64_t m, std::int64_t n, std::int64_t columns) {

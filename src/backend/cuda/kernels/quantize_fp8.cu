@@ -1,13 +1,14 @@
-// Activations and gradients as E4M3 rows: sixteen lanes take 128 columns of a row, eight each, find
-// the largest and write codes and one scale. A block has 64 rows of one group of columns, four in
-// flight a thread; neighbouring blocks have neighbouring groups. Bytes: three a bf16 number and a
-// scale for 128; limit: the copy bandwidth.
+// Activations and gradients as E4M3 rows: a warp takes 256 columns of a row, eight a lane, finds
+// the largest and writes codes and one scale. A block has 32 rows of one group of columns, four in
+// flight a warp; neighbouring blocks have neighbouring groups. Bytes: three a bf16 number and a
+// scale for 256; limit: the copy bandwidth.
 #include "backend/cuda/kernels/fp8.cuh"
 
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kThreads = 256, kLanes = 16, kRowsAtOnce = kThreads / kLanes, kTurns = 4;
+static_assert(kFp8Group == 32 * 8);
+constexpr int kThreads = 256, kLanes = 32, kRowsAtOnce = kThreads / kLanes, kTurns = 4;
 
 struct Rows {
   const void* data;
@@ -38,10 +39,7 @@ __global__ void __launch_bounds__(kThreads) quantize_rows_kernel(const Rows r) {
     float most = 0;
 #pragma unroll
     for (int j = 0; j < 8; ++j) most = fmaxf(most, fabsf(v[i][j]));
-#pragma unroll
-    for (int step = kLanes / 2; step > 0; step /= 2)
-      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
-    const Fp8Scale scale = fp8_scale(most);
+    const Fp8Scale scale = fp8_scale(warp_max(most));
 #pragma unroll
     for (int j = 0; j < 8; ++j) v[i][j] *= scale.inverse;
     if (row >= r.rows) continue;

@@ -7,7 +7,7 @@
 // Beyond these the general kernels are as fast or faster.
 //
 // K is shared out to the blocks of a cluster, which add their sums through shared memory in a fixed
-// order: no workspace, no atomics. From sm_90 on, whose clusters they need.
+// order: no workspace, no atomics. Hopper's, whose clusters and 227 KiB of shared memory they need.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -35,7 +35,8 @@ struct ThinRows {
   int m, n, k;
   bool tall_w;
   DType w_type;
-  int splits;  // set by thin_rows
+  int shift;    // log2 of the blocks that share a sum; set by thin_rows, as is the next
+  bool fast_w;  // W is read in vectors
   ThinResult result;
 };
 void thin_rows(ThinRows problem, cudaStream_t stream);
@@ -46,7 +47,7 @@ struct ThinSums {
   std::int64_t ldt, ldz;
   int r, c, k;
   bool tall_y;  // Y is (c, r)
-  int splits;   // set by thin_sums
+  int shift;    // as above; set by thin_sums
   ThinResult result;
 };
 void thin_sums(ThinSums problem, cudaStream_t stream);

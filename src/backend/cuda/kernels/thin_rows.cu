@@ -1,195 +1,181 @@
 // Y (M, N) = X (M, K) * W^T with N at most 32, such as a token's way into a LoRA adapter and back.
-// A block takes 128 rows of X, a warp 16, and all columns of Y. X goes from memory into registers
-// that are mma.sync's right operand as they are: since the order of K does not matter as long as
-// both operands agree on it, a lane's eight neighbours of K stand for the eight places of K that it
-// holds in two products. W, the left operand, is rounded to bf16 on its way into shared memory and
-// lies there as the lanes read it, a chunk ahead; X is `depth` pieces of 32 of K ahead. Bytes
-// moved: X once, W once for each 128 rows from the L2 cache. Limit: the memory's rate.
+// A block takes 64 rows of X, a warp every eighth piece of 64 of K, for which it holds W in
+// registers. X comes by asynchronous copies, 32 rows of a piece a stage, and is read as mma.sync's
+// right operand as it lies: since the order of K does not matter as long as both operands agree on
+// it, a lane's eight neighbours of K stand for the eight places of K that it holds in two products.
+// W, the left operand, is read a piece ahead and rounded to bf16. Bytes moved: X once, W once for
+// each 64 rows from the L2 cache. Limit: the memory's rate.
 #include "backend/cuda/kernels/thin.cuh"
 
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 16 * kWarps;
+constexpr int kPiece = 64, kRound = kPiece * kThinWarps;  // of K: a warp's, the block's
+constexpr int kStageRows = 32;
 
 // tiles: of sixteen columns.
 template <int tiles>
-struct Sizes {
-  static constexpr int blocks = tiles == 1 ? 2 : 1;  // at once on a multiprocessor
-  static constexpr int octets = 4 / blocks, chunk = octets * 8 * kThreads;  // weights
-  static constexpr int columns = 16 * tiles, pieces = chunk / columns / 32,
-                       span = pieces * 32;  // of K in a chunk
-  static constexpr int most = 8 / blocks, depth = pieces < most ? pieces : most;
-  static_assert(pieces % depth == 0);
-  static constexpr int pitch = columns + 2;  // floats from row to row of the block's sums
-  static constexpr int weight_bytes = 2 * chunk * 2, sum_bytes = kRows * pitch * 4;
-  static constexpr int shared_bytes = weight_bytes > sum_bytes ? weight_bytes : sum_bytes;
-  static_assert(shared_bytes <= 48 << 10);
-};
+using Sizes = ThinSizes<tiles, kStageRows * kPiece * 2, 4>;
 
-#if __CUDA_ARCH__ >= 900
-// The thread's weights of a chunk: eight of K of one column, `octets` times.
+#if __CUDA_ARCH__ == 900
+// The lane's weights of half a piece: eight of K for each of its columns of Y.
 template <int tiles, class W, bool tall>
 struct Weights {
-  using S = Sizes<tiles>;
-  float v[S::octets][8];
+  static constexpr int columns = Sizes<tiles>::lane;
+  float v[columns][8];
 
-  static __device__ int column(int id) { return tall ? id % S::columns : id / (S::span / 8); }
-  static __device__ int octet_of(int id) { return tall ? id / S::columns : id % (S::span / 8); }
-
-  __device__ void fetch(const ThinRows& p, int k0) {
+  __device__ void fetch(const ThinRows& p, int k, int left) {
+    const int n = static_cast<int>(threadIdx.x) % 32 / 4 * columns;
     const auto* w = static_cast<const W*>(p.w);
-    const bool vectors = !tall && reinterpret_cast<std::uintptr_t>(w) % 16 == 0 && p.ldw % 8 == 0;
+    if constexpr (tall) {
+      using Line = Pack<W, columns>;
+      const bool whole = p.fast_w && n + columns <= p.n;
+      const W* from = w + k * p.ldw + n;
 #pragma unroll
-    for (int i = 0; i < S::octets; ++i) {
-      const int id = static_cast<int>(threadIdx.x) + i * kThreads;
-      const int n = column(id), k = k0 + octet_of(id) * 8;
-      if constexpr (tall) {
-        std::int64_t ld = p.ldw;
-        asm volatile("" : "+l"(ld));  // its multiples are not worth registers in the loop
-        const W* from = w + k * ld + n;
-        const int count = n < p.n ? p.k - k : 0;
+      for (int e = 0; e < 8; ++e, from += p.ldw) {
+        Line line{};
+        if (e < left && whole) line = *reinterpret_cast<const Line*>(from);
+        if (e < left && !whole) {
 #pragma unroll
-        for (int e = 0; e < 8; ++e, from += ld) v[i][e] = e < count ? to_float(*from) : 0.0f;
-      } else {
-        const int count = n < p.n ? max(0, min(8, p.k - k)) : 0;
-        constexpr DType type = sizeof(W) == 4 ? DType::f32 : DType::bf16;
-        dense8(w, type, vectors, n * p.ldw + k, count, v[i]);
+          for (int c = 0; c < columns; ++c)
+            if (n + c < p.n) line.v[c] = from[c];
+        }
+#pragma unroll
+        for (int c = 0; c < columns; ++c) v[c][e] = to_float(line.v[c]);
       }
-    }
-  }
-
-  __device__ void put(std::uint32_t* to) const {
-#pragma unroll
-    for (int i = 0; i < S::octets; ++i) {
-      const int id = static_cast<int>(threadIdx.x) + i * kThreads;
-      const int n = column(id), o = octet_of(id);
-      std::uint32_t* at = to + ((o / 4 * tiles + n / 16) * 64 + n % 8 * 4 + o % 4) * 4 + n / 8 % 2;
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {  // of the two products
-        at[h * 128] = pack_bf16(v[i][4 * h], v[i][4 * h + 1]);
-        at[h * 128 + 2] = pack_bf16(v[i][4 * h + 2], v[i][4 * h + 3]);
-      }
-    }
-  }
-};
-
-// Rows r and r + 8 of the lane, eight of K each, from the lane's place in the current chunk on.
-template <bool fast>
-struct Lines {
-  const __nv_bfloat16 *upper, *lower;
-  int upper_left, lower_left;  // elements until the block's part of K ends; below 1 outside of X
-
-  __device__ Lines(const ThinRows& p, int row, int k, int end)
-      : upper(static_cast<const __nv_bfloat16*>(p.x) + row * p.ldx + k),
-        lower(upper + 8 * p.ldx),
-        upper_left(row < p.m ? end - k : 0),
-        lower_left(row + 8 < p.m ? end - k : 0) {}
-  __device__ void load(uint4 (&to)[2], int piece) const {
-    if constexpr (fast) {
-      to[0] = load_once(upper + piece * 32, upper_left > piece * 32);
-      to[1] = load_once(lower + piece * 32, lower_left > piece * 32);
     } else {
-      to[0] = load_pieces(upper + piece * 32, upper_left - piece * 32);
-      to[1] = load_pieces(lower + piece * 32, lower_left - piece * 32);
+      constexpr DType type = sizeof(W) == 4 ? DType::f32 : DType::bf16;
+#pragma unroll
+      for (int c = 0; c < columns; ++c)
+        dense8(w, type, p.fast_w, (n + c) * p.ldw + k, n + c < p.n ? max(0, min(8, left)) : 0,
+               v[c]);
     }
   }
-  __device__ void advance(int k) { upper += k, lower += k, upper_left -= k, lower_left -= k; }
+
+  // The left operands of its two products.
+  __device__ void round(std::uint32_t (&to)[tiles][2][4]) const {
+#pragma unroll
+    for (int i = 0; i < tiles; ++i)
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+          const float* from = v[2 * i + r % 2] + 4 * h + r / 2 * 2;
+          to[i][h][r] = pack_bf16(from[0], from[1]);
+        }
+  }
 };
 
-template <int tiles>
-__device__ void multiply(float (&sums)[tiles][2][4], const uint4 (&x)[2], const uint4* weights) {
-#pragma unroll
-  for (int j = 0; j < tiles; ++j) {
-    const uint4 first = weights[j * 64], second = weights[j * 64 + 32];
-    const std::uint32_t a[4] = {first.x, first.y, first.z, first.w},
-                        b[4] = {second.x, second.y, second.z, second.w};
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      multiply_add(sums[j][r], a, x[r].x, x[r].y);
-      multiply_add(sums[j][r], b, x[r].z, x[r].w);
-    }
-  }
-}
+// What the lane brings of a stage: eight of K in every fourth row. Within a row of a stage, chunks
+// of eight are swapped by halves in odd rows, so that reading them has no bank conflicts.
+template <bool fast>
+struct Source {
+  const __nv_bfloat16* x;
+  std::int64_t ld;
+  int rows, left;  // from the lane's place on, until X and the block's part of K end
 
-// The block's share of the rows of the cluster: its own sums and those of the others, in order.
-template <int tiles>
-__device__ void leave(const ThinRows& p, std::uint32_t sums, int first_row, int rank) {
-  using S = Sizes<tiles>;
-  const int rows = kRows / p.splits;
-  for (int i = threadIdx.x; i < rows * S::columns / 2; i += kThreads) {
-    const int row = rank * rows + i / (S::columns / 2), col = i % (S::columns / 2) * 2;
-    if (first_row + row >= p.m || col >= p.n) continue;
-    float2 total = make_float2(0, 0);
-    for (int z = 0; z < p.splits; ++z) {
-      const float2 part = load_pair_of(z, sums + (row * S::pitch + col) * 4);
-      total.x += part.x, total.y += part.y;
+  __device__ void bring(char* stage, int half) const {
+    const int lane = threadIdx.x % 32, row = lane / 8;
+    char* to = stage + row * 128 + (lane % 8 ^ row % 2 * 4) * 16;
+    const auto* from = x + half * kStageRows * ld;
+#pragma unroll(fast ? kStageRows / 4 : 1)
+    for (int i = 0; i < kStageRows / 4; ++i, from += 4 * ld) {
+      const int count = rows > half * kStageRows + i * 4 ? left : 0;
+      bring_eight<fast>(to + i * 512, count > 0 ? from : x, count);
     }
-    store_thin(p.result, (first_row + row) * p.result.ldy + col, total.x, total.y, col + 1 < p.n);
+    commit_copies();
   }
-}
+  __device__ void advance() { x += kRound, left -= kRound; }
+};
 #endif
 
 template <int tiles, class W, bool tall, bool fast>
-__global__ void __launch_bounds__(kThreads, Sizes<tiles>::blocks)
+__global__ void __launch_bounds__(kThinThreads)
     thin_rows_kernel(const __grid_constant__ ThinRows p) {
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ == 900
   using S = Sizes<tiles>;
-  __shared__ __align__(16) char shared[S::shared_bytes];
-  auto* weights = reinterpret_cast<std::uint32_t*>(shared);
-  const int rank = static_cast<int>(blockIdx.x) % p.splits,
-            first_row = static_cast<int>(blockIdx.x) / p.splits * kRows;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp * 16;
-  const int chunks = (p.k + S::span - 1) / S::span;
-  const int begin = static_cast<int>(static_cast<std::int64_t>(chunks) * rank / p.splits),
-            end = static_cast<int>(static_cast<std::int64_t>(chunks) * (rank + 1) / p.splits);
-  Weights<tiles, W, tall> ahead;
-  ahead.fetch(p, begin * S::span);
-  Lines<fast> lines(p, first_row + row + lane / 4, begin * S::span + lane % 4 * 8,
-                    min(p.k, end * S::span));
-  uint4 x[S::depth][2];
-#pragma unroll
-  for (int i = 0; i < S::depth; ++i) lines.load(x[i], i);
-  ahead.put(weights);
-  __syncthreads();
-  float sums[tiles][2][4] = {};
-  for (int chunk = begin; chunk < end; ++chunk) {
-    if (chunk + 1 < end) ahead.fetch(p, (chunk + 1) * S::span);
-    const auto* here =
-        reinterpret_cast<const uint4*>(weights + (chunk - begin) % 2 * (S::chunk / 2)) + lane;
-#pragma unroll
-    for (int i = 0; i < S::pieces; ++i) {
-      multiply(sums, x[i % S::depth], here + i * tiles * 64);
-      lines.load(x[i % S::depth], i + S::depth);
-    }
-    lines.advance(S::span);
-    if (chunk + 1 < end) ahead.put(weights + (chunk + 1 - begin) % 2 * (S::chunk / 2));
-    __syncthreads();
+  extern __shared__ __align__(128) char shared[];
+  prepare_to_meet<S>(shared);
+  const int rank = static_cast<int>(blockIdx.x) & ((1 << p.shift) - 1),
+            first_row = (static_cast<int>(blockIdx.x) >> p.shift) * kLong;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const unsigned pieces = (p.k + kPiece - 1) / kPiece;
+  const int begin = static_cast<int>(pieces * rank >> p.shift) * kPiece + warp * kPiece,
+            end = min(p.k, static_cast<int>(pieces * (rank + 1) >> p.shift) * kPiece);
+  const int from_row = first_row + lane / 8, from_k = begin + lane % 8 * 8;
+  Source<fast> source{static_cast<const __nv_bfloat16*>(p.x) + from_row * p.ldx + from_k, p.ldx,
+                      p.m - from_row, end - from_k};
+  char* const ring = shared + warp * S::warp_bytes;
+  static_assert(S::depth % 2 == 0 && kLong == 2 * kStageRows);
+#pragma unroll 1  // short code is at hand sooner
+  for (int d = 0; d < S::depth; ++d) {
+    source.bring(ring + d * S::stage_bytes, d % 2);
+    if (d % 2 == 1) source.advance();
   }
-  auto* out = reinterpret_cast<float*>(shared) + (row + lane % 4 * 2) * S::pitch + lane / 4;
+  int k = begin + lane % 4 * 8;  // of which the lane holds the weights
+  Weights<tiles, W, tall> ahead[2];
 #pragma unroll
-  for (int j = 0; j < tiles; ++j)
+  for (int h = 0; h < 2; ++h) ahead[h].fetch(p, k + h * 32, end - k - h * 32);
+  const ThinBlock block{p.result, first_row, p.m, p.n, false, p.shift, rank};
+  block.prefetch<tiles>();
+  // Where the lane's chunk of the first half of a row's K is; the other is 64 bytes from it.
+  const int place = lane / 4 * 128 + (lane % 4 ^ lane / 4 % 2 * 4) * 16;
+  float sums[tiles][8][4] = {};
+  int slot = 0;
+  for (int at = begin; at < end; at += kRound) {
+    std::uint32_t w[2][tiles][2][4];
+    k += kRound;
 #pragma unroll
-    for (int i = 0; i < 8; ++i)  // rows of eight, columns of eight, neighbouring rows
-      out[(i / 4 * 8 + i % 2) * S::pitch + j * 16 + i / 2 % 2 * 8] = sums[j][i / 4][i % 4];
-  cluster_sync();
-  leave<tiles>(p, shared_address(shared), first_row, rank);
-  cluster_sync();  // nobody leaves while another may read its sums
+    for (int h = 0; h < 2; ++h) {
+      ahead[h].round(w[h]);
+      ahead[h].fetch(p, k + h * 32, end - k - h * 32);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      wait_copies<S::depth - 1>();
+      __syncwarp();
+      char* const stage = ring + slot;
+#pragma unroll
+      for (int o = 0; o < 4; ++o) {
+        const uint4 x0 = *reinterpret_cast<const uint4*>(stage + o * 1024 + place),
+                    x1 = *reinterpret_cast<const uint4*>(stage + o * 1024 + (place ^ 64));
+#pragma unroll
+        for (int i = 0; i < tiles; ++i) {
+          float(&sum)[4] = sums[i][half * 4 + o];
+          multiply_add(sum, w[0][i][0], x0.x, x0.y);
+          multiply_add(sum, w[0][i][1], x0.z, x0.w);
+          multiply_add(sum, w[1][i][0], x1.x, x1.y);
+          multiply_add(sum, w[1][i][1], x1.z, x1.w);
+        }
+      }
+      __syncwarp();
+      source.bring(stage, half);  // `depth` stages ahead
+      slot = slot == S::ring_bytes - S::stage_bytes ? 0 : slot + S::stage_bytes;
+    }
+    source.advance();
+  }
+  wait_copies<0>();
+  meet<S>(sums, shared, block, [](int column) { return column; });
 #endif
 }
 
 template <int tiles, class W, bool tall, bool fast = true>
 void launch(ThinRows p, cudaStream_t stream) {
-  const std::int64_t blocks = ceil_div(p.m, kRows);
-  p.splits = splits_for(blocks, ceil_div(p.k, Sizes<tiles>::span), Sizes<tiles>::blocks);
-  const dim3 grid(static_cast<unsigned>(blocks * p.splits));
-  launch_clusters(thin_rows_kernel<tiles, W, tall, fast>, p, grid, p.splits, kThreads, 0, stream,
-                  "thin_rows");
+  using S = Sizes<tiles>;
+  constexpr auto kernel = thin_rows_kernel<tiles, W, tall, fast>;
+  static const bool allowed = (allow_shared(kernel, S::shared_bytes), true);
+  static_cast<void>(allowed);
+  const std::int64_t vector = tall ? S::lane : 8, blocks = ceil_div(p.m, kLong);
+  p.fast_w =
+      reinterpret_cast<std::uintptr_t>(p.w) % (vector * sizeof(W)) == 0 && p.ldw % vector == 0;
+  p.shift = shift_for(blocks, ceil_div(p.k, kRound));
+  launch_clusters(kernel, p, dim3(static_cast<unsigned>(blocks << p.shift)), 1 << p.shift,
+                  kThinThreads, S::shared_bytes, stream, "thin_rows");
 }
 
 template <class W, bool tall>
 void launch_width(const ThinRows& p, cudaStream_t stream) {
-  if (!aligned_rows(p.x, p.ldx, p.k)) return launch<4, W, tall, false>(p, stream);
+  if (!aligned_rows(p.x, p.ldx, p.k)) return launch<2, W, tall, false>(p, stream);
   if (p.n <= 16) return launch<1, W, tall>(p, stream);
   launch<2, W, tall>(p, stream);
 }

@@ -1,226 +1,153 @@
 // Y (R, C) or (C, R) = T^T * Z, T (K, R) and Z (K, C) with R at most 64, such as the gradients of a
 // LoRA adapter's matrices over K tokens. A block takes 64 columns of Z, its warps every eighth step
-// of 16 rows. Z goes from memory into registers, eight columns of a row to a lane, 128 bytes of
-// four rows to a load; pairs of rows are joined into mma.sync's right operand in place, whose
-// column n of product j is column 8 n + j of Z. T comes through shared memory, kTokens rows ahead.
-// Bytes moved: Z once, T once for each 64 columns from the L2 cache. Limit: the memory's rate.
+// of 16 rows. Z and T come by asynchronous copies, a step a stage. A lane reads eight columns of
+// four rows, and pairs of rows are joined into mma.sync's right operand in place, whose column n of
+// product j is column 8 n + j of Z; likewise T into the left operand. Bytes moved: Z once, T once
+// for each 64 columns from the L2 cache. Limit: the memory's rate.
 #include "backend/cuda/kernels/thin.cuh"
 
 namespace supersonic::cuda {
 namespace {
 
-constexpr int kWarps = 8, kThreads = 32 * kWarps, kColumns = 64;
-constexpr int kTokens = 512;             // rows of T that are in shared memory at once
-constexpr int kRowsPart = 16 * kWarps;   // rows that the warps take in one round
-constexpr int kSumPitch = kColumns + 4;  // floats from rank to rank of a warp's sums
+constexpr int kStep = 16, kRound = kStep * kThinWarps;  // rows of a warp, of the block
+constexpr int kZBytes = kStep * kLong * 2;              // of a stage
 
 // tiles: of sixteen ranks.
 template <int tiles>
-struct Sizes {
-  static constexpr int ranks = 16 * tiles, blocks = tiles == 1 ? 2 : 1;
-  static constexpr int depth = 4 / blocks;
-  static_assert(kTokens / kRowsPart % depth == 0);
-  static constexpr int pitch = ranks * 2 + 16;  // bytes from row to row of T: no bank conflicts
-  static constexpr int buffer_bytes = kTokens * pitch, sum_bytes = ranks * kSumPitch * 4;
-  static constexpr int shared_bytes = 2 * buffer_bytes > (kWarps + 1) * sum_bytes
-                                          ? 2 * buffer_bytes
-                                          : (kWarps + 1) * sum_bytes;
+using Sizes = ThinSizes<tiles, kZBytes + kStep * 32 * tiles, tiles == 2 ? 4 : 5>;
+
+#if __CUDA_ARCH__ == 900
+// What the lane brings of a stage: eight columns of every fourth row of Z, and of T. A row's chunks
+// of eight columns are mixed with the row, so that reading them has no bank conflicts.
+template <int tiles, bool fast>
+struct Source {
+  static constexpr int octets = 2 * tiles, rows = 32 / octets;  // of T: in a row, in a load
+  const __nv_bfloat16 *z, *t;                                   // the lane's place in the step
+  std::int64_t ldz, ldt;
+  int columns, ranks;  // from there on
+  int z_left, t_left;  // rows from there until the block's part of K ends
+
+  __device__ void bring(char* stage) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll(fast ? kStep / 4 : 1)
+    for (int i = 0; i < kStep / 4; ++i) {
+      const int row = i * 4 + lane / 8, count = z_left > i * 4 ? columns : 0;
+      bring_eight<fast>(stage + row * 128 + (lane % 8 ^ (row & 6)) * 16,
+                        count > 0 ? z + i * 4 * ldz : z, count);
+    }
+#pragma unroll(fast ? tiles : 1)
+    for (int i = 0; i < tiles; ++i) {
+      const int count = t_left > i * rows ? ranks : 0;
+      bring_eight<fast>(stage + kZBytes + (i * 32 + lane) * 16, count > 0 ? t + i * rows * ldt : t,
+                        count);
+    }
+    commit_copies();
+    z += kRound * ldz, t += kRound * ldt;
+    z_left -= kRound, t_left -= kRound;
+  }
 };
 
-#if __CUDA_ARCH__ >= 900
-// Rows k0 .. k0 + kTokens of T, asynchronously where they are aligned; zeros from row `end` on.
 template <int tiles>
-__device__ void fetch_ranks(const ThinSums& p, bool vectors, char* generic, int k0, int end) {
-  using S = Sizes<tiles>;
-  const auto* t = static_cast<const __nv_bfloat16*>(p.t);
-  const std::uint32_t to = shared_address(generic);
-  constexpr int octets = S::ranks / 8;
-  const int rows = min(kTokens, (end - k0 + kRowsPart - 1) / kRowsPart * kRowsPart);
-  for (int i = threadIdx.x; i < rows * octets; i += kThreads) {
-    const int row = i / octets, rank = i % octets * 8, k = k0 + row;
-    const int count = k < end ? max(0, min(8, p.r - rank)) : 0;
-    const auto* from = count > 0 ? t + k * p.ldt + rank : t;
-    if (vectors) {
-      copy_async(to + row * S::pitch + rank * 2, from, count * 2);
-    } else {
-      *reinterpret_cast<uint4*>(generic + row * S::pitch + rank * 2) = load_pieces(from, count);
-    }
-  }
-  commit_copies();
-}
-
-// The lane's rows 2 q, 2 q + 1, 2 q + 8, 2 q + 9 of a step of 16, eight columns of each.
-template <bool fast>
-struct Lines {
-  const __nv_bfloat16* z;  // the first of them
-  std::int64_t ld;
-  int columns;  // of the eight, inside Z
-  int left;     // rows from the first until the block's part of K ends
-
-  __device__ void load(uint4 (&to)[4]) {
-    asm volatile("" : "+l"(ld));  // its multiples are not worth registers in the loop
+__device__ void multiply(float (&sums)[tiles][8][4], const char* stage) {
+  constexpr int low = 0x5410, high = 0x7632;  // halves of two words
+  const int lane = threadIdx.x % 32, first = lane % 4 * 2;
+  std::uint32_t z[4][4], ranks[4][tiles], t[tiles][4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = i % 2 + i / 2 * 8;
-      const auto* from = z + (i % 2 ? ld : 0) + (i / 2 ? 8 * ld : 0);
-      if constexpr (fast) {
-        to[i] = load_once(from, left > row);
-      } else {
-        to[i] = load_pieces(from, left > row ? columns : 0);
-      }
-    }
-    z += kRowsPart * ld;
-    left -= kRowsPart;
+  for (int i = 0; i < 4; ++i) {  // rows 2 q, 2 q + 1, 2 q + 8, 2 q + 9
+    const int row = first + i % 2 + i / 2 * 8;
+    const uint4 v = *reinterpret_cast<const uint4*>(stage + row * 128 + (lane / 4 ^ first) * 16);
+    z[i][0] = v.x, z[i][1] = v.y, z[i][2] = v.z, z[i][3] = v.w;
+    const auto words = *reinterpret_cast<const Pack<std::uint32_t, tiles>*>(
+        stage + kZBytes + row * 32 * tiles + lane / 4 * 4 * tiles);
+#pragma unroll
+    for (int w = 0; w < tiles; ++w) ranks[i][w] = words.v[w];
   }
-};
-
-template <int tiles>
-__device__ void multiply(float (&sums)[tiles][8][4], const uint4 (&z)[4], std::uint32_t ranks) {
-  using S = Sizes<tiles>;
-  const int lane = threadIdx.x % 32;
-  std::uint32_t t[tiles][4];
 #pragma unroll
   for (int i = 0; i < tiles; ++i)
-    load_matrices_transposed(
-        t[i], ranks + (lane % 8 + lane / 16 * 8) * S::pitch + (i * 2 + lane / 8 % 2) * 16);
-  const std::uint32_t words[4][4] = {{z[0].x, z[0].y, z[0].z, z[0].w},
-                                     {z[1].x, z[1].y, z[1].z, z[1].w},
-                                     {z[2].x, z[2].y, z[2].z, z[2].w},
-                                     {z[3].x, z[3].y, z[3].z, z[3].w}};
+#pragma unroll
+    for (int r = 0; r < 4; ++r)
+      t[i][r] = __byte_perm(ranks[r / 2 * 2][i], ranks[r / 2 * 2 + 1][i], r % 2 ? high : low);
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
-    const int halves = j % 2 ? 0x7632 : 0x5410;
-    const std::uint32_t b0 = __byte_perm(words[0][j / 2], words[1][j / 2], halves),
-                        b1 = __byte_perm(words[2][j / 2], words[3][j / 2], halves);
+    const int halves = j % 2 ? high : low;
+    const std::uint32_t b0 = __byte_perm(z[0][j / 2], z[1][j / 2], halves),
+                        b1 = __byte_perm(z[2][j / 2], z[3][j / 2], halves);
 #pragma unroll
     for (int i = 0; i < tiles; ++i) multiply_add(sums[i][j], t[i], b0, b1);
-  }
-}
-
-// The warps' sums, added in order: (ranks, kColumns) behind them.
-template <int tiles>
-__device__ float* join_warps(const float (&sums)[tiles][8][4], float* shared) {
-  using S = Sizes<tiles>;
-  constexpr int floats = S::sum_bytes / 4;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-  for (int i = 0; i < tiles; ++i)
-#pragma unroll
-    for (int h = 0; h < 4; ++h) {  // rank g or g + 8, the lane's first or second eight columns
-      float* to = shared + warp * floats + (i * 16 + lane / 4 + h / 2 * 8) * kSumPitch +
-                  (lane % 4 * 2 + h % 2) * 8;
-#pragma unroll
-      for (int j = 0; j < 8; j += 4)
-        *reinterpret_cast<float4*>(to + j) =
-            make_float4(sums[i][j][h], sums[i][j + 1][h], sums[i][j + 2][h], sums[i][j + 3][h]);
-    }
-  __syncthreads();
-  float* total = shared + kWarps * floats;
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < floats; i += kThreads * 4) {
-    float4 sum = *reinterpret_cast<const float4*>(shared + i);
-#pragma unroll
-    for (int w = 1; w < kWarps; ++w) {
-      const float4 v = *reinterpret_cast<const float4*>(shared + w * floats + i);
-      sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
-    }
-    *reinterpret_cast<float4*>(total + i) = sum;
-  }
-  return total;
-}
-
-// The block's share of the columns of the cluster: its own sums and those of the others, in order.
-__device__ inline void leave(const ThinSums& p, std::uint32_t sums, int first_column, int rank) {
-  const int columns = kColumns / p.splits, pairs = (p.r + 1) / 2;
-  for (int i = threadIdx.x; i < (p.tall_y ? columns * pairs : p.r * columns / 2); i += kThreads) {
-    // Neighbours in memory to neighbouring threads: ranks of a column, or columns of a rank.
-    const int col = rank * columns + (p.tall_y ? i / pairs : i % (columns / 2) * 2),
-              r = p.tall_y ? i % pairs * 2 : i / (columns / 2), c = first_column + col;
-    if (c >= p.c) continue;
-    float a = 0, b = 0;
-    const std::uint32_t at = sums + (r * kSumPitch + (col & ~1)) * 4;
-    for (int z = 0; z < p.splits; ++z) {
-      const float2 here = load_pair_of(z, at);
-      if (p.tall_y) {
-        const float2 below = load_pair_of(z, at + kSumPitch * 4);  // of rank r + 1, if only padding
-        a += col & 1 ? here.y : here.x, b += col & 1 ? below.y : below.x;
-      } else {
-        a += here.x, b += here.y;
-      }
-    }
-    if (p.tall_y)
-      store_thin(p.result, c * p.result.ldy + r, a, b, r + 1 < p.r);
-    else
-      store_thin(p.result, r * p.result.ldy + c, a, b, c + 1 < p.c);
   }
 }
 #endif
 
 template <int tiles, bool fast>
-__global__ void __launch_bounds__(kThreads, Sizes<tiles>::blocks)
+__global__ void __launch_bounds__(kThinThreads, tiles == 4 ? 1 : 2)
     thin_sums_kernel(const __grid_constant__ ThinSums p) {
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ == 900
   using S = Sizes<tiles>;
-  extern __shared__ __align__(16) char shared[];
-  const int rank = static_cast<int>(blockIdx.x) % p.splits,
-            first_column = static_cast<int>(blockIdx.x) / p.splits * kColumns;
+  using From = Source<tiles, fast>;
+  extern __shared__ __align__(128) char shared[];
+  prepare_to_meet<S>(shared);
+  const int rank = static_cast<int>(blockIdx.x) & ((1 << p.shift) - 1),
+            first_column = (static_cast<int>(blockIdx.x) >> p.shift) * kLong;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int parts = (p.k + kRowsPart - 1) / kRowsPart;
-  const int begin =
-      static_cast<int>(static_cast<std::int64_t>(parts) * rank / p.splits) * kRowsPart;
-  const int end = min(
-      p.k, static_cast<int>(static_cast<std::int64_t>(parts) * (rank + 1) / p.splits) * kRowsPart);
-  const bool vectors = reinterpret_cast<std::uintptr_t>(p.t) % 16 == 0 && p.ldt % 8 == 0;
-  const int column = first_column + lane / 4 * 8;
-  const int first = begin + warp * 16 + lane % 4 * 2;  // the lane's first row
-  Lines<fast> lines{static_cast<const __nv_bfloat16*>(p.z) + first * p.ldz + column, p.ldz,
-                    min(8, p.c - column), column < p.c ? end - first : 0};
-  fetch_ranks<tiles>(p, vectors, shared, begin, end);
-  uint4 z[S::depth][4];
-#pragma unroll
-  for (int i = 0; i < S::depth; ++i) lines.load(z[i]);
+  const unsigned rounds = (p.k + kRound - 1) / kRound;
+  const int begin = static_cast<int>(rounds * rank >> p.shift),
+            end = static_cast<int>(rounds * (rank + 1) >> p.shift);
+  const int step = begin * kRound + warp * kStep, end_row = min(p.k, end * kRound);
+  const int z_row = step + lane / 8, column = first_column + lane % 8 * 8,
+            t_row = step + lane / From::octets, first_rank = lane % From::octets * 8;
+  From source{static_cast<const __nv_bfloat16*>(p.z) + z_row * p.ldz + column,
+              static_cast<const __nv_bfloat16*>(p.t) + t_row * p.ldt + first_rank,
+              p.ldz,
+              p.ldt,
+              p.c - column,
+              p.r - first_rank,
+              end_row - z_row,
+              end_row - t_row};
+  char* const ring = shared + warp * S::warp_bytes;
+#pragma unroll 1  // short code is at hand sooner
+  for (int d = 0; d < S::depth; ++d) source.bring(ring + d * S::stage_bytes);
+  const ThinBlock block{p.result, first_column, p.c, p.r, !p.tall_y, p.shift, rank};
+  block.prefetch<tiles>();
   float sums[tiles][8][4] = {};
-  for (int k0 = begin, buffer = 0; k0 < end; k0 += kTokens, buffer ^= 1) {
-    wait_copies<0>();
-    __syncthreads();  // this buffer is full, and the other one has been read
-    if (k0 + kTokens < end)
-      fetch_ranks<tiles>(p, vectors, shared + (buffer ^ 1) * S::buffer_bytes, k0 + kTokens, end);
-    const std::uint32_t ranks =
-        shared_address(shared) + buffer * S::buffer_bytes + warp * 16 * S::pitch;
-#pragma unroll
-    for (int i = 0; i < kTokens / kRowsPart; ++i) {
-      if (k0 + i * kRowsPart >= end) break;
-      multiply(sums, z[i % S::depth], ranks + i * kRowsPart * S::pitch);
-      lines.load(z[i % S::depth]);
-    }
+  int slot = 0;
+  for (int round = begin; round < end; ++round) {
+    wait_copies<S::depth - 1>();
+    __syncwarp();
+    multiply(sums, ring + slot);
+    __syncwarp();
+    source.bring(ring + slot);
+    slot = slot == S::ring_bytes - S::stage_bytes ? 0 : slot + S::stage_bytes;
   }
-  __syncthreads();
-  float* total = join_warps(sums, reinterpret_cast<float*>(shared));
-  cluster_sync();
-  leave(p, shared_address(total), first_column, rank);
-  cluster_sync();  // nobody leaves while another may read its sums
+  wait_copies<0>();
+  meet<S>(sums, shared, block, [](int column) { return column % 8 * 8 + column / 8; });
 #endif
 }
 
-template <int tiles>
+template <int tiles, bool fast>
 void launch(ThinSums p, cudaStream_t stream) {
   using S = Sizes<tiles>;
-  const std::int64_t blocks = ceil_div(p.c, kColumns);
-  p.splits = splits_for(blocks, ceil_div(p.k, kRowsPart), S::blocks);
-  const auto kernel = aligned_rows(p.z, p.ldz, p.c) ? thin_sums_kernel<tiles, true>
-                                                    : thin_sums_kernel<tiles, false>;
-  static const bool allowed = (allow_shared(thin_sums_kernel<tiles, true>, S::shared_bytes),
-                               allow_shared(thin_sums_kernel<tiles, false>, S::shared_bytes), true);
+  constexpr auto kernel = thin_sums_kernel<tiles, fast>;
+  static const bool allowed = (allow_shared(kernel, S::shared_bytes), true);
   static_cast<void>(allowed);
-  const dim3 grid(static_cast<unsigned>(blocks * p.splits));
-  launch_clusters(kernel, p, grid, p.splits, kThreads, S::shared_bytes, stream, "thin_sums");
+  const std::int64_t blocks = ceil_div(p.c, kLong);
+  p.shift = shift_for(blocks, ceil_div(p.k, kRound));
+  launch_clusters(kernel, p, dim3(static_cast<unsigned>(blocks << p.shift)), 1 << p.shift,
+                  kThinThreads, S::shared_bytes, stream, "thin_sums");
+}
+
+template <int tiles>
+void launch_aligned(const ThinSums& p, cudaStream_t stream) {
+  const bool fast = aligned_rows(p.z, p.ldz, p.c) &&
+                    reinterpret_cast<std::uintptr_t>(p.t) % 16 == 0 && p.ldt % 8 == 0;
+  fast ? launch<tiles, true>(p, stream) : launch<tiles, false>(p, stream);
 }
 
 }  // namespace
 
 void thin_sums(ThinSums p, cudaStream_t stream) {
-  if (p.r <= 16) return launch<1>(p, stream);
-  if (p.r <= 32) return launch<2>(p, stream);
-  launch<4>(p, stream);
+  if (p.r <= 16) return launch_aligned<1>(p, stream);
+  if (p.r <= 32) return launch_aligned<2>(p, stream);
+  launch_aligned<4>(p, stream);
 }
 
 }  // namespace supersonic::cuda

@@ -1,10 +1,10 @@
 // The product of E4M3 operands on Hopper: tiles of 256 x 128 or 128 x 128 of Y by a block of three
 // warpgroups. One thread of the first keeps the copy engine busy, up to four steps ahead; the other
-// two multiply 128 or 64 rows each. A step is 128 of K: four products in the tensor cores, whose
-// own sums keep some 14 bits, are then scaled and added to sums in fp32, while the other warpgroup
-// multiplies. Blocks go in pairs that take neighbouring columns, load half of the rows each, and
-// send them to both. Terms of bf16, an adapter's, add to the same sums in steps of 64. Limit: the
-// tensor cores (1,979 TF/s); operands cross the L2 cache at 32 bytes a cycle and multiprocessor.
+// two multiply 128 or 64 rows each. Two steps of 128 of K are eight products in the tensor cores,
+// whose own sums keep some 14 bits; then they are scaled and added to sums in fp32, while the other
+// warpgroup multiplies. Blocks go in pairs that take neighbouring columns, load half of the rows
+// each, and send them to both. Terms of bf16, an adapter's, add to the same sums in steps of 64.
+// Limit: the 128 bytes a cycle of shared memory, where 1,979 TF/s would take 144; then power.
 #include "backend/cuda/kernels/cluster.cuh"
 #include "backend/cuda/kernels/fp8.cuh"
 #include "backend/cuda/kernels/tile_loop.cuh"
@@ -42,7 +42,10 @@ struct Ring {
   }
 };
 
-__host__ __device__ inline int step_of(const Fp8Term& t) { return t.codes ? 128 : kStepK; }
+// A term of codes has whole groups of two steps, its last ones zeros.
+constexpr int kCodesStep = 128;
+static_assert(kFp8Group == 2 * kCodesStep);
+[[maybe_unused]] __device__ inline int groups_of(int k) { return (k + kFp8Group - 1) / kFp8Group; }
 
 // Where a block of a pair works: pairs take neighbouring columns.
 struct Corner {
@@ -67,11 +70,14 @@ __device__ void produce(const Fp8Launch& g, const Shared& s, int rank) {
     const Corner at = place_of<waves, pair>(g, item, rank);
     for (int i = 0; i < g.p.count; ++i) {
       const Fp8Term& t = g.p.terms[i];
-      for (int k0 = 0; k0 < t.k; k0 += step_of(t), ring.next()) {
+      const int step = t.codes ? kCodesStep : kStepK,
+                end = t.codes ? groups_of(t.k) * kFp8Group : t.k;
+      for (int k0 = 0; k0 < end; k0 += step, ring.next()) {
         const std::uint32_t x = s.tiles + ring.stage * T::stage_bytes, w = x + T::x_bytes,
                             barrier = s.full + ring.stage * 8;
         barrier_wait(s.empty + ring.stage * 8, ring.parity ^ 1);
-        barrier_expect(barrier, T::stage_bytes + (t.codes ? T::scale_bytes : 0));
+        const bool scaled = t.codes && k0 % kFp8Group == 0;  // a group's come with its first step
+        barrier_expect(barrier, T::stage_bytes + (scaled ? T::scale_bytes : 0));
         const std::uint32_t part = x + rank * T::box_rows * kRowBytes;
         const int row = at.m0 + rank * T::box_rows;
         if constexpr (pair > 1) {
@@ -79,9 +85,9 @@ __device__ void produce(const Fp8Launch& g, const Shared& s, int rank) {
         } else {
           copy_box(part, &g.x[i], k0, row, barrier);
         }
-        if (t.codes) {
+        if (scaled) {
           const std::uint32_t scales = s.scales + ring.stage * T::scale_bytes;
-          const int group = k0 / 128, groups = (t.k + 127) / 128;
+          const int group = k0 / kFp8Group, groups = groups_of(t.k);
           copy_bytes(scales, t.x_scales + group * t.x_scales_ld + at.m0, T::rows * 4, barrier);
           copy_bytes(scales + T::rows * 4,
                      t.w_scales + (at.n0 / kColumns * groups + group) * kFp8WScale, kWScaleBytes,
@@ -96,6 +102,20 @@ __device__ void produce(const Fp8Launch& g, const Shared& s, int rank) {
       }
     }
   }
+}
+
+// Products of one warpgroup run while the other scales and adds. Each waits at its own barrier.
+[[maybe_unused]] __device__ inline void take_turn(int group) {
+  asm volatile(
+      "{.reg .pred first; setp.eq.s32 first, %0, 0;\n"
+      "@first bar.sync 1, 256; @!first bar.sync 2, 256;}" ::"r"(group)
+      : "memory");
+}
+[[maybe_unused]] __device__ inline void give_turn(int group) {
+  asm volatile(
+      "{.reg .pred first; setp.eq.s32 first, %0, 0;\n"
+      "@first bar.arrive 2, 256; @!first bar.arrive 1, 256;}" ::"r"(group)
+      : "memory");
 }
 
 // What a warp knows of itself, and how it gives a stage back to all that fill it.
@@ -118,27 +138,46 @@ __device__ void multiply_codes(float (&sums)[waves][16][4], const Fp8Term& t, co
                                const Worker& me) {
   using T = Tiling<waves, pair>;
   const int row = me.group * waves * 64 + me.warp * 16 + me.lane / 4;
-  for (int left = (t.k + 127) / 128; left > 0; --left, ring.next()) {
-    barrier_wait(s.full + ring.stage * 8, ring.parity);
-    const std::uint32_t x = s.tiles + ring.stage * T::stage_bytes,
-                        scales = s.scales + ring.stage * T::scale_bytes;
-    const std::uint64_t dw = tile_descriptor<false>(x + T::x_bytes, kBoxBytes);
+  for (int left = groups_of(t.k); left > 0; --left, ring.next()) {
+    const int first = ring.stage;
+    barrier_wait(s.full + first * 8, ring.parity);
+    ring.next();
+    const int second = ring.stage;
+    barrier_wait(s.full + second * 8, ring.parity);
+    const std::uint32_t x[2] = {s.tiles + first * T::stage_bytes,
+                                s.tiles + second * T::stage_bytes},
+                        scales = s.scales + first * T::scale_bytes;
 #pragma unroll
     for (int v = 0; v < waves; ++v) {
-      const std::uint64_t dx =
-          tile_descriptor<false>(x + (me.group * waves + v) * kBoxBytes, kBoxBytes);
       float d[16][4];
+      take_turn(me.group);
       warpgroup_begin();
-      warpgroup_multiply_codes<false>(d, dx, dw);
 #pragma unroll
-      for (int k = 1; k < 4; ++k) warpgroup_multiply_codes<true>(d, dx + k * 2, dw + k * 2);
-      warpgroup_commit();
+      for (int half = 0; half < 2; ++half) {
+        const std::uint64_t dx = tile_descriptor<false>(
+                                x[half] + (me.group * waves + v) * kBoxBytes, kBoxBytes),
+                            dw = tile_descriptor<false>(x[half] + T::x_bytes, kBoxBytes);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          if (half + k == 0) {
+            warpgroup_multiply_codes<false>(d, dx, dw);
+          } else {
+            warpgroup_multiply_codes<true>(d, dx + k * 2, dw + k * 2);
+          }
+        }
+        warpgroup_commit();
+      }
+      give_turn(me.group);
       const float of_w = load_shared(scales + T::rows * 4),
                   upper = of_w * load_shared(scales + (row + v * 64) * 4),
                   lower = of_w * load_shared(scales + (row + v * 64 + 8) * 4);
+      if (v == waves - 1) {
+        warpgroup_wait<1>();
+        me.release<pair>(s.empty + first * 8);
+      }
       warpgroup_wait<0>();
       finished(d);
-      if (v == waves - 1) me.release<pair>(s.empty + ring.stage * 8);
+      if (v == waves - 1) me.release<pair>(s.empty + second * 8);
 #pragma unroll
       for (int j = 0; j < 16; ++j) {
         sums[v][j][0] += d[j][0] * upper, sums[v][j][1] += d[j][1] * upper;
@@ -226,7 +265,8 @@ __device__ void store_vectors(const Fp8Tiles& p, const RowOfY& y, bool inside, i
 }
 
 // 16 rows of sums from `first` on, 16 bytes a lane where Y is laid out for it.
-__device__ void store_rows(const Fp8Tiles& p, int n0, int first, const float (&sums)[16][4]) {
+[[maybe_unused]] __device__ void store_rows(const Fp8Tiles& p, int n0, int first,
+                                            const float (&sums)[16][4]) {
   const int lane = threadIdx.x % 32;
   const bool whole =
       (reinterpret_cast<std::uintptr_t>(p.y) | reinterpret_cast<std::uintptr_t>(p.base)) % 16 ==
@@ -257,6 +297,7 @@ __device__ void consume(const Fp8Launch& g, const Shared& s, int rank) {
   Ring<T::stages> ring;
   const int thread = static_cast<int>(threadIdx.x);
   const Worker me{thread / 128 - 1, thread % 128 / 32, thread % 32};
+  if (me.group == 1) give_turn(me.group);
   const int items = g.tiles_m * g.tiles_n / pair;
   for (int item = blockIdx.x / pair; item < items; item += gridDim.x / pair) {
     const Corner at = place_of<waves, pair>(g, item, rank);
@@ -275,6 +316,7 @@ __device__ void consume(const Fp8Launch& g, const Shared& s, int rank) {
     for (int v = 0; v < waves; ++v)
       store_rows(g.p, at.n0, at.m0 + (me.group * waves + v) * 64 + me.warp * 16, sums[v]);
   }
+  if (me.group == 0) take_turn(me.group);  // the last that was given
 }
 
 template <int waves, int pair>

@@ -44,6 +44,24 @@ __device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, int c,
       : "memory");
 }
 
+// As copy_box(), to the same address of every block of the cluster in `blocks`, at the barrier of
+// each.
+__device__ inline void copy_box_to(std::uint16_t blocks, std::uint32_t to, const CUtensorMap* map,
+                                   int c, int r, std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(c), "r"(r), "r"(barrier), "h"(blocks)
+      : "memory");
+}
+
+// Arrives at the barrier as it lies in block `rank` of the cluster.
+__device__ inline void barrier_arrive_at(int rank, std::uint32_t barrier) {
+  std::uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(barrier), "r"(rank));
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(there) : "memory");
+}
+
 template <int registers>
 __device__ void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));

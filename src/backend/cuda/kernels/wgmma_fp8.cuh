@@ -1,5 +1,5 @@
-// The products of a warpgroup over E4M3 operands, and copies to both blocks of a pair. PTX ISA 9.0,
-// sections 9.7.15.5 and 9.7.9.27; sm_90a alone.
+// The products of a warpgroup over E4M3 operands, and copies of plain bytes. PTX ISA 9.0, sections
+// 9.7.15.5 and 9.7.9.27; sm_90a alone.
 #pragma once
 #include "backend/cuda/kernels/wgmma_products.cuh"
 
@@ -55,24 +55,6 @@ __device__ inline float load_shared(std::uint32_t from) {
   float x;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
   return x;
-}
-
-// As copy_box(), to the same address of every block of the cluster in `blocks`, at the barrier of
-// each.
-__device__ inline void copy_box_to(std::uint16_t blocks, std::uint32_t to, const CUtensorMap* map,
-                                   int c, int r, std::uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(map), "r"(c), "r"(r), "r"(barrier), "h"(blocks)
-      : "memory");
-}
-
-// Arrives at the barrier as it lies in block `rank` of the cluster.
-__device__ inline void barrier_arrive_at(int rank, std::uint32_t barrier) {
-  std::uint32_t there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(barrier), "r"(rank));
-  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(there) : "memory");
 }
 
 }  // namespace supersonic::cuda

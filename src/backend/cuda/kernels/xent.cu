@@ -197,6 +197,10 @@ void linear_xent(const LinearXentCall& c, void* workspace, cudaStream_t stream) 
   if (c.dx)
     check(cudaMemsetAsync(c.dx, 0, static_cast<std::size_t>(l.t * l.d) * size_of(l.x_type), stream),
           "cudaMemsetAsync");
+  for (float* of_rows : {c.lse, c.nll})
+    if (of_rows)
+      check(cudaMemsetAsync(of_rows, 0, static_cast<std::size_t>(l.t) * sizeof(float), stream),
+            "cudaMemsetAsync");
   if (l.whole_panel) decode_words(c, l, at, 0, l.v, nullptr, 0, stream);
   for (std::int64_t first = 0; first < l.t; first += l.chunk) {
     const ChunkRows rows = rows_of(c, l, at, first);
@@ -214,8 +218,9 @@ void linear_xent(const LinearXentCall& c, void* workspace, cudaStream_t stream) 
       r.rows = rows.chunk, r.d = l.d, r.table_rows = l.v;
       read_rows(r, c.faults, stream);
     }
-    finish_rows(reinterpret_cast<const float*>(at + l.dx), words_of_labels, l.d, rows, losses, c.dx,
-                l.x_type, stream);
+    const FinishedRows finished{losses, c.lse, c.nll, c.dx, l.x_type};
+    finish_rows(reinterpret_cast<const float*>(at + l.dx), words_of_labels, l.d, rows, finished,
+                stream);
   }
   if (c.loss) sum_losses(losses, all.count, c.scale, c.loss, stream);
 }

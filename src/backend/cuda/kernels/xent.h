@@ -26,11 +26,32 @@ struct LinearXentCall {
   const float* scale = nullptr;          // (1)
   float* loss = nullptr;                 // (1), or null
   void* dx = nullptr;                    // (T, D) as x, or null
+  // (T) or null, 0 for rows without a label: the logarithm of the sum of exponentials, and the row's loss
+  float *lse = nullptr, *nll = nullptr;
   Compute compute = Compute::fp32;
   FaultSink faults;
 };
 
 std::size_t linear_xent_workspace(const LinearXentCall& call);  // shapes and types alone
 void linear_xent(const LinearXentCall& call, void* workspace, cudaStream_t stream);
+
+// The gradient of a head that is trained, from what linear_xent() leaves behind. Logits are computed
+// again, slice by slice, and become the gradient along them in place; that, transposed, times the
+// chunk's rows is added to the slice's rows of dW. Rows past the end of the list are zeros there.
+struct LinearXentWeightCall {
+  std::int64_t rows = 0;                 // T
+  MatrixRef x;                           // (T, D) f32 or bf16
+  MatrixRef w;                           // (V, D) f32, bf16 or f16
+  const std::int32_t* labels = nullptr;  // (T)
+  const float* scale = nullptr;          // (1)
+  const float* dloss = nullptr;          // (1)
+  const float *lse = nullptr, *nll = nullptr;  // (T)
+  float* dw = nullptr;                   // (V, D), added to
+  Compute compute = Compute::fp32;
+  FaultSink faults;
+};
+
+std::size_t linear_xent_weight_workspace(const LinearXentWeightCall& call);
+void linear_xent_weight(const LinearXentWeightCall& call, void* workspace, cudaStream_t stream);
 
 }  // namespace supersonic::cuda

@@ -57,11 +57,17 @@ __global__ void __launch_bounds__(256)
 template <class T>
 __global__ void __launch_bounds__(256)
     finish_kernel(const float* sums, const float* label_words, std::int64_t d,
-                  const __grid_constant__ ChunkRows r, double* losses, T* dx) {
+                  const __grid_constant__ ChunkRows r,
+                  const __grid_constant__ FinishedRows finished) {
+  auto* dx = static_cast<T*>(finished.dx);
   const std::int32_t position = r.first + static_cast<std::int32_t>(blockIdx.x);
   if (position >= *r.count) return;
   const double lse = r.top[blockIdx.x] + log(r.sum[blockIdx.x]), rise = r.target[blockIdx.x] - lse;
-  if (threadIdx.x == 0) losses[position] = -rise;
+  if (threadIdx.x == 0) {
+    finished.losses[position] = -rise;
+    if (finished.lse) finished.lse[r.kept[position]] = static_cast<float>(lse);
+    if (finished.nll) finished.nll[r.kept[position]] = static_cast<float>(-rise);
+  }
   if (!dx) return;
   const float scale = *r.scale, others = static_cast<float>(scale / r.sum[blockIdx.x]),
               own = static_cast<float>(scale * expm1(rise));  // p - 1 without cancellation
@@ -149,6 +155,35 @@ __global__ void __launch_bounds__(kThreads)
   r.decay[row] = static_cast<float>(decay);
 }
 
+// As softmax_kernel, of rows whose total is known.
+__global__ void __launch_bounds__(kThreads)
+    gradient_kernel(const __grid_constant__ SliceOfWords s, const __grid_constant__ ChunkRows r,
+                    const __grid_constant__ KnownRows known) {
+  const int row = blockIdx.x;
+  const bool live = r.first + row < *r.count;
+  const std::int32_t from_row = live ? r.kept[r.first + row] : 0;
+  const float lse = live ? known.lse[from_row] : 0.0f, factor = *r.scale * *known.dloss;
+  const int label = live ? r.label[row] - s.word : -1;
+  const float own = live ? factor * expm1f(-known.nll[from_row]) : 0.0f;
+  float v[kHeld][4];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int at = (i * kThreads + static_cast<int>(threadIdx.x)) * 4;
+    const float* from = s.logits + row * s.ld + at;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      v[i][e] = 0;
+      if (live && at + e < s.words) v[i][e] = at + e == label ? own : factor * expf(from[e] - lse);
+    }
+  }
+  __syncthreads();  // all of the row is read
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int at = (i * kThreads + static_cast<int>(threadIdx.x)) * 4;
+    if (at < s.words) store_four(s, row, at, at + 4 <= s.words, v[i]);
+  }
+}
+
 __global__ void __launch_bounds__(kThreads)
     sum_kernel(const double* losses, const std::int32_t* count, const float* scale, float* loss) {
   __shared__ double sums[kThreads];
@@ -193,16 +228,19 @@ void softmax_slice(const SliceOfWords& slice, const ChunkRows& rows, cudaStream_
   check_launch("softmax_slice");
 }
 
+void gradient_slice(const SliceOfWords& slice, const ChunkRows& rows, const KnownRows& known,
+                    cudaStream_t stream) {
+  gradient_kernel<<<static_cast<unsigned>(rows.chunk), kThreads, 0, stream>>>(slice, rows, known);
+  check_launch("gradient_slice");
+}
+
 void finish_rows(const float* sums, const float* label_words, std::int64_t d, const ChunkRows& rows,
-                 double* losses, void* dx, DType type, cudaStream_t stream) {
+                 const FinishedRows& to, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(rows.chunk);
-  if (type == DType::f32) {
-    finish_kernel<<<blocks, 256, 0, stream>>>(sums, label_words, d, rows, losses,
-                                              static_cast<float*>(dx));
-  } else {
-    finish_kernel<<<blocks, 256, 0, stream>>>(sums, label_words, d, rows, losses,
-                                              static_cast<__nv_bfloat16*>(dx));
-  }
+  if (to.type == DType::f32)
+    finish_kernel<float><<<blocks, 256, 0, stream>>>(sums, label_words, d, rows, to);
+  else
+    finish_kernel<__nv_bfloat16><<<blocks, 256, 0, stream>>>(sums, label_words, d, rows, to);
   check_launch("finish_rows");
 }
 

@@ -41,10 +41,25 @@ struct SliceOfWords {
 };
 void softmax_slice(const SliceOfWords& slice, const ChunkRows& rows, cudaStream_t stream);
 
-// losses (T), by position in the list. dx, if wanted: the chunk's rows of (T, d), from the sums of
-// exponentials times words (chunk, d) and the labels' own words (chunk, d).
+// losses (T), by position in the list; lse and nll (T), if wanted, by row. dx, if wanted: the chunk's
+// rows of (T, d), from the sums of exponentials times words (chunk, d) and the labels' own words
+// (chunk, d).
+struct FinishedRows {
+  double* losses = nullptr;
+  float *lse = nullptr, *nll = nullptr;
+  void* dx = nullptr;
+  DType type = DType::f32;  // of dx
+};
 void finish_rows(const float* sums, const float* label_words, std::int64_t d, const ChunkRows& rows,
-                 double* losses, void* dx, DType type, cudaStream_t stream);
+                 const FinishedRows& to, cudaStream_t stream);
+
+// The slice's logits become the gradient along them, scale * dloss * (p - 1 at the label), as
+// SliceOfWords says; rows past the end of the list become zeros. lse and nll (T) are known.
+struct KnownRows {
+  const float *lse = nullptr, *nll = nullptr, *dloss = nullptr;
+};
+void gradient_slice(const SliceOfWords& slice, const ChunkRows& rows, const KnownRows& known,
+                    cudaStream_t stream);
 
 // loss = scale * sum of the first *count losses.
 void sum_losses(const double* losses, const std::int32_t* count, const float* scale, float* loss,
