@@ -70,18 +70,8 @@ bool whole(const Pass& p, std::initializer_list<const nn::Linear*> layers) {
          });
 }
 
-// Weights of the projection that comes next, where kernels read them.
-struct Ahead {
-  std::vector<StorageRef> weights;
-  Ahead(std::initializer_list<StorageRef> next = {}) {
-    for (const StorageRef& w : next)
-      if (w && w->spec.format && w->place.kind == Place::device) weights.push_back(w);
-  }
-};
-
 Tensors projection(const Pass& p, const Rows& rows, std::initializer_list<const nn::Linear*> layers,
-                   const Ahead& ahead, Projection::Gate gate = Projection::none,
-                   const Tensor& residual = {}) {
+                   Projection::Gate gate = Projection::none, const Tensor& residual = {}) {
   Projection a{.matrices = static_cast<std::uint8_t>(layers.size()), .gate = gate, .eps = p.eps};
   Tensors in = {rows.x};
   if (rows.norm) in.push_back(from_storage(rows.norm));
@@ -92,16 +82,14 @@ Tensors projection(const Pass& p, const Rows& rows, std::initializer_list<const 
   }
   if (residual) in.push_back(residual);
   a.added = residual ? 1 : 0;
-  for (const StorageRef& w : ahead.weights) in.push_back(from_storage(w));
-  a.ahead = static_cast<std::uint8_t>(ahead.weights.size());
   return record(op<Projection>(), Attrs::of(a), in, Where::current());
 }
 
 // residual + factor * post_norm(x W^T)
 Tensor added(const Pass& p, const Tensor& residual, const nn::Linear& layer, const Tensor& x,
-             const StorageRef& post_norm, const Ahead& ahead) {
+             const StorageRef& post_norm) {
   if (!post_norm && p.c.residual_scale == 1 && whole(p, {&layer}))
-    return projection(p, {x, {}}, {&layer}, ahead, Projection::none, residual)[0];
+    return projection(p, {x, {}}, {&layer}, Projection::none, residual)[0];
   return add(residual, times(norm(p, post_norm, nn::linear(p.r, layer, x)), p.c.residual_scale));
 }
 
@@ -120,7 +108,7 @@ struct Projected {
 Projected project(const Pass& p, const Layer& l, const Rows& rows) {
   const std::int64_t heads = p.c.num_attention_heads, groups = p.c.num_key_value_heads;
   if (!p.c.fused && whole(p, {&l.q, &l.k, &l.v})) {
-    const Tensors y = projection(p, rows, {&l.q, &l.k, &l.v}, {l.o.weight});
+    const Tensors y = projection(p, rows, {&l.q, &l.k, &l.v});
     return {heads_of(p, y[0], heads, l.q_norm), heads_of(p, y[1], groups, l.k_norm),
             heads_of(p, y[2], groups)};
   }
@@ -202,7 +190,7 @@ Tensor gated(const Pass& p, const Tensor& gate, const Tensor& up) {
 Tensor mlp(const Pass& p, const Layer& l, const Rows& rows) {
   if (!p.c.fused && p.c.gate != io::Gate::clamped_silu && whole(p, {&l.gate, &l.up}))
     return projection(
-        p, rows, {&l.gate, &l.up}, {l.down.weight},
+        p, rows, {&l.gate, &l.up},
         p.c.gate == io::Gate::gelu_tanh ? Projection::gelu_tanh : Projection::silu)[0];
   const Tensor x = normed(p, rows);
   if (!p.c.fused) return gated(p, nn::linear(p.r, l.gate, x), nn::linear(p.r, l.up, x));
@@ -235,13 +223,6 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
   return combine(expert_linear(l.expert_down, y, g, true), weights, g);
 }
 
-// What is multiplied after layer i.
-Ahead after(const Model& m, int i) {
-  if (i + 1 == static_cast<int>(m.layers.size())) return {m.head};
-  const Layer& l = m.layers[static_cast<std::size_t>(i) + 1];
-  return {l.q.weight, l.k.weight, l.v.weight};
-}
-
 // The last layer's output, not normalised.
 Tensor through_layers(const Pass& p) {
   const Model& m = p.m;
@@ -250,14 +231,13 @@ Tensor through_layers(const Pass& p) {
   for (int i = 0; i < static_cast<int>(m.layers.size()); ++i) {
     Region region;
     const Layer& l = m.layers[i];
-    x = added(p, x, l.o, attend(p, i, {x, l.attention_norm}), l.attention_post_norm,
-              {l.gate.weight, l.up.weight});
+    x = added(p, x, l.o, attend(p, i, {x, l.attention_norm}), l.attention_post_norm);
     const Rows rows{x, l.mlp_norm};
     if (p.c.has_experts(i)) {
       const Tensor y = norm(p, l.mlp_post_norm, mixture(p, l, normed(p, rows)));
       x = add(x, times(y, p.c.residual_scale));
     } else {
-      x = added(p, x, l.down, mlp(p, l, rows), l.mlp_post_norm, after(m, i));
+      x = added(p, x, l.down, mlp(p, l, rows), l.mlp_post_norm);
     }
   }
   return x;

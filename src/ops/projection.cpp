@@ -17,8 +17,7 @@ void Projection::infer(Infer& i) {
   const int first = a.first_matrix();
   i.check(a.matrices >= 1 && a.matrices <= 3 && (a.gate == none || a.matrices == 2) && (!a.added || (a.matrices == 1 && a.gate == none)),
           "one to three matrices, two with a gate, one with a residual");
-  i.check(a.ahead <= 3, "at most three weights ahead");
-  i.inputs(first + a.matrices + a.added + a.ahead);
+  i.inputs(first + a.matrices + a.added);
   const Shape& x = i.shape(0);
   i.check(x.rank == 2, "x must be a matrix");
   i.check(!a.normed || i.shape(1) == Shape{x[1]}, "the norm's weight must be ({})", x[1]);
@@ -63,7 +62,6 @@ std::vector<Case> Projection::cases() {
              {normal({m, 512}), positive({512}), w(67, 512, "q4_1"), w(67, 512, "q4_1")});
     add_case("gate_of_two_formats", {.matrices = 2, .gate = gelu_tanh}, {normal({m, 512}), w(48, 512, "q4_k"), w(48, 512, "q6_k")});
     add_case("norm_and_wide", {.matrices = 1, .normed = 1, .wide = 1, .eps = 1e-5f}, {normal({m, 768}), positive({768}), w(85, 768, "q6_k")});
-    add_case("weights_ahead", {.matrices = 1, .ahead = 2}, {normal({m, 512}), w(51, 512, "q4_k"), w(40, 768, "q6_k"), w(5, 256, "q4_k")});
     add_case("residual", {.matrices = 1, .added = 1}, {normal({m, 512}), w(51, 512, "q6_k"), normal({m, 51})});
   }
   // More tiles than a device has blocks.

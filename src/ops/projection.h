@@ -14,11 +14,9 @@ struct Projection {
   std::uint8_t gate = none;     // of two matrices: gate(x W0^T) * (x W1^T)
   std::uint8_t added = 0;       // of one matrix: the last input (M, N) + x W0^T
   std::uint8_t wide = 0;        // y_j in f32 whatever x is
-  std::uint8_t ahead = 0;       // trailing inputs: weights of the next such operation, which a kernel may ask for early; up to 3
   std::uint16_t sensitive = 0;  // as Gemm's, a bit a matrix
   float eps = 0;                // of the norm
-  static void infer(Infer& i);  // x (M, K), [norm (K)], W_j (N_j, K), [residual (M, N)], ahead weights
-                                // -> y_j (M, N_j) in x's dtype, or f32
+  static void infer(Infer& i);  // x (M, K), [norm (K)], W_j (N_j, K), [residual (M, N)] -> y_j (M, N_j) in x's dtype, or f32
   static Tensors define(const Projection& a, Args in);
   static std::vector<Case> cases();
   int first_matrix() const { return 1 + normed; }

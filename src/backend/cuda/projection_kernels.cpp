@@ -6,7 +6,6 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/kernels/device.h"
 #include "backend/cuda/kernels/row_products.h"
-#include "core/planes.h"
 #include "ops/projection.h"
 
 namespace supersonic::cuda {
@@ -53,11 +52,6 @@ RowProblem problem_without_matrices(const Problem& p, const Pointers& ptr) {
   r.fast_norm = aligned(r.norm);
   r.eps = a.eps;
   if (a.added) r.addend = ptr.in[a.first_matrix() + 1];
-  for (int i = a.first_matrix() + a.matrices + a.added; i < static_cast<int>(p.in.size()); ++i) {
-    const void* codes = ptr.planes[i] ? ptr.planes[i]->data[0] : nullptr;
-    if (!codes || !aligned(codes)) continue;
-    r.ahead[r.ahead_count++] = {static_cast<const std::uint8_t*>(codes), static_cast<std::int64_t>(plane_bytes(p.in[i].spec, 0))};
-  }
   return r;
 }
 

@@ -24,7 +24,6 @@ constexpr int kBlocks = 2;  // on a multiprocessor
 template <Codec C>          // chunks of a warp on their way
 constexpr int kStages = std::clamp(65536 / (kWarps * kTileRows * Fragment<C>::kStride), 2, 3);
 constexpr std::int64_t kMostDense = 256;
-constexpr double kAhead = 12 << 20;  // bytes of the next product that go to L2 early
 
 constexpr bool nf4(Codec c) { return c == Codec::nf4 || c == Codec::nf4_plain; }
 template <Codec C>
@@ -51,23 +50,6 @@ std::size_t shared_bytes(const RowProblem& p, bool staged) {
          (kOpenTiles<single> * kWarps * kPartial<single> + kSquares<single> + sums) * 4 + x;
 }
 
-__device__ inline void prefetch_bytes(const void* from, std::uint32_t bytes) {
-#if __CUDA_ARCH__ >= 900
-  if (bytes)
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#endif
-}
-// The next product's first weights, while the last ones of this one are on their way: memory goes
-// on working while sums leave, and the next kernel begins.
-__device__ inline void look_ahead(const RowProblem& p) {
-  for (int i = 0; i < p.ahead_count; ++i) {
-    const std::int64_t bytes = p.ahead[i].bytes, share = (bytes / gridDim.x + 127) / 128 * 128,
-                       at = blockIdx.x * share;
-    if (at < bytes)
-      prefetch_bytes(p.ahead[i].codes + at,
-                     static_cast<std::uint32_t>(min(share, bytes - at)) & ~15u);
-  }
-}
 // The norm's weights are no result of the kernel before, and seldom in L2. Each block asks for
 // some.
 __device__ inline void prefetch_norm(const RowProblem& p) {
@@ -153,10 +135,7 @@ struct Stream {
       if constexpr (nf4(C)) load_scales(Halves(p, tile_of(p, part, item)), chunk, slot);
 #pragma unroll
       for (int h = 0; h < 2; ++h) from[h] += kWarps * F::kBytes;
-      if (++chunk == mine) {
-        chunk = 0;
-        if (++item == items && warp == 0 && lane == 0) look_ahead(p);
-      }
+      if (++chunk == mine) chunk = 0, ++item;
     }
     commit_copies();
   }
@@ -528,24 +507,14 @@ bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool staged)
          fits;
 }
 
-// As much of each matrix ahead as all of them may have together.
-void limit_ahead(RowProblem& p) {
-  double all = 0;
-  for (int i = 0; i < p.ahead_count; ++i) all += static_cast<double>(p.ahead[i].bytes);
-  for (int i = 0; i < p.ahead_count; ++i)
-    p.ahead[i].bytes = static_cast<std::int64_t>(static_cast<double>(p.ahead[i].bytes) *
-                                                 std::min(1.0, kAhead / all));
-}
-
 void row_products(RowProblem p, Codec codec, cudaStream_t stream) {
   p.second = p.count;
-  limit_ahead(p);
   with_fragments(codec, [&](auto c) {
     p.m == 1 ? launch<c.value, true>(p, stream) : launch<c.value, false>(p, stream);
   });
 }
 
-bool row_products_of_two(RowProblem p, Codec first, Codec second, cudaStream_t stream) {
+bool row_products_of_two(const RowProblem& p, Codec first, Codec second, cudaStream_t stream) {
   auto take = [&](auto c, auto d) {
     constexpr Codec C = decltype(c)::value, D = decltype(d)::value;
     const std::size_t bytes =
@@ -554,7 +523,6 @@ bool row_products_of_two(RowProblem p, Codec first, Codec second, cudaStream_t s
     launch_staged<C, D, true, true>(p, bytes, stream);
     return true;
   };
-  limit_ahead(p);
   constexpr std::integral_constant<Codec, Codec::q4_k> q4_k;
   constexpr std::integral_constant<Codec, Codec::q5_k> q5_k;
   constexpr std::integral_constant<Codec, Codec::q6_k> q6_k;

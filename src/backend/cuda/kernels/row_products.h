@@ -18,11 +18,6 @@ struct RowMatrix {
   std::int64_t ldy;
   int n;
 };
-// Bytes that the next kernel will read.
-struct RowsAhead {
-  const std::uint8_t* codes;  // 16-byte aligned
-  std::int64_t bytes;
-};
 struct RowProblem {
   int m, k, count;
   int second;  // the first matrix of row_products_of_two()'s second format
@@ -37,8 +32,6 @@ struct RowProblem {
   float eps;
   // Of one matrix: its y starts from this (M, N) of y's type and rows; null: from zero.
   const void* addend;
-  int ahead_count;  // asked into L2 when the last own weights are on their way
-  RowsAhead ahead[kMostRowMatrices];
   int dense_count;  // further terms of one matrix, of few columns
   VectorTerm dense[kMaxGemmTerms - 1];
 };
@@ -49,6 +42,6 @@ RowMatrix row_matrix(const Planes& planes, Codec codec, void* y, std::int64_t ld
 bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool staged);
 void row_products(RowProblem p, Codec codec, cudaStream_t stream);
 // One row with matrices of two formats, those of the first one first. False: no kernel for the two.
-bool row_products_of_two(RowProblem p, Codec first, Codec second, cudaStream_t stream);
+bool row_products_of_two(const RowProblem& p, Codec first, Codec second, cudaStream_t stream);
 
 }  // namespace supersonic::cuda
