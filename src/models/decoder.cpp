@@ -226,8 +226,8 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
 // The last layer's output, not normalised.
 Tensor through_layers(const Pass& p) {
   const Model& m = p.m;
-  Tensor x = times(embedding(from_storage(m.embedding), p.in.ids, p.r.activation),
-                   p.c.embedding_scale);
+  Tensor x =
+      times(embedding(from_storage(m.embedding), p.in.ids, p.r.activation), p.c.embedding_scale);
   for (int i = 0; i < static_cast<int>(m.layers.size()); ++i) {
     Region region;
     const Layer& l = m.layers[i];
@@ -262,9 +262,8 @@ Tensor capped(const Model& model, const Tensor& scores) {
 
 Spec kv_cache_spec(const Model& model, std::int64_t capacity, const TensorType& type,
                    const Backend& backend) {
-  const Spec spec{{capacity, model.config.num_key_value_heads, model.config.head_dim},
-                  type.dtype,
-                  type.format};
+  const Spec spec{
+      {capacity, model.config.num_key_value_heads, model.config.head_dim}, type.dtype, type.format};
   if (!type.format) return spec;
   if (model.config.head_dim % type.format->block)
     fail(ErrorKind::usage,
@@ -273,7 +272,9 @@ Spec kv_cache_spec(const Model& model, std::int64_t capacity, const TensorType& 
          type.format->name, type.format->block, model.config.head_dim);
   Problem append;
   append.op = &op<KvAppend>();
-  append.in = {{spec, {}}, {{{1, spec.shape[1], spec.shape[2]}, DType::f32, nullptr}, {}}, {{{1}, DType::i32, nullptr}, {}}};
+  append.in = {{spec, {}},
+               {{{1, spec.shape[1], spec.shape[2]}, DType::f32, nullptr}, {}},
+               {{{1}, DType::i32, nullptr}, {}}};
   if (std::ranges::none_of(backend.kernels(), [&](const Kernel* k) {
         return k->op == append.op && (!k->reject || !k->reject(append));
       }))

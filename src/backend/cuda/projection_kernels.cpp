@@ -1,5 +1,6 @@
 // The products of a decoded token as the planner sees them: operation Projection on
-// kernels/row_products.h. Matrices of one format go in one launch, and those of two where there is a kernel for both.
+// kernels/row_products.h. Matrices of one format go in one launch, and those of two where there is
+// a kernel for both.
 #include <algorithm>
 #include <vector>
 
@@ -72,7 +73,8 @@ void run_projection(const Problem& p, const Pointers& ptr, Lane& lane) {
   }
   // Those of the first one's format come first.
   auto group = [&](auto from) {
-    return std::stable_partition(from, wanted.end(), [codec = from->codec](const Wanted& w) { return w.codec == codec; });
+    return std::stable_partition(
+        from, wanted.end(), [codec = from->codec](const Wanted& w) { return w.codec == codec; });
   };
   for (auto from = wanted.begin(), to = from; from != wanted.end(); from = to) {
     to = group(from);

@@ -20,7 +20,7 @@ struct RowMatrix {
 };
 struct RowProblem {
   int m, k, count;
-  int second;  // the first matrix of row_products_of_two()'s second format
+  int second;     // the first matrix of row_products_of_two()'s second format
   const void* x;  // bf16
   std::int64_t ldx;
   bool fast_x, fast_norm;  // rows are 16-byte aligned
