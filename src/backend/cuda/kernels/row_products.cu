@@ -117,12 +117,19 @@ struct Stream {
     }
     live = max(half.live[0], 0) | max(half.live[1], 0) << 4;
   }
+  // Of some formats the places of copies would take registers that there are not: made each time.
+  __device__ int lane_of_copies() const {
+    int here = lane;
+    if constexpr (nf4(C) || C == Codec::q8_0) asm volatile("mov.u32 %0, %%laneid;" : "=r"(here));
+    return here;
+  }
   __device__ void load(int slot) {
     if (item < items && mine > 0) {
       if (chunk == 0) enter();
+      const int from_lane = lane_of_copies();
 #pragma unroll
       for (int j = 0; j < loads; ++j) {
-        const int i = lane + 32 * j, row = i / F::kPieces, piece = i % F::kPieces;
+        const int i = from_lane + 32 * j, row = i / F::kPieces, piece = i % F::kPieces;
         const bool second = row >= kTileRows / 2;
         if (pieces % 32 && i >= pieces) continue;
         auto address =
@@ -141,7 +148,7 @@ struct Stream {
   }
 
   __device__ void load_scales(const Halves& half, int chunk_of_warp, int slot) {
-    const int row = lane % kTileRows;
+    const int from_lane = lane_of_copies(), row = from_lane % kTileRows;
     const bool second = row >= kTileRows / 2,
                live = row % 8 < (second ? half.live[1] : half.live[0]);
     const RowMatrix& w = second ? *half.matrix[1] : *half.matrix[0];
@@ -152,11 +159,11 @@ struct Stream {
     const std::int64_t block = at / formats::Nf4::weights;
     const std::uint32_t to = ring + (slot * kTileRows + row) * F::kStride + F::kBytes;
     if constexpr (C == Codec::nf4) {
-      if (lane < kTileRows)
+      if (from_lane < kTileRows)
         copy_word_async(to, w.nf4.scale_codes + block, live);
       else
         copy_word_async(to + 4, w.nf4.scales + block / formats::Nf4::scales_per_block, live);
-    } else if (lane < kTileRows) {
+    } else if (from_lane < kTileRows) {
       copy_async(to, w.nf4.scales + block, live ? 16 : 0);
     }
   }
@@ -402,7 +409,7 @@ struct Shares {
 };
 
 template <Codec C, Codec D, bool single, bool staged>
-__global__ void __launch_bounds__(kThreads, kBlocks)
+__global__ void __launch_bounds__(kThreads, staged ? kBlocks : 1)
     row_products_kernel(const __grid_constant__ RowProblem p, Shares s) {
   extern __shared__ uint4 shared[];
   const auto block = static_cast<int>(blockIdx.x);
