@@ -8,6 +8,7 @@
 
 #include "core/backend.h"
 #include "core/tape.h"
+#include "ops/attend_step.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
 #include "ops/gemm.h"
@@ -123,6 +124,11 @@ Projected project(const Pass& p, const Layer& l, const Rows& rows) {
           heads_of(p, slice(y, 1, q + kv, q + 2 * kv), groups)};
 }
 
+double softmax_scale(const Pass& p) {
+  return p.c.attention_scale > 0 ? p.c.attention_scale
+                                 : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
+}
+
 // Turns queries and keys, and appends to the layer's cache.
 void rotate_and_append(const Pass& p, int i, Projected& y, std::int64_t tokens) {
   const KvCache* cache = p.cache.cache;
@@ -150,13 +156,22 @@ void rotate_and_append(const Pass& p, int i, Projected& y, std::int64_t tokens) 
 Tensor attend(const Pass& p, int i, const Rows& rows) {
   const Layer& l = p.m.layers[i];
   const std::int64_t tokens = rows.x.dim(0);
+  const KvCache* cache = p.cache.cache;
+  const Tensor& lo = p.c.slides(i) ? p.in.window_lo : p.in.lo;
+  const auto scale = static_cast<float>(softmax_scale(p));
   Projected y = project(p, l, rows);
-  rotate_and_append(p, i, y, tokens);
-  const double scale = p.c.attention_scale > 0 ? p.c.attention_scale
-                                               : 1 / std::sqrt(static_cast<double>(p.c.head_dim));
-  const Tensor o = attention(y.q, y.k, y.v, p.c.slides(i) ? p.in.window_lo : p.in.lo, p.in.hi,
-                             static_cast<float>(scale), static_cast<float>(p.c.attention_cap),
-                             l.sinks ? from_storage(l.sinks) : Tensor());
+  Tensor o;
+  if (tokens == 1 && cache && p.c.rotates(i) && p.c.attention_cap == 0 && !l.sinks) {
+    const Rotation& r = p.m.rotation(i, cache->capacity);
+    o = record(AttendStep{{p.m.interleaved_rope, 0, r.magnitude}, scale, p.cache.context},
+               {from_storage(cache->k[i]), from_storage(cache->v[i]), y.q, y.k, y.v, p.in.positions,
+                from_storage(r.inv_freq), p.cache.at, lo, p.in.hi},
+               Where::current())[0];
+  } else {
+    rotate_and_append(p, i, y, tokens);
+    o = attention(y.q, y.k, y.v, lo, p.in.hi, scale, static_cast<float>(p.c.attention_cap),
+                  l.sinks ? from_storage(l.sinks) : Tensor());
+  }
   return reshape(o, {tokens, p.c.num_attention_heads * p.c.head_dim});
 }
 
@@ -211,8 +226,8 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
 // The last layer's output, not normalised.
 Tensor through_layers(const Pass& p) {
   const Model& m = p.m;
-  Tensor x = times(embedding(from_storage(m.embedding), p.in.ids, p.r.activation),
-                   p.c.embedding_scale);
+  Tensor x =
+      times(embedding(from_storage(m.embedding), p.in.ids, p.r.activation), p.c.embedding_scale);
   for (int i = 0; i < static_cast<int>(m.layers.size()); ++i) {
     Region region;
     const Layer& l = m.layers[i];
@@ -247,9 +262,8 @@ Tensor capped(const Model& model, const Tensor& scores) {
 
 Spec kv_cache_spec(const Model& model, std::int64_t capacity, const TensorType& type,
                    const Backend& backend) {
-  const Spec spec{{capacity, model.config.num_key_value_heads, model.config.head_dim},
-                  type.dtype,
-                  type.format};
+  const Spec spec{
+      {capacity, model.config.num_key_value_heads, model.config.head_dim}, type.dtype, type.format};
   if (!type.format) return spec;
   if (model.config.head_dim % type.format->block)
     fail(ErrorKind::usage,
@@ -258,7 +272,9 @@ Spec kv_cache_spec(const Model& model, std::int64_t capacity, const TensorType& 
          type.format->name, type.format->block, model.config.head_dim);
   Problem append;
   append.op = &op<KvAppend>();
-  append.in = {{spec, {}}, {{{1, spec.shape[1], spec.shape[2]}, DType::f32, nullptr}, {}}, {{{1}, DType::i32, nullptr}, {}}};
+  append.in = {{spec, {}},
+               {{{1, spec.shape[1], spec.shape[2]}, DType::f32, nullptr}, {}},
+               {{{1}, DType::i32, nullptr}, {}}};
   if (std::ranges::none_of(backend.kernels(), [&](const Kernel* k) {
         return k->op == append.op && (!k->reject || !k->reject(append));
       }))

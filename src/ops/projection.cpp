@@ -66,6 +66,8 @@ std::vector<Case> Projection::cases() {
   }
   // More tiles than a device has blocks.
   add_case("gate_of_many_tiles", {.matrices = 2, .gate = silu}, {normal({1, 256}), w(5001, 256, "q4_k"), w(5001, 256, "q4_k")});
+  add_case("many_tiles_of_two_formats", {.matrices = 3, .normed = 1, .eps = 1e-5f},
+           {normal({1, 256}), positive({256}), w(4100, 256, "q4_k"), w(1029, 256, "q6_k"), w(2051, 256, "q4_k")});
   add_case("many_rows", {.matrices = 2, .normed = 1, .gate = gelu_tanh, .eps = 1e-5f},
            {normal({19, 256}), positive({256}), w(40, 256, "q4_0"), w(40, 256, "q4_0")});
   add_case("dense", {.matrices = 1, .added = 1}, {normal({2, 64}), normal({24, 64}), normal({2, 24})});

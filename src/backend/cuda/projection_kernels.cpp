@@ -1,5 +1,9 @@
 // The products of a decoded token as the planner sees them: operation Projection on
-// kernels/row_products.h. Matrices of one format go in one launch.
+// kernels/row_products.h. Matrices of one format go in one launch, and those of two where there is
+// a kernel for both.
+#include <algorithm>
+#include <vector>
+
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/kernels/device.h"
 #include "backend/cuda/kernels/row_products.h"
@@ -52,22 +56,37 @@ RowProblem problem_without_matrices(const Problem& p, const Pointers& ptr) {
   return r;
 }
 
+// A matrix whose result is read.
+struct Wanted {
+  Codec codec;
+  RowMatrix matrix;
+};
+
 void run_projection(const Problem& p, const Pointers& ptr, Lane& lane) {
   const auto& a = p.attr<Projection>();
-  const int first = a.first_matrix();
-  bool done[kMostRowMatrices] = {};
-  for (int i = 0; i < a.matrices; ++i) {
-    const Codec codec = codec_of_input(p, first + i);
+  std::vector<Wanted> wanted;
+  for (int j = 0; j < a.matrices; ++j) {
+    const int in = a.first_matrix() + j, n = static_cast<int>(p.in[in].spec.shape[0]);
+    void* y = ptr.out[a.gate == Projection::none ? j : 0];
+    const Codec codec = codec_of_input(p, in);
+    if (y) wanted.push_back({codec, row_matrix(*ptr.planes[in], codec, y, n, n)});
+  }
+  // Those of the first one's format come first.
+  auto group = [&](auto from) {
+    return std::stable_partition(
+        from, wanted.end(), [codec = from->codec](const Wanted& w) { return w.codec == codec; });
+  };
+  for (auto from = wanted.begin(), to = from; from != wanted.end(); from = to) {
+    to = group(from);
     RowProblem r = problem_without_matrices(p, ptr);
-    for (int j = i; j < a.matrices; ++j) {
-      if (done[j] || codec_of_input(p, first + j) != codec) continue;
-      done[j] = true;
-      const int n = static_cast<int>(p.in[first + j].spec.shape[0]);
-      void* y = ptr.out[a.gate == Projection::none ? j : 0];
-      if (!y) continue;
-      r.matrix[r.count++] = row_matrix(*ptr.planes[first + j], codec, y, n, n);
+    for (auto w = from; w != to; ++w) r.matrix[r.count++] = w->matrix;
+    if (to != wanted.end() && group(to) == wanted.end()) {
+      RowProblem both = r;
+      both.second = r.count;
+      for (auto w = to; w != wanted.end(); ++w) both.matrix[both.count++] = w->matrix;
+      if (row_products_of_two(both, from->codec, to->codec, stream_of(lane))) return;
     }
-    if (r.count) row_products(r, codec, stream_of(lane));
+    row_products(r, from->codec, stream_of(lane));
   }
 }
 

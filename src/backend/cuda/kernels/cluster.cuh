@@ -53,6 +53,23 @@ __device__ inline unsigned long long load_long_of(int rank, std::uint32_t addres
   asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(v) : "r"(there) : "memory");
   return v;
 }
+
+// The two halves of cluster_sync(): a block that has arrived may end, where its memory is not read.
+__device__ inline void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ inline void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Stores to where block `rank` of the cluster has what is here at `to`, in shared memory.
+__device__ inline void store_at(int rank, float* to, float value) {
+  std::uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(there)
+               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(to))), "r"(rank));
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
+}
 #endif
 
 // Launches blocks in clusters of `cluster` neighbours along x; the grid is a multiple of it.

@@ -68,7 +68,7 @@ struct RowSums {
 struct Nf4Tables {
   const std::uint32_t* pairs;  // by byte of codes, two bf16; 32 words apart: each lane has its own
   const float* map;            // nested: of the scales' codes
-  float offset;                // nested: of the scales
+  float offset[2];             // nested: of the scales of rows g and g + 8
 };
 
 struct RowPair {
@@ -375,7 +375,7 @@ struct Nf4Fragment {
         const std::uint32_t words[4] = {scales[r].x, scales[r].y, scales[r].z, scales[r].w};
         scale[r] = nested ? __fadd_rn(__fmul_rn(w.nf4.map[words[0] >> (8 * j) & 255],
                                                 __uint_as_float(words[1])),
-                                      w.nf4.offset)
+                                      w.nf4.offset[r])
                           : __uint_as_float(words[j]);
       }
       const int k = k0 + 64 * j + 16 * t;

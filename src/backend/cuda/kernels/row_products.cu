@@ -21,11 +21,11 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 8;
 constexpr int kBlocks = 2;  // on a multiprocessor
+template <Codec C>          // chunks of a warp on their way
+constexpr int kStages = std::clamp(65536 / (kWarps * kTileRows * Fragment<C>::kStride), 2, 3);
 constexpr std::int64_t kMostDense = 256;
 
 constexpr bool nf4(Codec c) { return c == Codec::nf4 || c == Codec::nf4_plain; }
-template <Codec C>  // chunks of a warp on their way
-constexpr int kStages = std::clamp(65536 / (kWarps * kTileRows * Fragment<C>::kStride), 2, 3);
 template <Codec C>
 constexpr std::size_t kRingBytes =
     std::size_t{kWarps} * kStages<C>* kTileRows* Fragment<C>::kStride;
@@ -35,6 +35,9 @@ constexpr std::size_t kTableBytes = nf4(C) ? (kPairWords + kMapWords) * 4 : 0;
 
 template <bool single>
 constexpr int kPartial = kTileRows*(single ? 1 : kRows);  // sums of a tile
+// Tiles whose sums wait for the warp that adds them up.
+template <bool single>
+constexpr int kOpenTiles = single ? kWarps : 2;
 template <bool single>
 constexpr int kSquares = kWarps*(single ? 1 : kRows);
 
@@ -44,24 +47,52 @@ std::size_t shared_bytes(const RowProblem& p, bool staged) {
       static_cast<std::size_t>(p.k / Fragment<C>::kGroup) * (single ? 1 : kRows);
   const std::size_t x = staged ? static_cast<std::size_t>(p.m) * (2 * p.k + Fragment<C>::kPad) : 0;
   return kRingBytes<C> + kTableBytes<C> +
-         ((2 * kWarps + 1) * kPartial<single> + kSquares<single> + sums) * 4 + x;
+         (kOpenTiles<single> * kWarps * kPartial<single> + kSquares<single> + sums) * 4 + x;
 }
 
+// The norm's weights are no result of the kernel before, and seldom in L2. Each block asks for
+// some.
+__device__ inline void prefetch_norm(const RowProblem& p) {
+  if (!p.norm) return;
+  constexpr int line = 128;
+  const int bytes = p.k * (p.norm_type == DType::f32 ? 4 : 2);
+  for (int at = static_cast<int>(blockIdx.x) * line; at < bytes;
+       at += static_cast<int>(gridDim.x) * line)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const std::uint8_t*>(p.norm) + at));
+}
+
+// The matrices of one format, and which of the launch's blocks share their tiles.
+struct Part {
+  int first, last;  // matrices
+  int block, blocks;
+};
+// Rows of a matrix; of a gate and its operand eight rows each, in the halves of a tile.
 struct Tile {
   int matrix, row;
 };
-// The block's item-th tile. A gate's tile and that of its operand follow each other.
-__device__ inline Tile tile_of(const RowProblem& p, int item) {
-  const auto block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
-  if (p.gate != RowGate::none) return {item % 2, (block + item / 2 * blocks) * kTileRows};
-  int index = block + item * blocks, matrix = 0;
-  for (; matrix + 1 < p.count; ++matrix) {
+// The block's item-th tile.
+__device__ inline Tile tile_of(const RowProblem& p, const Part& part, int item) {
+  int index = part.block + item * part.blocks, matrix = part.first;
+  if (p.gate != RowGate::none) return {matrix, index * kTileRows / 2};
+  for (; matrix + 1 < part.last; ++matrix) {
     const int tiles = (p.matrix[matrix].n + kTileRows - 1) / kTileRows;
     if (index < tiles) break;
     index -= tiles;
   }
   return {matrix, index * kTileRows};
 }
+// Where each half of a tile lies, and how many of its eight rows are there.
+struct Halves {
+  const RowMatrix* matrix[2];
+  int row[2], live[2];
+  __device__ Halves(const RowProblem& p, const Tile& t) {
+    const bool gate = p.gate != RowGate::none;
+    matrix[0] = &p.matrix[t.matrix], matrix[1] = matrix[0] + (gate ? 1 : 0);
+    row[0] = t.row, row[1] = t.row + (gate ? 0 : kTileRows / 2);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) live[h] = min(kTileRows / 2, matrix[h]->n - row[h]);
+  }
+};
 
 // A warp's way over its chunks: all tiles of the block, in each the chunks warp, warp + kWarps, ...
 template <Codec C>
@@ -69,45 +100,70 @@ struct Stream {
   using F = Fragment<C>;
   static constexpr int pieces = kTileRows * F::kPieces, loads = (pieces + 31) / 32;
   const RowProblem& p;
+  const Part part;
   const int items, mine, warp, lane, row_bytes;
   std::uint32_t ring;
   int item = 0, chunk = 0;  // the next to be loaded
+  // Of the item: where its halves' chunks of this warp begin; rows that are there, four bits each.
+  const std::uint8_t* from[2] = {};
+  int live = 0;
 
+  __device__ void enter() {
+    const Halves half(p, tile_of(p, part, item));
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      from[h] = half.matrix[h]->codes + static_cast<std::int64_t>(half.row[h]) * row_bytes +
+                warp * F::kBytes;
+    }
+    live = max(half.live[0], 0) | max(half.live[1], 0) << 4;
+  }
+  // Of some formats the places of copies would take registers that there are not: made each time.
+  __device__ int lane_of_copies() const {
+    int here = lane;
+    if constexpr (nf4(C) || C == Codec::q8_0) asm volatile("mov.u32 %0, %%laneid;" : "=r"(here));
+    return here;
+  }
   __device__ void load(int slot) {
     if (item < items && mine > 0) {
-      const Tile tile = tile_of(p, item);
-      const RowMatrix& w = p.matrix[tile.matrix];
-      const std::uint8_t* from = w.codes + static_cast<std::int64_t>(tile.row) * row_bytes +
-                                 (warp + chunk * kWarps) * F::kBytes;
-      const int live = min(kTileRows, w.n - tile.row) * F::kPieces;
+      if (chunk == 0) enter();
+      const int from_lane = lane_of_copies();
 #pragma unroll
       for (int j = 0; j < loads; ++j) {
-        const int i = lane + 32 * j, row = i / F::kPieces, piece = i % F::kPieces;
+        const int i = from_lane + 32 * j, row = i / F::kPieces, piece = i % F::kPieces;
+        const bool second = row >= kTileRows / 2;
         if (pieces % 32 && i >= pieces) continue;
-        auto address = reinterpret_cast<std::uintptr_t>(from + row * row_bytes);
+        auto address =
+            reinterpret_cast<std::uintptr_t>((second ? from[1] : from[0]) + row % 8 * row_bytes);
         if (F::kShifted) address &= ~std::uintptr_t{15};
         copy_async(ring + (slot * kTileRows + row) * F::kStride + piece * 16,
-                   reinterpret_cast<const void*>(address + piece * 16), i < live ? 16 : 0);
+                   reinterpret_cast<const void*>(address + piece * 16),
+                   row % 8 < (live >> (second ? 4 : 0) & 15) ? 16 : 0);
       }
-      if constexpr (nf4(C)) load_scales(w, tile.row, chunk, slot);
+      if constexpr (nf4(C)) load_scales(Halves(p, tile_of(p, part, item)), chunk, slot);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) from[h] += kWarps * F::kBytes;
       if (++chunk == mine) chunk = 0, ++item;
     }
     commit_copies();
   }
 
-  __device__ void load_scales(const RowMatrix& w, int first_row, int chunk_of_warp, int slot) {
-    const int row = lane % kTileRows;
-    const bool live = first_row + row < w.n;
-    const std::int64_t at = static_cast<std::int64_t>(live ? first_row + row : first_row) * p.k +
-                            (warp + chunk_of_warp * kWarps) * kChunk;
+  __device__ void load_scales(const Halves& half, int chunk_of_warp, int slot) {
+    const int from_lane = lane_of_copies(), row = from_lane % kTileRows;
+    const bool second = row >= kTileRows / 2,
+               live = row % 8 < (second ? half.live[1] : half.live[0]);
+    const RowMatrix& w = second ? *half.matrix[1] : *half.matrix[0];
+    const int first = second ? half.row[1] : half.row[0];
+    const std::int64_t at =
+        (live ? static_cast<std::int64_t>(first + row % 8) : std::int64_t{0}) * p.k +
+        (warp + chunk_of_warp * kWarps) * kChunk;
     const std::int64_t block = at / formats::Nf4::weights;
     const std::uint32_t to = ring + (slot * kTileRows + row) * F::kStride + F::kBytes;
     if constexpr (C == Codec::nf4) {
-      if (lane < kTileRows)
+      if (from_lane < kTileRows)
         copy_word_async(to, w.nf4.scale_codes + block, live);
       else
         copy_word_async(to + 4, w.nf4.scales + block / formats::Nf4::scales_per_block, live);
-    } else if (lane < kTileRows) {
+    } else if (from_lane < kTileRows) {
       copy_async(to, w.nf4.scales + block, live ? 16 : 0);
     }
   }
@@ -136,39 +192,50 @@ __device__ inline float sum_of_eight(const float (&f)[8]) {
 
 // Sums of groups of x and, where it is staged, x itself go to shared memory. x that is to be
 // normalised gets the norm's weights here and its root mean square when the sums are done: squares
-// (kWarps, rows) are what each warp has of it.
+// (kWarps, rows) are what each warp has of it. A warp's lanes have neighbouring eights of one row.
 template <Codec C, bool single, bool staged>
 __device__ void stage(const RowProblem& p, std::uint8_t* x, float* sums, float* squares) {
-  constexpr int group = Fragment<C>::kGroup, vectors = group / 8, rows = single ? 1 : kRows;
-  const int groups = p.k / group, all = p.m * groups;
+  constexpr int lanes = Fragment<C>::kGroup / 8, rows = single ? 1 : kRows,
+                ahead = single && !nf4(C) ? 4 : 1;
+  const int eights = p.k / 8, all = p.m * eights;
   float square[rows] = {};
-  for (int i = static_cast<int>(threadIdx.x); i < all; i += kThreads) {
-    const int r = single ? 0 : i / groups, at = single ? i : i % groups;
-    const auto* from = static_cast<const __nv_bfloat16*>(p.x) + r * p.ldx + at * group;
-    auto* to = reinterpret_cast<uint4*>(x + r * (2 * p.k + Fragment<C>::kPad) + at * group * 2);
-    uint4 v[vectors];
-    float sum = 0;
+  for (int first = static_cast<int>(threadIdx.x); first < all; first += ahead * kThreads) {
+    uint4 v[ahead];
+    float w[ahead][8];
+    auto row_of = [&](int i) { return single ? 0 : i / eights; };
+    auto column_of = [&](int i) { return (single ? i : i % eights) * 8; };
 #pragma unroll
-    for (int e = 0; e < vectors; ++e) v[e] = eight_of(from + 8 * e, p.fast_x);
+    for (int e = 0; e < ahead; ++e) {
+      const int i = first + e * kThreads;
+      if (i >= all) continue;
+      const auto* from = static_cast<const __nv_bfloat16*>(p.x) + row_of(i) * p.ldx + column_of(i);
+      v[e] = eight_of(from, p.fast_x);
+      if (staged && p.norm) dense8(p.norm, p.norm_type, p.fast_norm, column_of(i), 8, w[e]);
+    }
 #pragma unroll
-    for (int e = 0; e < vectors; ++e) {
+    for (int e = 0; e < ahead; ++e) {
+      const int i = first + e * kThreads, r = row_of(i);
+      if (i >= all) continue;
       float f[8];
       unpack8(v[e], f);
       if (staged && p.norm) {
-        float w[8], mine = 0;
-        dense8(p.norm, p.norm_type, p.fast_norm, at * group + e * 8, 8, w);
+        float mine = 0;
 #pragma unroll
-        for (int k = 0; k < 8; ++k) mine = fmaf(f[k], f[k], mine), f[k] *= w[k];
+        for (int k = 0; k < 8; ++k) mine = fmaf(f[k], f[k], mine), f[k] *= w[e][k];
 #pragma unroll
         for (int row = 0; row < rows; ++row) square[row] += row == r ? mine : 0;
         v[e] = make_uint4(pack_bf16(f[0], f[1]), pack_bf16(f[2], f[3]), pack_bf16(f[4], f[5]),
                           pack_bf16(f[6], f[7]));
         unpack8(v[e], f);
       }
-      sum += sum_of_eight(f);
-      if (staged) to[e] = v[e];
+      float sum = sum_of_eight(f);
+#pragma unroll
+      for (int step = 1; step < lanes; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+      const int at = column_of(i) / Fragment<C>::kGroup;
+      if (i % lanes == 0) sums[single ? at : at * kRows + r] = sum;
+      if (staged)
+        *reinterpret_cast<uint4*>(x + r * (2 * p.k + Fragment<C>::kPad) + column_of(i) * 2) = v[e];
     }
-    sums[single ? at : at * kRows + r] = sum;
   }
   if constexpr (staged) {
     if (!p.norm) return;
@@ -195,72 +262,88 @@ __device__ inline float dense_dot(const VectorTerm& t, int row, int n) {
 
 // A map is host code unless a template of the device instantiates it.
 template <class M>
-__device__ float map_of(float x, float up) {
+__device__ float gated(float x, float up) {
   return M::map(M{}, Num<float>::of(x), Num<float>::of(up)).v;
 }
-__device__ inline float gated(RowGate gate, float x, float up) {
-  return gate == RowGate::silu ? map_of<Swiglu>(x, up) : map_of<Geglu>(x, up);
+__device__ inline float gated_of(RowGate gate, float x, float up) {
+  return gate == RowGate::silu ? gated<Swiglu>(x, up) : gated<Geglu>(x, up);
 }
 
-// One warp adds what the block's warps have of a tile. let_through: sums of a gate's tile, kept for
-// the next one.
+// What a tile's results start from, for the lanes that will add them up.
+__device__ inline float addend_of(const RowProblem& p, const Tile& tile, int n, int row) {
+  const RowMatrix& y = p.matrix[tile.matrix];
+  if (!p.addend || tile.row + n >= y.n) return 0;
+  return load_float(p.addend, p.y_type, row * y.ldy + tile.row + n);
+}
+
+// One warp adds what the block's warps have of a tile. first: its addend, of a single row.
 template <bool single>
-__device__ void finish(const RowProblem& p, const Tile& tile, const float* partial,
-                       float* let_through, const float* squares, int lane) {
+__device__ void finish(const RowProblem& p, const Tile& tile, const float* partial, float first,
+                       const float* squares, int lane) {
   constexpr int rows = single ? 1 : kRows;
-  const RowMatrix& w = p.matrix[tile.matrix];
   const bool gate = p.gate != RowGate::none;
-  for (int o = lane; o < kTileRows * p.m; o += 32) {
-    const int n = o % kTileRows, row = o / kTileRows;
-    if (tile.row + n >= w.n) continue;
-    const RowMatrix& y = p.matrix[gate ? 0 : tile.matrix];
-    const std::int64_t at = row * y.ldy + tile.row + n;
-    const float first = p.addend ? load_float(p.addend, p.y_type, at) : 0;
-    float sum = 0;
-#pragma unroll
-    for (int part = 0; part < kWarps; ++part)
-      sum += partial[part * kPartial<single> + (single ? n : n * kRows + row)];
+  const int outputs = gate ? kTileRows / 2 : kTileRows;
+  const RowMatrix& y = p.matrix[tile.matrix];
+  for (int o = lane; o < outputs * p.m; o += 32) {
+    const int n = o % outputs, row = single ? 0 : o / outputs;
+    if (tile.row + n >= y.n) continue;
+    float rstd = 1;
     if (p.norm) {
       float total = 0;
 #pragma unroll
       for (int part = 0; part < kWarps; ++part) total += squares[part * rows + row];
-      sum *= 1.0f / sqrtf(total / static_cast<float>(p.k) + p.eps);
+      rstd = 1.0f / sqrtf(total / static_cast<float>(p.k) + p.eps);
     }
-    if (gate && tile.matrix == 0) {
-      let_through[o] = sum;
-      continue;
-    }
-    if (gate) sum = gated(p.gate, let_through[o], sum);
+    auto sum_of = [&](int of) {
+      float sum = 0;
+#pragma unroll
+      for (int part = 0; part < kWarps; ++part)
+        sum += partial[part * kPartial<single> + (single ? of : of * kRows + row)];
+      return sum * rstd;
+    };
+    float sum = sum_of(n);
+    if (gate) sum = gated_of(p.gate, sum, sum_of(n + kTileRows / 2));
     for (int i = 0; i < p.dense_count; ++i) sum += dense_dot(p.dense[i], row, tile.row + n);
-    store_float(y.y, p.y_type, at, first + sum);
+    store_float(y.y, p.y_type, row * y.ldy + tile.row + n,
+                (single ? first : addend_of(p, tile, n, row)) + sum);
   }
 }
 
+// The block's warps meet at a tile: of a single row only the one that adds the sums up waits. It
+// is another one for each of kWarps tiles, so none comes back to a place that is still read.
+template <bool single>
+__device__ void meet(int item, bool adds) {
+  if constexpr (!single) return __syncthreads();
+  unrolled<kWarps>([&](auto turn) {
+    constexpr int barrier = turn.value + 1;
+    if (item % kWarps != turn.value) return;
+    if (adds)
+      asm volatile("bar.sync %0, %1;" ::"n"(barrier), "n"(kThreads) : "memory");
+    else
+      asm volatile("bar.arrive %0, %1;" ::"n"(barrier), "n"(kThreads) : "memory");
+  });
+}
+
 template <Codec C, bool single, bool staged>
-__global__ void __launch_bounds__(kThreads, kBlocks)
-    row_products_kernel(const __grid_constant__ RowProblem p, int tiles) {
+__device__ void multiply_rows(const RowProblem& p, const Part& part, int tiles, uint4* shared) {
   using F = Fragment<C>;
-  extern __shared__ uint4 shared[];
   auto* ring = reinterpret_cast<std::uint8_t*>(shared);
   auto* partial = reinterpret_cast<float*>(ring + kRingBytes<C>);
   auto* pairs = reinterpret_cast<std::uint32_t*>(partial);
   if constexpr (nf4(C)) partial += kPairWords + kMapWords;
-  float* let_through = partial + 2 * kWarps * kPartial<single>;
-  float* squares = let_through + kPartial<single>;
+  float* squares = partial + kOpenTiles<single> * kWarps * kPartial<single>;
   float* sums = squares + kSquares<single>;
   auto* x = reinterpret_cast<std::uint8_t*>(sums + p.k / F::kGroup * (single ? 1 : kRows));
   const int lane = threadIdx.x % 32, warp = static_cast<int>(threadIdx.x) / 32, g = lane / 4,
             t = lane % 4;
-  // tiles: pairs of them where there is a gate
-  const int items = (tiles - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
-                    static_cast<int>(gridDim.x) * (p.gate == RowGate::none ? 1 : 2);
+  const int items = (tiles - part.block + part.blocks - 1) / part.blocks;
   const int mine = max(0, (p.k / kChunk - warp + kWarps - 1) / kWarps);
   const int row_bytes = p.k / kChunk * F::kBytes;
   ring += warp * kStages<C> * kTileRows * F::kStride;
-  Stream<C> stream{p, items, mine, warp, lane, row_bytes, shared_address(ring)};
-  let_next_start();
+  Stream<C> stream{p, part, items, mine, warp, lane, row_bytes, shared_address(ring)};
 #pragma unroll
   for (int s = 0; s < kStages<C>; ++s) stream.load(s);
+  if (threadIdx.x == 32) prefetch_norm(p);
   if constexpr (nf4(C)) fill_tables(pairs, reinterpret_cast<float*>(pairs + kPairWords));
   after_previous();
   stage<C, single, staged>(p, x, sums, squares);
@@ -271,21 +354,31 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
                                               static_cast<const __nv_bfloat16*>(p.x) + row * p.ldx),
                                  single ? sums : sums + 2 * t};
   for (int item = 0, slot = 0; item < items; ++item) {
-    const Tile tile = tile_of(p, item);
+    const bool adds = warp == item % kWarps;
+    unsigned from[2];  // of the lane's rows, where they begin between two pieces
+    float first = 0;
     RowSums<single> sum;
+    RowPair w{};
+    {
+      const Tile tile = tile_of(p, part, item);
+      const Halves half(p, tile);
+      if (single && adds && lane < kTileRows) first = addend_of(p, tile, lane, 0);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) from[r] = static_cast<unsigned>(half.row[r] + g) * row_bytes;
+      if constexpr (C == Codec::nf4)
+        w.nf4.offset[0] = *half.matrix[0]->nf4.offset,
+        w.nf4.offset[1] = *half.matrix[1]->nf4.offset;
+    }
+    if constexpr (nf4(C)) {
+      w.nf4.pairs = pairs + lane;
+      w.nf4.map = reinterpret_cast<const float*>(pairs + kPairWords);
+    }
     for (int i = 0; i < mine; ++i) {
       const int chunk = warp + i * kWarps;
-      RowPair w{};
-      if constexpr (nf4(C))
-        w.nf4 = {pairs + lane, reinterpret_cast<const float*>(pairs + kPairWords),
-                 C == Codec::nf4 ? *p.matrix[tile.matrix].nf4.offset : 0.0f};
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         w.row[r] = ring + (slot * kTileRows + g + 8 * r) * F::kStride;
-        if (F::kShifted)
-          w.row[r] += (static_cast<unsigned>(tile.row + g + 8 * r) * row_bytes +
-                       static_cast<unsigned>(chunk) * F::kBytes) &
-                      15;
+        if (F::kShifted) w.row[r] += (from[r] + static_cast<unsigned>(chunk) * F::kBytes) & 15;
       }
       wait_copies<kStages<C> - 1>();
       __syncwarp();
@@ -294,7 +387,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       stream.load(slot);
       slot = slot + 1 == kStages<C> ? 0 : slot + 1;
     }
-    float* mine_of_tile = partial + (item % 2 * kWarps + warp) * kPartial<single>;
+    float* of_tile = partial + item % kOpenTiles<single> * kWarps * kPartial<single>;
+    float* mine_of_tile = of_tile + warp * kPartial<single>;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       if constexpr (single) {
@@ -304,34 +398,72 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
             make_float2(sum.v[r][0], sum.v[r][1]);
       }
     }
-    __syncthreads();
-    if (warp == item % kWarps)
-      finish<single>(p, tile, partial + item % 2 * kWarps * kPartial<single>, let_through, squares,
-                     lane);
+    meet<single>(item, adds);
+    if (adds) finish<single>(p, tile_of(p, part, item), of_tile, first, squares, lane);
   }
 }
 
-template <Codec C, bool single, bool staged>
-void launch_staged(const RowProblem& p, std::size_t bytes, cudaStream_t stream) {
-  const auto kernel = row_products_kernel<C, single, staged>;
-  static const bool allowed = (allow_shared(kernel, device_limits().shared_bytes), true);
-  static_cast<void>(allowed);
+// Tiles and blocks of the matrices of each format.
+struct Shares {
+  int tiles[2], blocks[2];
+};
+
+template <Codec C, Codec D, bool single, bool staged>
+__global__ void __launch_bounds__(kThreads, staged ? kBlocks : 1)
+    row_products_kernel(const __grid_constant__ RowProblem p, Shares s) {
+  extern __shared__ uint4 shared[];
+  const auto block = static_cast<int>(blockIdx.x);
+  let_next_start();
+  if (C == D || block < s.blocks[0])
+    multiply_rows<C, single, staged>(p, Part{0, p.second, block, s.blocks[0]}, s.tiles[0], shared);
+  else
+    multiply_rows<D, single, staged>(p, Part{p.second, p.count, block - s.blocks[0], s.blocks[1]},
+                                     s.tiles[1], shared);
+}
+
+int tiles_of(const RowProblem& p, int first, int last) {
+  if (p.gate != RowGate::none && last > first)
+    return static_cast<int>(ceil_div(p.matrix[0].n, std::int64_t{kTileRows / 2}));
   int tiles = 0;
-  for (int i = 0; i < (p.gate == RowGate::none ? p.count : 1); ++i)
+  for (int i = first; i < last; ++i)
     tiles += static_cast<int>(ceil_div(p.matrix[i].n, std::int64_t{kTileRows}));
+  return tiles;
+}
+
+// Blocks in proportion to the bytes of each format, where there are not enough for a tile each.
+Shares shares_of(const RowProblem& p, int first_bytes, int second_bytes, std::size_t bytes) {
   constexpr std::size_t reserved = 1024;  // of each block, by the driver
   const auto fit = static_cast<int>((device_limits().shared_bytes + reserved) / (bytes + reserved));
-  const int blocks = std::min(tiles, std::min(fit, kBlocks) * device_limits().multiprocessors);
-  launch_overlapped("row_products", kernel, Launch{static_cast<unsigned>(blocks), kThreads, bytes},
-                    stream, p, tiles);
+  const int processors = device_limits().multiprocessors;
+  Shares s{{tiles_of(p, 0, p.second), tiles_of(p, p.second, p.count)}, {}};
+  const int tiles = s.tiles[0] + s.tiles[1];
+  const int blocks = std::min(fit, kBlocks) * processors;
+  if (tiles <= blocks) return s.blocks[0] = s.tiles[0], s.blocks[1] = s.tiles[1], s;
+  const double all = static_cast<double>(s.tiles[0]) * first_bytes +
+                     static_cast<double>(s.tiles[1]) * second_bytes;
+  if (s.tiles[1])
+    s.blocks[1] = std::clamp(static_cast<int>(blocks * s.tiles[1] * (second_bytes / all) + 0.5), 1,
+                             std::min(blocks - 1, s.tiles[1]));
+  s.blocks[0] = std::min(blocks - s.blocks[1], s.tiles[0]);
+  return s;
+}
+
+template <Codec C, Codec D, bool single, bool staged>
+void launch_staged(const RowProblem& p, std::size_t bytes, cudaStream_t stream) {
+  const auto kernel = row_products_kernel<C, D, single, staged>;
+  static const bool allowed = (allow_shared(kernel, device_limits().shared_bytes), true);
+  static_cast<void>(allowed);
+  const Shares s = shares_of(p, Fragment<C>::kBytes, Fragment<D>::kBytes, bytes);
+  const auto blocks = static_cast<unsigned>(s.blocks[0] + s.blocks[1]);
+  launch_overlapped("row_products", kernel, Launch{blocks, kThreads, bytes}, stream, p, s);
 }
 
 template <Codec C, bool single>
 void launch(const RowProblem& p, cudaStream_t stream) {
   const std::size_t bytes = shared_bytes<C, single>(p, true);
   if (bytes <= device_limits().shared_bytes)
-    return launch_staged<C, single, true>(p, bytes, stream);
-  launch_staged<C, single, false>(p, shared_bytes<C, single>(p, false), stream);
+    return launch_staged<C, C, single, true>(p, bytes, stream);
+  launch_staged<C, C, single, false>(p, shared_bytes<C, single>(p, false), stream);
 }
 
 // Calls f(integral_constant<Codec>) for the formats that have fragments.
@@ -382,10 +514,28 @@ bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool staged)
          fits;
 }
 
-void row_products(const RowProblem& p, Codec codec, cudaStream_t stream) {
+void row_products(RowProblem p, Codec codec, cudaStream_t stream) {
+  p.second = p.count;
   with_fragments(codec, [&](auto c) {
     p.m == 1 ? launch<c.value, true>(p, stream) : launch<c.value, false>(p, stream);
   });
+}
+
+bool row_products_of_two(const RowProblem& p, Codec first, Codec second, cudaStream_t stream) {
+  auto take = [&](auto c, auto d) {
+    constexpr Codec C = decltype(c)::value, D = decltype(d)::value;
+    const std::size_t bytes =
+        std::max(shared_bytes<C, true>(p, true), shared_bytes<D, true>(p, true));
+    if (bytes > device_limits().shared_bytes) return false;
+    launch_staged<C, D, true, true>(p, bytes, stream);
+    return true;
+  };
+  constexpr std::integral_constant<Codec, Codec::q4_k> q4_k;
+  constexpr std::integral_constant<Codec, Codec::q5_k> q5_k;
+  constexpr std::integral_constant<Codec, Codec::q6_k> q6_k;
+  if (p.m != 1 || p.gate != RowGate::none || second != Codec::q6_k) return false;
+  if (first == Codec::q4_k) return take(q4_k, q6_k);
+  return first == Codec::q5_k && take(q5_k, q6_k);
 }
 
 // A product of the general kind, where it is of this one.

@@ -20,6 +20,7 @@ struct RowMatrix {
 };
 struct RowProblem {
   int m, k, count;
+  int second;     // the first matrix of row_products_of_two()'s second format
   const void* x;  // bf16
   std::int64_t ldx;
   bool fast_x, fast_norm;  // rows are 16-byte aligned
@@ -39,6 +40,8 @@ RowMatrix row_matrix(const Planes& planes, Codec codec, void* y, std::int64_t ld
 // Whether there are kernels for such a format and, where x is to be normalised or is not aligned,
 // whether it fits shared memory.
 bool row_products_take(Codec codec, std::int64_t m, std::int64_t k, bool staged);
-void row_products(const RowProblem& p, Codec codec, cudaStream_t stream);
+void row_products(RowProblem p, Codec codec, cudaStream_t stream);
+// One row with matrices of two formats, those of the first one first. False: no kernel for the two.
+bool row_products_of_two(const RowProblem& p, Codec first, Codec second, cudaStream_t stream);
 
 }  // namespace supersonic::cuda
