@@ -13,30 +13,14 @@
 #include "core/device.h"
 #include "core/error.h"
 #include "models/export.h"
-#include "text/dataset_pack.h"
+#include "packed_batch.h"
 #include "train/trainer.h"
 
 namespace {
 
 using namespace supersonic;
+using supersonic::testing::packed;
 using Json = nlohmann::json;
-
-text::Batch packed(const Json& sequences) {
-  text::Batch b;
-  for (const Json& sequence : sequences) {
-    const std::vector<std::int32_t> ids = sequence;
-    const auto start = static_cast<std::int32_t>(b.ids.size());
-    for (std::size_t t = 0; t < ids.size(); ++t) {
-      const bool last = t + 1 == ids.size();
-      b.ids.push_back(ids[t]);
-      b.labels.push_back(last ? text::kIgnore : ids[t + 1]);
-      b.positions.push_back(static_cast<std::int32_t>(t));
-      b.lo.push_back(start);
-      b.trained += !last;
-    }
-  }
-  return b;
-}
 
 train::OptimizerOptions optimizer_of(const Json& job) {
   const Json& o = job["optimizer"];

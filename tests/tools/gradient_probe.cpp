@@ -14,28 +14,13 @@
 
 #include "core/error.h"
 #include "models/adapter.h"
-#include "text/dataset_pack.h"
+#include "packed_batch.h"
 #include "train/trainer.h"
 
 namespace {
 
 using namespace supersonic;
-
-text::Batch packed(const std::vector<std::vector<std::int32_t>>& sequences) {
-  text::Batch b;
-  for (const auto& ids : sequences) {
-    const auto start = static_cast<std::int32_t>(b.ids.size());
-    for (std::size_t t = 0; t < ids.size(); ++t) {
-      const bool last = t + 1 == ids.size();
-      b.ids.push_back(ids[t]);
-      b.labels.push_back(last ? text::kIgnore : ids[t + 1]);
-      b.positions.push_back(static_cast<std::int32_t>(t));
-      b.lo.push_back(start);
-      b.trained += !last;
-    }
-  }
-  return b;
-}
+using supersonic::testing::packed;
 
 int probe(const std::string& path, const std::string& adapter, const std::string& out) {
   models::Model model = models::load_model(path);

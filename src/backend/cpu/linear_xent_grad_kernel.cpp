@@ -8,6 +8,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/kernels/gemm.h"
 #include "backend/cpu/kernels/softmax_xent.h"
+#include "backend/cpu/labelled_rows.h"
 #include "ops/linear_xent.h"
 
 namespace supersonic {
@@ -114,9 +115,7 @@ void add_gradient(const Problem& p, const Pointers& ptr, int first, float cap, v
   const auto values = [&](int i) { return static_cast<const float*>(ptr.in[first + i]); };
   auto* kept = reinterpret_cast<std::int32_t*>(base + l.kept);
   const std::size_t row = l.d * size_of(l.type);
-  std::int64_t count = 0;
-  for (std::int64_t i = 0; i < l.t; ++i)
-    if (labels[i] >= 0) kept[count++] = static_cast<std::int32_t>(i);
+  const std::int64_t count = cpu::list_labelled(labels, l.t, kept);
   cpu::SoftmaxXent s;
   s.logits = base + l.logits;
   s.labels = reinterpret_cast<const std::int32_t*>(base + l.labels);

@@ -9,6 +9,7 @@
 #include "backend/cpu/kernels/array.h"
 #include "backend/cpu/kernels/gemm.h"
 #include "backend/cpu/kernels/softmax_xent.h"
+#include "backend/cpu/labelled_rows.h"
 #include "ops/linear_xent.h"
 
 namespace supersonic {
@@ -107,14 +108,6 @@ Layout layout_of(const Problem& p) {
   return l;
 }
 
-// kept = the rows with a label, in order; returns how many.
-std::int64_t list_labelled(const std::int32_t* labels, std::int64_t rows, std::int32_t* kept) {
-  std::int64_t count = 0;
-  for (std::int64_t i = 0; i < rows; ++i)
-    if (labels[i] >= 0) kept[count++] = static_cast<std::int32_t>(i);
-  return count;
-}
-
 void launch_xent(const Problem& p, const Pointers& ptr, Lane& lane) {
   const Layout l = layout_of(p);
   auto& pool = pool_of(lane);
@@ -127,7 +120,7 @@ void launch_xent(const Problem& p, const Pointers& ptr, Lane& lane) {
   auto* chunk_labels = reinterpret_cast<std::int32_t*>(base + l.labels);
   auto* loss = reinterpret_cast<float*>(base + l.loss);
   const std::size_t row = l.d * size_of(l.type);
-  const std::int64_t count = list_labelled(labels, l.t, kept);
+  const std::int64_t count = cpu::list_labelled(labels, l.t, kept);
   if (dx) std::memset(dx, 0, l.t * row);
   for (void* of_rows : {ptr.out[2], ptr.out[3]})
     if (of_rows) std::memset(of_rows, 0, l.t * sizeof(float));
