@@ -5,17 +5,14 @@
 #include "backend/cuda/kernels/decode.h"
 #include "backend/cuda/kernels/device.cuh"
 #include "backend/cuda/kernels/panel.h"
+#include "backend/cuda/kernels/xent_parts.h"
 #include "backend/cuda/kernels/xent_rows.h"
 
 namespace supersonic::cuda {
 namespace {
 
-constexpr std::int64_t kMostRows = 2048;         // of a chunk: each chunk decodes the head once
-constexpr std::int64_t kPanelBytes = 64 << 20;   // of the head, decoded
-constexpr std::int64_t kLogitBytes = 128 << 20;  // of a chunk and a slice
-constexpr std::int64_t kLongestSum = 2048;       // words that one fp32 run adds into dx
-
-constexpr std::int64_t round_up(std::int64_t n, std::int64_t to) { return ceil_div(n, to) * to; }
+constexpr std::int64_t kPanelBytes = 64 << 20;  // of the head, decoded
+constexpr std::int64_t kLongestSum = 2048;      // words that one fp32 run adds into dx
 
 struct Layout {
   std::int64_t t, d, v, chunk, words;  // rows of a chunk, words of a slice
@@ -27,15 +24,6 @@ struct Layout {
   std::size_t kept, count, labels, losses, top, sum, target, decay, rows, logits, dx, panel, gemm,
       total;
 };
-
-MatrixRef dense(const void* data, DType type, std::int64_t rows, std::int64_t cols,
-                std::int64_t ld) {
-  MatrixRef m;
-  m.codec = codec_of(type, nullptr);
-  m.planes.data[0] = data;
-  m.rows = rows, m.cols = cols, m.ld = ld;
-  return m;
-}
 
 // logits (m, words) = rows (m, D) * W^T
 GemmProblem logits_product(const LinearXentCall& c, const Layout& l, GemmTerm& term, const char* at,

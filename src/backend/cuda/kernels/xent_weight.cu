@@ -2,15 +2,11 @@
 
 #include "backend/cuda/kernels/device.cuh"
 #include "backend/cuda/kernels/xent.h"
+#include "backend/cuda/kernels/xent_parts.h"
 #include "backend/cuda/kernels/xent_rows.h"
 
 namespace supersonic::cuda {
 namespace {
-
-constexpr std::int64_t kMostRows = 2048;         // of a chunk: each chunk reads the head once
-constexpr std::int64_t kLogitBytes = 128 << 20;  // of a chunk and a slice
-
-constexpr std::int64_t round_up(std::int64_t n, std::int64_t to) { return ceil_div(n, to) * to; }
 
 struct Layout {
   std::int64_t t, d, v, chunk, words;  // rows of a chunk, words of a slice
@@ -19,15 +15,6 @@ struct Layout {
   bool narrow;                         // that is bf16, in the tensor cores
   std::size_t kept, count, labels, top, sum, rows, logits, gemm, total;
 };
-
-MatrixRef dense(const void* data, DType type, std::int64_t rows, std::int64_t cols,
-                std::int64_t ld) {
-  MatrixRef m;
-  m.codec = codec_of(type, nullptr);
-  m.planes.data[0] = data;
-  m.rows = rows, m.cols = cols, m.ld = ld;
-  return m;
-}
 
 // logits (m, words) = rows (m, D) * W^T, of words word .. word + n - 1
 GemmProblem logits_product(const LinearXentWeightCall& c, const Layout& l, GemmTerm& term,
