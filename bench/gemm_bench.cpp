@@ -6,7 +6,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,19 +16,20 @@
 
 #include "backend/cpu/kernels/gemm.h"
 #include "backend/cpu/kernels/probe.h"
+#include "best_seconds.h"
 
 using namespace supersonic;
 using namespace supersonic::cpu;
 
 namespace {
 
+constexpr double kBudget = 0.4;  // seconds of a measurement
+
 struct Bench {
   Pool& pool;
   Limits limits;
   std::string filter;
 };
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::vector<std::uint8_t> random_elements(DType t, std::int64_t count) {
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(count) * size_of(t));
@@ -82,19 +82,6 @@ struct Weight {
   }
 };
 
-template <class F>
-double best_seconds(F f, double budget = 0.4) {
-  f();
-  double best = 1e9;
-  const double end = now() + budget;
-  for (int i = 0; i < 3 || now() < end; ++i) {
-    const double start = now();
-    f();
-    best = std::min(best, now() - start);
-  }
-  return best;
-}
-
 struct Shape2 {
   std::int64_t m, n, k;
 };
@@ -139,7 +126,7 @@ double seconds_of(Bench& b, const Row& r, std::size_t* weight_bytes = nullptr, s
       terms[0].w = w->ref;
       gemm(b.pool, p, workspace.data());
     }
-  });
+  }, kBudget);
   return all / static_cast<double>(copies);
 }
 

@@ -4,7 +4,7 @@
 // shape; the rest of the file is a Llama model as other programs read it.
 //
 //   random_model SHAPE TYPE TOKENIZER.gguf OUT.gguf [LAYERS]      SHAPE: 1b 1.5b 8b 13b 70b;
-//   TYPE: q4_k_m, or any type that can be written;  LAYERS: fewer than the shape has
+//   TYPE: q4_k_m, bf16, or any block format of docs/formats.md;  LAYERS: fewer than the shape has
 //
 // q4_k_m is the mixture that llama.cpp writes under this name: Q6_K for the head and for half of
 // the value and down projections.
@@ -21,6 +21,7 @@
 #include "core/error.h"
 #include "io/gguf.h"
 #include "io/gguf_writer.h"
+#include "support/scales.h"
 
 using namespace supersonic;
 
@@ -63,7 +64,12 @@ class RandomRows {
     for (float& x : w) x = normal(rng);
     std::vector<std::byte> bytes(format ? total_bytes(*format, kRows, cols)
                                         : w.size() * sizeof(bf16));
-    if (format) {
+    if (format && !format->encode) {  // read only: any bytes, under usual scales
+      for (std::byte& b : bytes) b = static_cast<std::byte>(rng());
+      auto* block = reinterpret_cast<std::uint8_t*>(bytes.data());
+      for (auto* end = block + bytes.size(); block < end; block += format->block_bytes)
+        testing::set_scale(*format, block, 0x1p-10f);
+    } else if (format) {
       void* const planes[] = {bytes.data()};
       format->encode(w.data(), kRows, cols, planes);
     } else {
@@ -87,8 +93,10 @@ class Writer {
       : shape_(find_shape(shape)), type_(std::move(type)), out_(out) {
     if (layers) shape_.layers = std::clamp<std::int64_t>(std::atoll(layers), 1, shape_.layers);
     mixture_ = type_ == "q4_k_m";
-    if (!mixture_ && type_ != "bf16" && !find_format(type_))
-      throw Error(fmt::format("unknown type {}", type_), ErrorKind::usage);
+    const Format* format = find_format(type_);
+    if (!mixture_ && type_ != "bf16" && (!format || format->ggml_type < 0))
+      throw Error(fmt::format("no GGUF type {}; see supersonic help --formats", type_),
+                  ErrorKind::usage);
   }
 
   void write(const std::string& tokenizer) {

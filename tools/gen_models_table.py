@@ -22,6 +22,7 @@ COLUMNS = {
     "GGUF loads": ["test_tiny_models.py::test_logits_equal_transformers[NAME-gguf]"],
     "runs": ["test_tiny_models.py::test_tokens_one_by_one_give_the_logits_of_one_pass[NAME]"],
     "trains (LoRA)": ["test_tiny_models.py::test_loss_and_every_lora_gradient_equal_peft[NAME-folder]"],
+    "trains experts (LoRA)": ["test_expert_adapters.py::test_loss_and_every_gradient_equal_peft[NAME-folder]"],
     "folder written": ["test_export.py::test_a_written_folder_has_every_tensor_and_field[NAME]",
                        "test_export_live.py::test_peft_loads_our_adapter_with_equal_logits[NAME]"],
     "GGUF written": ["test_tiny_models.py::test_logits_equal_transformers[NAME-gguf]",
@@ -59,7 +60,11 @@ def tables() -> str:
         if not models:
             sys.exit(f"{hf_class}: no model of tests/oracle/tiny_models.py is of this architecture")
         cells = []
-        for needed in COLUMNS.values():
+        mixture = any("num_experts_per_tok" in tiny_models.MODELS[name] for name in models)
+        for column, needed in COLUMNS.items():
+            if "experts" in column and not mixture:
+                cells.append("has none")
+                continue
             good = [name for name in models if all(test.replace("NAME", name) in tests for test in needed)]
             cells.append("yes" if good == models else f"yes, but not {', '.join(sorted(set(models) - set(good)))}" if good else "no")
         lines.append(f"| {hf_class.removesuffix('ForCausalLM')} | {gguf} | " + " | ".join(cells) + f" | {', '.join(models)} |")

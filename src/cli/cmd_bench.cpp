@@ -129,7 +129,7 @@ struct Bench : ModelOptions {
   void measure_inference(LoadedModel& loaded) const {
     if (prompt == 0 && generate == 0)
       fail(ErrorKind::usage, "bench: nothing to measure: -p and -n are both 0");
-    const std::uint64_t free_before = free_bytes(backend());
+    const TakenMemory taken(backend());
     infer::SessionOptions options;
     options.compute = resolve(loaded.model);
     options.context = depth + std::max(prompt, generate);
@@ -166,7 +166,7 @@ struct Bench : ModelOptions {
                              }));
       rows.back().bytes = bytes;
     }
-    for (Row& r : rows) r.taken = taken(free_before);
+    for (Row& r : rows) r.taken = taken.bytes();
     report(rows, options.compute);
   }
 
@@ -183,15 +183,8 @@ struct Bench : ModelOptions {
     return work;
   }
 
-  // The process's peak, or what is gone of the GPU's memory since `free_before`: beside a bare
-  // context.
-  std::uint64_t taken(std::uint64_t free_before) const {
-    return limits_known() ? peak_resident_bytes()
-                          : free_before - std::min(free_before, free_bytes(backend()));
-  }
-
   void measure_training(LoadedModel& loaded, std::uint64_t program) const {
-    const std::uint64_t free_before = free_bytes(backend());
+    const TakenMemory taken(backend());
     Executor executor = make_executor();
     const auto limits = probe(1 << 20).first;
     const bool full = method == "full";
@@ -229,7 +222,7 @@ struct Bench : ModelOptions {
     if (residence.dense)
       row.level += fmt::format(", weights of {} layers kept as bf16", residence.dense);
     if (residence.streamed) row.level += fmt::format(", {} layers streamed", residence.streamed);
-    row.taken = taken(free_before);
+    row.taken = taken.bytes();
     report({row}, arithmetic);
   }
 

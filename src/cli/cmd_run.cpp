@@ -8,7 +8,6 @@
 #include "cli/progress.h"
 #include "core/error.h"
 #include "core/interrupt.h"
-#include "core/machine.h"
 #include "io/json.h"
 
 namespace supersonic::cli {
@@ -116,7 +115,7 @@ struct Run : GenerateSettings {
           .value(g.decode_seconds)
           .key("tokens_per_second")
           .value(g.decode_rate());
-      w.key("peak_bytes").value(peak_resident_bytes());
+      w.key("peak_bytes").value(engine.taken_bytes());
       print(w.end_object().end_object().text());
     }
     print("\n");

@@ -46,7 +46,7 @@ struct Train : ComputeOptions {
   double weight_decay = 0.01, clip = 1.0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   std::uint64_t seed = 0;
   std::optional<Bytes> memory;
-  bool packing = true, dry_run = false, explain = false, json = false;
+  bool packing = true, deterministic = false, dry_run = false, explain = false, json = false;
 
   static constexpr About about{
       .summary = "Fine-tune a model on your data, with LoRA or in full",
@@ -75,7 +75,7 @@ struct Train : ComputeOptions {
     o.group("Adapter");
     o.add("rank", rank, "Rank of the adapter's matrices").letter('r').range(1, 4096);
     o.add("alpha", alpha, "Scale of the adapter: alpha / rank").at_least(0);
-    o.add("targets", targets, "Linear layers to adapt (q_proj, …); all seven when empty").commas().shown("all-linear");
+    o.add("targets", targets, "Layers to adapt: names (q_proj, …), all-linear (all but a mixture's experts), experts, or experts.gate_up_proj, experts.down_proj").commas().shown("all-linear");
     o.add("base", base, "Quantize 16-bit weights to this while loading").choices({"", "nf4", "q4_0", "q8_0"}).shown("as they are");
     o.group("Schedule");
     o.add("epochs", epochs, "Passes over the data").range(0, 1e6).shown("1 above 10,000 samples, else 3");
@@ -107,6 +107,7 @@ struct Train : ComputeOptions {
     declare_device(o);
     o.add("memory", memory, "Memory the run may take in all (8GiB), on a GPU beside its bare context; what does not fit is recomputed; auto: most of what is free");
     o.add("seed", seed, "Seed of the order and the first adapter");
+    o.add("deterministic", deterministic, "Repeat every bit when run again: this is always so here, and the option changes nothing").flag_only();
     o.add("dry-run", dry_run, "Check the data and plan the memory; train nothing").flag_only();
     o.add("explain", explain, "Print the plan of a step; train nothing").flag_only();
     declare_json(o, json);
@@ -220,7 +221,6 @@ struct Train : ComputeOptions {
     l.rank = rank;
     l.alpha = alpha;
     l.targets = targets;
-    if (l.targets.size() == 1 && l.targets[0] == "all-linear") l.targets.clear();
     l.seed = seed;
     return train::make_lora(m, l, true);
   }
@@ -286,10 +286,10 @@ struct Train : ComputeOptions {
     train::write_report(out + "/report.html", report, train::read_loss_log(out + "/train_log.jsonl"));
   }
 
-  void print_result(const train::RunResult& r, const train::TrainMemory& m) const {
+  void print_result(const train::RunResult& r, const train::TrainMemory& m, std::uint64_t taken) const {
     if (!json) {
       print(fmt::format("{} steps, {} tokens in {:.0f} s ({:.0f} tokens/s), peak memory {:.0f} MiB\n", r.state.step, r.state.tokens,
-                        r.state.seconds, r.tokens_per_second(), static_cast<double>(peak_resident_bytes()) / (1 << 20)));
+                        r.state.seconds, r.tokens_per_second(), static_cast<double>(taken) / (1 << 20)));
       if (std::isfinite(r.state.eval_after)) print(fmt::format("held-out loss {:.4f} -> {:.4f}\n", r.state.eval_before, r.state.eval_after));
       if (full())
         print(fmt::format("model: {0}  report: {0}/report.html\nchat with it: supersonic chat {0}\n", out));
@@ -303,7 +303,7 @@ struct Train : ComputeOptions {
     w.key("eval_after").begin_object().key("loss").value(r.state.eval_after).end_object();
     w.key("steps").value(r.state.step).key("resumed_from").value(r.resumed_from).key("complete").value(!r.interrupted);
     w.key("tokens").value(r.state.tokens).key("seconds").value(r.state.seconds);
-    w.key("tokens_per_second").value(r.tokens_per_second()).key("peak_bytes").value(peak_resident_bytes());
+    w.key("tokens_per_second").value(r.tokens_per_second()).key("peak_bytes").value(taken);
     w.key("planned_bytes").value(static_cast<std::uint64_t>(m.total())).key(full() ? "model" : "adapter").value(out);
     print(w.end_object().text() + "\n");
   }
@@ -327,6 +327,7 @@ struct Train : ComputeOptions {
     if (narrowed) log_info("the model is stored in f16: it is trained, and written, in bf16");
     Executor executor = make_executor();
     const Compute arithmetic = resolve_training(m);
+    const TakenMemory taken(executor.backend());
     const train::RunOptions options = plan_run(t, arithmetic);
     const std::string steps = fmt::format("{} steps of {} x {} tokens, {} arithmetic, {} threads", options.schedule.steps, options.accumulate,
                                           t.seq_len * std::max<std::int64_t>(1, batch), name_of(arithmetic), executor.backend().threads());
@@ -354,7 +355,7 @@ struct Train : ComputeOptions {
     full() ? save_model(m, narrowed) : save_adapter(m, lora);
     write_report(context.options, r, trainer.memory());
     if (r.was_complete) say_complete(r, options);
-    print_result(r, trainer.memory());
+    print_result(r, trainer.memory(), taken.bytes());
     flush_output();
     if (!r.interrupted) return guard.complete(0);
     guard.complete(static_cast<int>(ErrorKind::interrupted));

@@ -61,6 +61,7 @@ Engine::Engine(GenerateSettings& settings, Options& options)
     : settings_(settings),
       prompter_(settings.model),
       loaded_(settings.load()),
+      taken_(settings.backend()),
       executor_(settings.make_executor(loaded_.model)) {
   settings.model_defaults(options, prompter_.source());
   options_.sampling = settings.sampling;

@@ -8,6 +8,7 @@
 
 #include "cli/command.h"
 #include "cli/model_options.h"
+#include "core/device.h"
 #include "infer/generate.h"
 #include "infer/prompt.h"
 
@@ -37,12 +38,14 @@ class Engine {
   std::int64_t capacity() const { return session_ ? session_->capacity() : 0; }
   std::int64_t held() const { return session_ ? session_->position() : 0; }  // tokens in the cache
   double load_seconds() const { return load_seconds_; }
+  std::uint64_t taken_bytes() const { return taken_.bytes(); }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   const GenerateSettings& settings_;
   infer::Prompter prompter_;
   LoadedModel loaded_;
+  TakenMemory taken_;
   Executor executor_;
   infer::GenerateOptions options_;
   std::unique_ptr<infer::Session> session_;

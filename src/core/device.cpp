@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
@@ -131,6 +132,13 @@ Backend& device_backend(std::string_view device) {
 std::uint64_t free_bytes(Backend& backend) {
   const Place place = backend.compute_place();
   return place == Place{} ? inspect_machine().available : list_gpus().at(place.index).free_bytes;
+}
+
+TakenMemory::TakenMemory(Backend& backend) : backend_(backend), free_before_(free_bytes(backend)) {}
+
+std::uint64_t TakenMemory::bytes() const {
+  if (backend_.compute_place() == Place{}) return peak_resident_bytes();
+  return free_before_ - std::min(free_before_, free_bytes(backend_));
 }
 
 void copy_contents(const Storage& to, const Storage& from, Backend& backend) {

@@ -32,6 +32,18 @@ Backend& device_backend(std::string_view device);
 // Memory that is free where the backend's kernels work.
 std::uint64_t free_bytes(Backend& backend);
 
+// What a run takes of the memory where the backend's kernels work. On a CPU the process's peak; on
+// a GPU what is gone since this was made, beside a bare context: what others take meanwhile counts.
+class TakenMemory {
+ public:
+  explicit TakenMemory(Backend& backend);
+  std::uint64_t bytes() const;
+
+ private:
+  Backend& backend_;
+  std::uint64_t free_before_ = 0;
+};
+
 // Reads `from`'s contents into `to`, of the same spec, wherever each of them lies in host memory or
 // `backend`'s; returns when done.
 void copy_contents(const Storage& to, const Storage& from, Backend& backend);

@@ -52,8 +52,7 @@ void decode_nested(const Planes& planes, std::int64_t first, std::int64_t count,
 void decode_plain(const Planes& planes, std::int64_t first, std::int64_t count, float* out) {
   decode_with(planes.data[0], first, count, out,
               [&](std::int64_t block, std::int64_t n, float* scales) {
-                std::memcpy(scales, static_cast<const float*>(planes.data[1]) + block,
-                            static_cast<std::size_t>(n) * 4);
+                nf4_plain_scales(planes, block, n, scales);
               });
 }
 
@@ -186,6 +185,11 @@ void nf4_scales(const Planes& planes, std::int64_t first, std::int64_t count, fl
   for (std::int64_t i = 0; i < count; ++i) {
     out[i] = kDynamicSigned.values[codes[i]] * nested[(first + i) / Nf4::scales_per_block] + offset;
   }
+}
+
+void nf4_plain_scales(const Planes& planes, std::int64_t first, std::int64_t count, float* out) {
+  std::memcpy(out, static_cast<const float*>(planes.data[1]) + first,
+              static_cast<std::size_t>(count) * 4);
 }
 
 constinit const Format kNf4 = record(Nf4::name, 4, decode_nested, encode_nested);

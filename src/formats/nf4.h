@@ -58,6 +58,7 @@ struct Nf4 {
 // The scales of blocks first ... first + count - 1, in f32. Compiled here once, without
 // contraction, so that every kernel multiplies by the same numbers.
 void nf4_scales(const Planes& planes, std::int64_t first, std::int64_t count, float* out);
+void nf4_plain_scales(const Planes& planes, std::int64_t first, std::int64_t count, float* out);
 
 extern const Format kNf4, kNf4Plain;
 

@@ -133,8 +133,9 @@ std::string adapter_section(const CardRequest& r) {
     if (const io::JsonView value = config.find(key); value.is_number())
       out += fmt::format("| {} | {} |\n", title, value.dump());
   std::vector<std::string> names;
-  for (const io::JsonView& item : config.find("target_modules").items())
-    if (const auto name = item.text()) names.push_back(printable(*name, 80));
+  for (const char* key : {"target_modules", "target_parameters"})
+    for (const io::JsonView& item : config.find(key).items())
+      if (const auto name = item.text()) names.push_back(printable(*name, 80));
   if (!names.empty()) out += fmt::format("| layers | {} |\n", fmt::join(names, ", "));
   return out + "\n";
 }

@@ -28,9 +28,11 @@ ForwardWork lora_step_work(const models::Model& model, const nn::LoraSet& lora, 
   ForwardWork w = forward_work(model, length, length);
   const auto n = static_cast<double>(rows);
   w.products *= 2 * n;
-  for (const nn::LoraSlot& s : lora.slots)
-    w.products +=
-        6.0 * static_cast<double>(s.rank * (s.in + s.out)) * n * static_cast<double>(length);
+  for (const nn::LoraSlot& s : lora.slots) {
+    const std::int64_t each = s.experts ? model.config.experts.used : 1;  // matrices for a token
+    w.products += 6.0 * static_cast<double>(each * s.rank * (s.in + s.parts * s.out)) * n *
+                  static_cast<double>(length);
+  }
   w.attention *= 3 * n;  // backward: the scores' gradient, q's, k's and v's
   return w;
 }
@@ -42,13 +44,13 @@ ForwardWork full_step_work(const models::Model& model, std::int64_t rows, std::i
   return w;
 }
 
-double decode_bytes(const models::Model& model, double context,
-                    const models::TensorType& kv_type) {
+double decode_bytes(const models::Model& model, double context, const models::TensorType& kv_type) {
   double n = static_cast<double>(model.head->bytes);
   for (const nn::Linear* l : model.linears()) n += static_cast<double>(l->weight->bytes);
   const auto& c = model.config;
   const Spec row{{c.num_key_value_heads, c.head_dim}, kv_type.dtype, kv_type.format};
-  return n + static_cast<double>(2 * c.num_hidden_layers) * static_cast<double>(bytes_of(row)) * context;
+  return n + static_cast<double>(2 * c.num_hidden_layers) * static_cast<double>(bytes_of(row)) *
+                 context;
 }
 
 }  // namespace supersonic::infer

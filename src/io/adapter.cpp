@@ -67,6 +67,34 @@ LoraModule make_module(const std::string& name, const Pair& pair, const std::str
   return m;
 }
 
+// PEFT's two matrices for all experts: A (rank * experts, in), whose rows lie by expert, and B
+// (out, rank * experts), whose columns lie by rank.
+void take_experts(LoraModule& m, std::int64_t rank, const std::string& source) {
+  CHECK_FILE(m.rank % rank == 0,
+             "{}: {}: lora_A has {} rows, which are not whole experts of rank {}", source,
+             m.name.substr(0, 200), m.rank, rank);
+  m.experts = m.rank / rank;
+  m.rank = rank;
+  std::vector<float> b(m.b.size());
+  const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+  for (std::int64_t e = 0; e < m.experts; ++e)
+    for (std::int64_t o = 0; o < m.out; ++o)
+      for (std::int64_t r = 0; r < rank; ++r)
+        b[size((e * m.out + o) * rank + r)] = m.b[size((o * rank + r) * m.experts + e)];
+  m.b = std::move(b);
+}
+
+std::vector<float> stored_b(const LoraModule& m) {
+  if (!m.experts) return m.b;
+  std::vector<float> b(m.b.size());
+  const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+  for (std::int64_t e = 0; e < m.experts; ++e)
+    for (std::int64_t o = 0; o < m.out; ++o)
+      for (std::int64_t r = 0; r < m.rank; ++r)
+        b[size((o * m.rank + r) * m.experts + e)] = m.b[size((e * m.out + o) * m.rank + r)];
+  return b;
+}
+
 template <class T>
 T value_for(const std::string& module, const std::vector<std::pair<std::string, T>>& patterns,
             T fallback) {
@@ -96,12 +124,17 @@ LoraAdapter read_peft_adapter(const std::string& folder) {
   const SafeTensors file = SafeTensors::open(weights_path);
   for (const auto& [name, pair] : pair_up(file)) {
     LoraModule m = make_module(name, pair, weights_path);
-    const auto rank = value_for(name, adapter.config.rank_pattern, adapter.config.rank);
+    const std::string parameter = targeted_parameter(adapter.config, name, weights_path);
+    if (!parameter.empty()) m.name = parameter;
+    const auto rank = value_for(m.name, adapter.config.rank_pattern, adapter.config.rank);
+    if (!parameter.empty()) take_experts(m, rank, weights_path);
     CHECK_FILE(m.rank == rank, "{}: module {} has rank {}, {} says {}", weights_path,
                name.substr(0, 200), m.rank, config_path, rank);
-    m.alpha = value_for(name, adapter.config.alpha_pattern, adapter.config.alpha);
+    m.alpha = value_for(m.name, adapter.config.alpha_pattern, adapter.config.alpha);
     adapter.modules.push_back(std::move(m));
   }
+  std::sort(adapter.modules.begin(), adapter.modules.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
   return adapter;
 }
 
@@ -110,12 +143,13 @@ void write_peft_adapter(const std::string& folder, const LoraAdapter& adapter, D
   make_directories(folder);
   const std::filesystem::path dir(folder);
   SafeTensorsWriter out((dir / "adapter_model").string(), UINT64_MAX);
-  const auto key = [](const LoraModule& m, std::string_view suffix) {
-    return fmt::format("{}{}{}", kPrefix, m.name, suffix);
+  const auto key = [&](const LoraModule& m, std::string_view suffix) {
+    return fmt::format("{}{}{}", kPrefix, m.experts ? wrapped_module(adapter, m) : m.name, suffix);
   };
   for (const auto& m : adapter.modules) {
-    out.declare(key(m, kA), {m.rank, m.in}, dtype);
-    out.declare(key(m, kB), {m.out, m.rank}, dtype);
+    const std::int64_t ranks = m.rank * std::max<std::int64_t>(1, m.experts);
+    out.declare(key(m, kA), {ranks, m.in}, dtype);
+    out.declare(key(m, kB), {m.out, ranks}, dtype);
   }
   // Both files are complete before the first takes its name, so that a full disk leaves the old
   // pair.
@@ -124,7 +158,7 @@ void write_peft_adapter(const std::string& folder, const LoraAdapter& adapter, D
   config.write(json);
   for (const auto& m : adapter.modules) {
     out.append(key(m, kA), from_floats(m.a, dtype));
-    out.append(key(m, kB), from_floats(m.b, dtype));
+    out.append(key(m, kB), from_floats(stored_b(m), dtype));
   }
   out.finish();
   config.commit();

@@ -17,10 +17,14 @@ namespace supersonic::io {
 class GgufFile;
 
 struct LoraModule {
-  std::string name;  // PEFT: "model.layers.0.self_attn.q_proj"; GGUF: "blk.0.attn_q.weight"
+  std::string name;  // PEFT: "model.layers.0.self_attn.q_proj"; GGUF: "blk.0.attn_q.weight". Of a
+                     // mixture's experts: "model.layers.0.mlp.experts.gate_up_proj", the parameter
+                     // that target_parameters names; GGUF: "blk.0.ffn_up_exps.weight"
   std::int64_t rank = 0, in = 0, out = 0;
   double alpha = 0;
-  std::vector<float> a, b;  // (rank, in), (out, rank), row-major; delta W = scale * b a
+  std::vector<float> a, b;   // (rank, in), (out, rank), row-major; delta W = scale * b a
+  std::int64_t experts = 0;  // each with matrices: a (experts, rank, in), b (experts, out, rank);
+                             // 0: a linear layer
 };
 
 struct LoraConfig {
@@ -29,6 +33,7 @@ struct LoraConfig {
   bool use_rslora = false;                  // scale alpha / sqrt(rank) in place of alpha / rank
   std::vector<std::string> target_modules;  // as the file lists them; empty when it holds a pattern
   std::string target_pattern;               // a regular expression, or "all-linear"
+  std::vector<std::string> target_parameters;  // "mlp.experts.down_proj": experts' matrices
   std::string base_model, revision, task_type = "CAUSAL_LM";
   std::vector<std::pair<std::string, std::int64_t>> rank_pattern;  // module pattern -> rank
   std::vector<std::pair<std::string, double>> alpha_pattern;
@@ -46,7 +51,7 @@ LoraConfig lora_config_from_json(std::string_view text, const std::string& sourc
 LoraAdapter read_peft_adapter(const std::string& folder);
 // Creates the folder; writes the weights first, the config last, each atomically. Module ranks and
 // alphas that differ from config.rank and config.alpha become rank_pattern and alpha_pattern.
-// target_modules follow from the names.
+// target_modules and target_parameters follow from the names.
 void write_peft_adapter(const std::string& folder, const LoraAdapter& adapter,
                         DType dtype = DType::f32);
 

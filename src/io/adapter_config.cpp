@@ -1,4 +1,6 @@
 // adapter_config.json: what is read, what is refused and why, and how ours is written.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -39,7 +41,6 @@ void refuse_what_cannot_be_applied(const JsonFields& f) {
       {"fan_in_fan_out",
        "transposed base layers (Conv1D) do not occur in the models that this program runs"},
       {"lora_bias", "a bias on lora_B is not applied here; merge it with peft first"},
-      {"target_parameters", "adapters on bare parameters (experts) are not applied here"},
       {"trainable_token_indices",
        "retrained token rows are not applied here; merge it with peft first"},
       {"layer_replication", "replicated layers are not built here"},
@@ -75,6 +76,22 @@ void read_targets(LoraConfig& c, const JsonFields& f) {
   }
 }
 
+void read_target_parameters(LoraConfig& c, const JsonFields& f) {
+  if (!is_set(f, "target_parameters")) return;
+  const JsonView value = f.find("target_parameters");
+  if (!value.is_array()) f.bad("target_parameters", "a list of names");
+  for (const JsonView& item : value.items()) {
+    if (!item.is_string()) f.bad("target_parameters", "a list of names");
+    const std::string name(*item.text());
+    CHECK_FILE(std::ranges::find(kExpertParameters, name.substr(name.rfind('.') + 1)) !=
+                   std::end(kExpertParameters),
+               "{}: target_parameters has \"{}\": of bare parameters, only experts' {} can be "
+               "adapted here; merge the adapter with peft first",
+               f.file(), name.substr(0, 200), fmt::join(kExpertParameters, " and "));
+    c.target_parameters.push_back(name);
+  }
+}
+
 std::string last_part(const std::string& name) {
   const auto dot = name.rfind('.');
   return dot == name.npos ? name : name.substr(dot + 1);
@@ -105,6 +122,7 @@ LoraConfig lora_config_from_json(std::string_view text, const std::string& sourc
   c.revision = f.string("revision").value_or("");
   c.task_type = f.string("task_type").value_or("");
   read_targets(c, f);
+  read_target_parameters(c, f);
   if (f.has("rank_pattern")) {
     const JsonFields patterns = f.object("rank_pattern");
     for (const auto& [key, value] : patterns.value().members())
@@ -149,13 +167,19 @@ std::string to_adapter_json(const LoraAdapter& adapter) {
   for (const auto& m : adapter.modules) {
     // The vision part beside a text part has modules of the same last names.
     const bool part = m.name.find("language_model.") != std::string::npos;
-    targets.insert(part ? m.name : last_part(m.name));
+    if (!m.experts) targets.insert(part ? m.name : last_part(m.name));
     if (m.rank != c.rank) ranks[literal(m.name)] = m.rank;
     if (m.alpha != c.alpha) alphas[literal(m.name)] = number(m.alpha);
   }
   JsonTree names = JsonTree::array();
   for (const std::string& name : targets) names.push_back(name);
   j.set("target_modules", names);
+  const std::vector<std::string> parameters = target_parameters(adapter);
+  if (!parameters.empty()) {
+    JsonTree list = JsonTree::array();
+    for (const std::string& name : parameters) list.push_back(name);
+    j.set("target_parameters", list);
+  }
   j.set("rank_pattern", JsonTree::object(ranks));
   j.set("alpha_pattern", JsonTree::object(alphas));
   j.set("use_dora", false);

@@ -34,14 +34,18 @@ LoraModule make_module(std::string_view name, const Pair& pair, double alpha,
                        const std::string& source) {
   CHECK_FILE(pair.a && pair.b, "{}: {} lacks its lora_{}", source, name, pair.a ? "b" : "a");
   const auto &a = pair.a->shape, &b = pair.b->shape;
-  CHECK_FILE(a.rank == 2 && b.rank == 2 && a[0] == b[1],
-             "{}: {}: lora_a {} and lora_b {} do not make (rank, in) and (out, rank)", source, name,
-             to_string(a), to_string(b));
+  const bool experts = a.rank == 3 && b.rank == 3 && a[0] == b[0];
+  CHECK_FILE(
+      (experts || (a.rank == 2 && b.rank == 2)) && a[-2] == b[-1] && a.numel() > 0 && b.numel() > 0,
+      "{}: {}: lora_a {} and lora_b {} do not make (rank, in) and (out, rank), nor these "
+      "for each of some experts",
+      source, name, to_string(a), to_string(b));
   LoraModule m;
   m.name = name;
-  m.rank = a[0];
-  m.in = a[1];
-  m.out = b[0];
+  m.rank = a[-2];
+  m.in = a[-1];
+  m.out = b[-2];
+  m.experts = experts ? a[0] : 0;
   m.alpha = alpha != 0 ? alpha : static_cast<double>(m.rank);  // llama.cpp: no alpha means scale 1
   m.a = floats_of(*pair.a, source);
   m.b = floats_of(*pair.b, source);
@@ -101,8 +105,11 @@ void write_gguf_adapter(const std::string& path, const GgufAdapter& adapter, DTy
     return m.name + std::string(suffix);
   };
   for (const auto& m : modules) {
-    out.declare(key(m, kA), {m.rank, m.in}, dtype);
-    out.declare(key(m, kB), {m.out, m.rank}, dtype);
+    const auto shape = [&](std::int64_t rows, std::int64_t cols) {
+      return m.experts ? Shape{m.experts, rows, cols} : Shape{rows, cols};
+    };
+    out.declare(key(m, kA), shape(m.rank, m.in), dtype);
+    out.declare(key(m, kB), shape(m.out, m.rank), dtype);
   }
   for (const auto& m : modules) {
     out.append(key(m, kA), from_floats(m.a, dtype));

@@ -9,6 +9,7 @@
 #include "io/architecture.h"
 #include "io/gguf.h"
 #include "io/qk_layout.h"
+#include "models/expert_adapters.h"
 
 namespace supersonic::models {
 namespace {
@@ -60,12 +61,14 @@ nn::Linear* find_linear(Model& model, const std::string& module) {
 }
 
 // "q_proj", "k_proj", …: the last parts of the names, each once.
-std::vector<std::string> adapted_modules(const Model& model) {
+std::vector<std::string> adapted_modules(Model& model) {
   std::vector<std::string> names;
-  for (const nn::Linear* l : model.linears()) {
-    const std::string last = l->name.substr(l->name.rfind('.') + 1);
+  const auto add = [&](const std::string& name, std::size_t begin) {
+    const std::string last = name.substr(begin);
     if (std::find(names.begin(), names.end(), last) == names.end()) names.push_back(last);
-  }
+  };
+  for (const nn::Linear* l : model.linears()) add(l->name, l->name.rfind('.') + 1);
+  for (const ExpertGroup& g : model.expert_groups()) add(g.name, g.name.find("experts."));
   return names;
 }
 
@@ -78,12 +81,31 @@ nn::Linear& match(Model& model, const io::LoraModule& m, const std::string& modu
              source, m.name.substr(0, 200), fmt::join(adapted_modules(model), ", "),
              model.layers.size());
   const Shape& w = l->weight->spec.shape;
+  CHECK_FILE(!m.experts, "{}: module '{}' has a matrix for each of {} experts, the model one",
+             source, m.name.substr(0, 200), m.experts);
   CHECK_FILE(m.out == w[0] && m.in == w[1],
              "{}: module '{}' adapts a matrix of {} x {}, the model's is {} x {}: the adapter "
              "belongs to another model",
              source, m.name.substr(0, 200), m.out, m.in, w[0], w[1]);
   CHECK_FILE(l->lora < 0, "{}: module '{}' is there twice", source, module);
   return *l;
+}
+
+// Of experts' matrices. Null where the module is none of the model's.
+const ExpertGroup* match_experts(const std::vector<ExpertGroup>& groups, std::int64_t experts,
+                                 const io::LoraModule& m, const std::string& source) {
+  const auto found = std::ranges::find(groups, m.name, &ExpertGroup::name);
+  if (found == groups.end()) return nullptr;
+  const nn::Experts& first = *found->layers[0];
+  const Shape& w = first.weight->spec.shape;
+  const auto parts = static_cast<std::int64_t>(found->layers.size());
+  const std::int64_t rows = parts * (w[0] / experts);
+  CHECK_FILE(m.experts == experts && m.in == w[1] && m.out == rows,
+             "{}: '{}' adapts {} matrices of {} x {}, the model has {} of {} x {}: the adapter "
+             "belongs to another model",
+             source, m.name.substr(0, 200), m.experts, m.out, m.in, experts, rows, w[1]);
+  CHECK_FILE(first.lora < 0, "{}: module '{}' is there twice", source, m.name);
+  return &*found;
 }
 
 void reorder(std::vector<float>& b, const Model& model, const std::string& module, QkLayout from,
@@ -96,23 +118,36 @@ void reorder(std::vector<float>& b, const Model& model, const std::string& modul
 
 nn::LoraSet attach_adapter(Model& model, const io::LoraAdapter& adapter, const std::string& source,
                            bool train) {
+  const std::vector<ExpertGroup> experts = model.expert_groups();
   for (nn::Linear* l : model.linears()) l->lora = -1;
+  for (const ExpertGroup& g : experts) g.set_slot(-1);
   nn::LoraSet set;
-  for (const io::LoraModule& m : adapter.modules) {
-    const std::string module = named(model, m.name).module;
-    nn::Linear& l = match(model, m, module, source);
-    l.lora =
-        set.add(module, m.rank, m.in, m.out, static_cast<float>(io::lora_scale(adapter.config, m)));
+  const GatheredModules gathered = gather_experts(model, adapter, source);
+  for (const io::LoraModule* m : gathered.all) {
+    const auto scale = static_cast<float>(io::lora_scale(adapter.config, *m));
+    if (const ExpertGroup* g = match_experts(experts, model.config.experts.count, *m, source)) {
+      const auto parts = static_cast<std::int64_t>(g->layers.size());
+      g->set_slot(set.add(m->name, m->rank, m->in, m->out / parts, scale, m->experts, parts));
+    } else {
+      const std::string module = named(model, m->name).module;
+      match(model, *m, module, source).lora = set.add(module, m->rank, m->in, m->out, scale);
+    }
   }
   CHECK_FILE(!set.slots.empty(), "{}: the adapter is empty", source);
   set.allocate(train);
-  for (std::size_t i = 0; i < adapter.modules.size(); ++i) {
-    const io::LoraModule& m = adapter.modules[i];
+  for (std::size_t i = 0; i < gathered.all.size(); ++i) {
+    const io::LoraModule& m = *gathered.all[i];
+    const nn::LoraSlot& slot = set.slots[i];
+    const auto values = set.values->values<float>();
+    if (m.experts) {
+      put_experts(model, m, slot, values);
+      continue;
+    }
     const Named n = named(model, m.name);
     std::vector<float> b = m.b;
     reorder(b, model, n.module, n.layout, layout_of(model));
-    std::copy(m.a.begin(), m.a.end(), set.values->as<float>() + set.slots[i].a);
-    std::copy(b.begin(), b.end(), set.values->as<float>() + set.slots[i].b);
+    std::copy(m.a.begin(), m.a.end(), values.begin() + slot.a);
+    std::copy(b.begin(), b.end(), values.begin() + slot.b);
   }
   return set;
 }
@@ -129,9 +164,13 @@ io::LoraAdapter extract_adapter(const Model& model, const nn::LoraSet& set,
     m.rank = s.rank, m.in = s.in, m.out = s.out;
     const auto rank = static_cast<double>(s.rank);
     m.alpha = static_cast<double>(s.scale) * (config.use_rslora ? std::sqrt(rank) : rank);
-    m.a.assign(values.begin() + s.a, values.begin() + s.a + s.rank * s.in);
-    m.b.assign(values.begin() + s.b, values.begin() + s.b + s.out * s.rank);
-    reorder(m.b, model, m.name, layout_of(model), QkLayout::half_split);
+    if (s.experts) {
+      take_experts(model, s, values, m);
+    } else {
+      m.a.assign(values.begin() + s.a, values.begin() + s.a + s.rank * s.in);
+      m.b.assign(values.begin() + s.b, values.begin() + s.b + s.out * s.rank);
+      reorder(m.b, model, m.name, layout_of(model), QkLayout::half_split);
+    }
     out.modules.push_back(std::move(m));
   }
   std::sort(out.modules.begin(), out.modules.end(),

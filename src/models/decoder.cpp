@@ -204,12 +204,6 @@ Tensor softmax(const Tensor& x) {  // over the last dimension of (T, n)
   return div(e, sum(e, 1));
 }
 
-Tensor expert_linear(const nn::Experts& l, const Tensor& x, const Groups& g,
-                     bool sensitive = false) {
-  const Tensor y = grouped_linear(x, from_storage(l.weight), g, sensitive);
-  return l.bias ? add(y, embedding(from_storage(l.bias), g.ids, y.dtype())) : y;
-}
-
 // Each token through the experts that its router scores highest (Shazeer et al. 2017).
 Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
   const io::Experts& e = p.c.experts;
@@ -218,9 +212,11 @@ Tensor mixture(const Pass& p, const Layer& l, const Tensor& x) {
   const Tensor weights = e.renormalise ? softmax(chosen.values) : chosen.values;
   const Groups g = group_rows(chosen.indices, e.count);
   const Tensor rows = dispatch(x, g);
-  const Tensor y =
-      gated(p, expert_linear(l.expert_gate, rows, g), expert_linear(l.expert_up, rows, g));
-  return combine(expert_linear(l.expert_down, y, g, true), weights, g);
+  const Tensor down = nn::adapter_rows(p.r, l.expert_gate, rows, g);
+  const Tensor y = gated(p, nn::expert_linear(p.r, l.expert_gate, rows, down, g),
+                         nn::expert_linear(p.r, l.expert_up, rows, down, g));
+  const Tensor last = nn::adapter_rows(p.r, l.expert_down, y, g);
+  return combine(nn::expert_linear(p.r, l.expert_down, y, last, g, true), weights, g);
 }
 
 // The last layer's output, not normalised.

@@ -23,19 +23,24 @@ bool FusedTensor::packed() const {
                                 [&](const ModelTensor& t) { return t.type().format == mxfp4; });
 }
 
+bool FusedTensor::merged() const {
+  return std::any_of(parts.begin(), parts.end(), [](const ModelTensor& t) { return t.slot; });
+}
+
 std::vector<FusedPart> FusedTensor::stored(DType type, bool as_blocks) const {
   if (!as_blocks) {
     const TensorType dense{type, nullptr};
     const Shape shape = bias() ? Shape{experts(), width()} : Shape{experts(), in(), width()};
-    return {{name, shape, type, dense, false,
+    return {{name, shape, type, dense, false, merged(),
              [this, dense](const TensorEncoder::Sink& sink) { write_dense(dense, sink); }}};
   }
   const TensorType packed_type = parts[0].type();
   const std::int64_t blocks = in() / MXFP4::weights;
-  return {{name + "_blocks", Shape{experts(), width(), blocks, kPackedBytes}, DType::u8,
-           packed_type, true, [this](const TensorEncoder::Sink& sink) { write_blocks(sink); }},
-          {name + "_scales", Shape{experts(), width(), blocks}, DType::u8, packed_type, true,
-           [this](const TensorEncoder::Sink& sink) { write_scales(sink); }}};
+  return {
+      {name + "_blocks", Shape{experts(), width(), blocks, kPackedBytes}, DType::u8, packed_type,
+       true, false, [this](const TensorEncoder::Sink& sink) { write_blocks(sink); }},
+      {name + "_scales", Shape{experts(), width(), blocks}, DType::u8, packed_type, true, false,
+       [this](const TensorEncoder::Sink& sink) { write_scales(sink); }}};
 }
 
 void FusedTensor::write_dense(const TensorType& type, const TensorEncoder::Sink& sink) const {

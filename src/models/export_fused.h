@@ -18,6 +18,7 @@ struct FusedPart {
   DType dtype;      // as safetensors names it
   TensorType type;  // of the weights in it
   bool copied = false;
+  bool merged = false;  // an adapter changes it
   std::function<void(const TensorEncoder::Sink&)> write;
 };
 
@@ -28,6 +29,7 @@ struct FusedTensor {
   bool bias() const { return parts[0].experts == 0; }
   // Whether the model has these weights as MXFP4.
   bool packed() const;
+  bool merged() const;
   // The tensors that stand for it: one of this type, or, as_blocks, its blocks and scales. This
   // object must outlive them.
   std::vector<FusedPart> stored(DType type, bool as_blocks) const;

@@ -18,6 +18,7 @@
 #include "io/gguf_split.h"
 #include "io/gguf_writer.h"
 #include "io/hf_config.h"
+#include "models/expert_adapters.h"
 #include "models/export_tensors.h"
 #include "models/quant_mix.h"
 #include "text/model_text.h"
@@ -335,14 +336,21 @@ std::vector<std::string> export_types(bool gguf) {
 
 io::GgufAdapter to_gguf_adapter(const Model& model, io::LoraAdapter adapter) {
   const io::Architecture& architecture = io::architecture_of(model.config);
+  std::vector<io::LoraModule> modules;
   for (io::LoraModule& m : adapter.modules) {
+    if (m.experts) {
+      for (io::LoraModule& part : split_experts(model, m)) modules.push_back(std::move(part));
+      continue;
+    }
     const std::int64_t heads = m.name.ends_with(".q_proj")   ? model.config.num_attention_heads
                                : m.name.ends_with(".k_proj") ? model.config.num_key_value_heads
                                                              : 0;
     if (heads && architecture.gguf_interleaved)
       io::to_qk_layout(m.b, heads, model.config.head_dim, io::QkLayout::interleaved);
     m.name = gguf_name(model.config, m.name) + ".weight";
+    modules.push_back(std::move(m));
   }
+  adapter.modules = std::move(modules);
   return {std::string(architecture.gguf), std::move(adapter)};
 }
 

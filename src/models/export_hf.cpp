@@ -110,11 +110,12 @@ struct FolderExport {
     return automatic() ? stored_type(t).value_or(whole) : whole;
   }
 
-  // Experts in MXFP4 stay so where the architecture's folders have a place for them.
+  // Experts in MXFP4 stay so where the architecture's folders have a place for them, unless an
+  // adapter changes some: all of a folder's are of one kind.
   bool keeps_blocks() const {
     const Format* mxfp4 = find_format("mxfp4");
     const auto is_packed = [&](const nn::Experts& e) {
-      return e.weight && e.weight->spec.format == mxfp4;
+      return e.weight && e.weight->spec.format == mxfp4 && !(options.lora && e.lora >= 0);
     };
     return automatic() && io::architecture_of(model.config).fused_experts &&
            std::all_of(model.layers.begin(), model.layers.end(), [&](const Layer& l) {
@@ -247,7 +248,7 @@ struct FolderExport {
     for (const FusedPart& part : parts) {
       part.write([&](std::span<const std::byte> bytes) { append(part.name, bytes); });
       const io::SafeTensor* same = stored ? stored->find(part.name) : nullptr;
-      if (!part.copied && (!same || same->dtype != part.dtype))
+      if (!part.copied && (part.merged || !same || same->dtype != part.dtype))
         ++summary.encoded[name_of(part.type)];
     }
     out.finish();

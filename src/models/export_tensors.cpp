@@ -23,9 +23,7 @@ void widen(const void* from, std::int64_t first, std::int64_t count, float* out)
   for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]);
 }
 
-}  // namespace
-
-void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
+void decode_weights(const ModelTensor& t, std::int64_t row, float* out) {
   const Storage& s = *t.data;
   const std::int64_t first = (t.first + row) * t.cols;
   switch (s.spec.dtype) {
@@ -44,15 +42,15 @@ void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
   }
 }
 
-namespace {
-
-// w += scale * B[row] A
-void merge_row(const ModelTensor& t, std::int64_t row, std::vector<float>& delta, float* w) {
+// w += scale * B[row] A, of the expert whose row it is.
+void merge_row(const ModelTensor& t, std::int64_t row, float* w) {
   const nn::LoraSlot& s = *t.slot;
-  const float* b = t.lora + s.b + row * s.rank;
-  std::fill(delta.begin(), delta.end(), 0.0f);
+  const std::int64_t at = t.first + row;
+  const float* b = t.lora + s.b + t.lora_part * s.part_size() + at * s.rank;
+  const float* all_a = t.lora + s.a + at / s.out * s.rank * s.in;
+  std::vector<float> delta(static_cast<std::size_t>(s.in));
   for (std::int64_t k = 0; k < s.rank; ++k) {
-    const float* a = t.lora + s.a + k * s.in;
+    const float* a = all_a + k * s.in;
     for (std::int64_t j = 0; j < s.in; ++j) delta[static_cast<std::size_t>(j)] += b[k] * a[j];
   }
   for (std::int64_t j = 0; j < s.in; ++j) w[j] += s.scale * delta[static_cast<std::size_t>(j)];
@@ -69,6 +67,11 @@ void narrow(std::int64_t row, std::int64_t cols, const float* w, std::byte* out)
 }
 
 }  // namespace
+
+void decode_row(const ModelTensor& t, std::int64_t row, float* out) {
+  decode_weights(t, row, out);
+  if (t.slot) merge_row(t, row, out);
+}
 
 void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, const float* w,
                 std::byte* out) {
@@ -150,7 +153,12 @@ struct Lister {
     if (l.bias) add(info, l.bias, "bias");
   }
   void operator()(const PartInfo& info, const nn::Experts& e) {
-    add(info, e.weight, "weight").experts = model.config.experts.count;
+    ModelTensor& t = add(info, e.weight, "weight");
+    t.experts = model.config.experts.count;
+    if (lora && e.lora >= 0) {
+      t.slot = &lora->slots[static_cast<std::size_t>(e.lora)], t.lora = lora->values->as<float>();
+      t.lora_part = e.part;
+    }
     if (e.bias) add(info, e.bias, "bias");
   }
 };
@@ -210,8 +218,7 @@ void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, st
                                 std::int64_t count, std::byte* out) {
   const std::size_t bytes = row_bytes(type, t.cols);
   const bool copy = copies(t, type);
-  std::vector<float> row(copy ? 0 : static_cast<std::size_t>(t.cols)),
-      delta(t.slot ? row.size() : 0);
+  std::vector<float> row(copy ? 0 : static_cast<std::size_t>(t.cols));
   for (std::int64_t i = first; i < first + count; ++i, out += bytes) {
     const std::int64_t from = order_.empty() ? i : order_[static_cast<std::size_t>(i)];
     if (copy) {
@@ -220,7 +227,6 @@ void TensorEncoder::encode_rows(const ModelTensor& t, const TensorType& type, st
       continue;
     }
     decode_row(t, from, row.data());
-    if (t.slot) merge_row(t, from, delta, row.data());
     if (t.unit_norm && !gguf_) row[0] -= 1.0f;  // cols is 1
     encode_row(t, type, from, row.data(), out);
   }

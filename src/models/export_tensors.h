@@ -30,6 +30,7 @@ struct ModelTensor {
   const Storage* data = nullptr;
   std::int64_t rows = 0, cols = 1;
   const nn::LoraSlot* slot = nullptr;  // the adapter that changes it
+  std::int64_t lora_part = 0;          // of that slot's parts
   const float* lora = nullptr;         // that slot's storage
   std::int64_t heads = 0;              // whose rows rotary embedding pairs; 0: rows have one order
   std::int64_t experts = 0;            // whose matrices lie one below the other; 0: one matrix
@@ -68,7 +69,7 @@ class TensorEncoder {
   cpu::Pool pool_;
 };
 
-// One row of a tensor as floats; a row of floats as the type's bytes.
+// One row of a tensor as floats, the adapter's part added; a row of floats as the type's bytes.
 void decode_row(const ModelTensor& t, std::int64_t row, float* out);
 void encode_row(const ModelTensor& t, const TensorType& type, std::int64_t row, const float* w,
                 std::byte* out);

@@ -25,6 +25,13 @@ struct Layer {
   nn::Experts expert_gate, expert_up, expert_down;
 };
 
+// What one adapter of a layer's experts changes: gate and up together, which transformers has in one parameter, or down.
+struct ExpertGroup {
+  std::string name;                   // of that parameter: "model.layers.0.mlp.experts.gate_up_proj"
+  std::vector<nn::Experts*> layers;  // gate and up, or down
+  void set_slot(int slot) const;      // of the LoraSet, or -1
+};
+
 // How queries and keys turn.
 struct Rotation {
   StorageRef inv_freq;  // (rotary / 2) f32, scaled for long contexts
@@ -57,6 +64,7 @@ struct Model {
   std::size_t weight_bytes() const;  // wherever they lie
   std::vector<nn::Linear*> linears();  // that an adapter may change, in order: attention's and the MLP's of each layer
   std::vector<const nn::Linear*> linears() const;
+  std::vector<ExpertGroup> expert_groups();  // that an adapter may change, in order
   // context: tokens that the run is made for.
   const Rotation& rotation(std::int64_t layer, std::int64_t context) const;
 };

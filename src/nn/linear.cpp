@@ -7,16 +7,17 @@
 
 namespace supersonic::nn {
 
-int LoraSet::add(const std::string& name, std::int64_t rank, std::int64_t in, std::int64_t out, float scale) {
+int LoraSet::add(const std::string& name, std::int64_t rank, std::int64_t in, std::int64_t out, float scale,
+                 std::int64_t experts, std::int64_t parts) {
   constexpr std::int64_t kAlign = 16;  // matrices start on whole cache lines
   auto take = [&](std::int64_t n) {
     const std::int64_t at = size;
     size += (n + kAlign - 1) / kAlign * kAlign;
     return at;
   };
-  LoraSlot slot{0, 0, rank, in, out, scale};
-  slot.a = take(rank * in);
-  slot.b = take(out * rank);
+  LoraSlot slot{0, 0, rank, in, out, scale, experts, parts};
+  slot.a = take(slot.a_size());
+  slot.b = take(parts * slot.part_size());
   slots.push_back(slot);
   names.push_back(name);
   return static_cast<int>(slots.size()) - 1;

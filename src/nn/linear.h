@@ -12,10 +12,16 @@ struct Backend;
 
 namespace supersonic::nn {
 
-// One adapted layer's matrices inside the flat storages: A (rank, in) at `a`, B (out, rank) at `b`, in elements.
+// One adapted layer's matrices inside the flat storages: A (rank, in) at `a`, B (out, rank) at `b`, in elements. Of a mixture, each
+// expert has both: A (experts, rank, in), B (parts, experts, out, rank), where the parts are the layers that read the same x and
+// share A, in this order: gate and up.
 struct LoraSlot {
   std::int64_t a = 0, b = 0, rank = 0, in = 0, out = 0;
   float scale = 1;  // alpha / rank
+  std::int64_t experts = 0, parts = 1;  // 0: a linear layer
+  std::int64_t matrices() const { return experts ? experts : 1; }
+  std::int64_t a_size() const { return matrices() * rank * in; }
+  std::int64_t part_size() const { return matrices() * out * rank; }
 };
 
 struct Linear {
@@ -32,7 +38,8 @@ struct LoraSet {
   std::vector<std::string> names;  // of the layers
   std::int64_t size = 0;
   // Adds a slot; storages are made by allocate() once all are known.
-  int add(const std::string& name, std::int64_t rank, std::int64_t in, std::int64_t out, float scale);
+  int add(const std::string& name, std::int64_t rank, std::int64_t in, std::int64_t out, float scale,
+          std::int64_t experts = 0, std::int64_t parts = 1);
   void allocate(bool train);
   // The same set with its storages where the backend's kernels read and write them; on the CPU the set itself.
   LoraSet resident(Backend& backend) const;

@@ -6,6 +6,7 @@
 #include "ops/embedding.h"
 #include "ops/linear_xent.h"
 #include "ops/map/arithmetic.h"
+#include "ops/mixture.h"
 #include "ops/rms_norm.h"
 
 namespace supersonic {
@@ -196,7 +197,7 @@ bool Scale::fold(const FoldArgs& f, FoldNode& out) {
 }
 
 bool Accumulate::fold(const FoldArgs& f, FoldNode& out) {
-  if (fold_embedding_grad(f, out) || fold_linear_xent_weight_grad(f, out)) return true;
+  if (fold_embedding_grad(f, out) || fold_linear_xent_weight_grad(f, out) || fold_grouped_linear_grad(f, out)) return true;
   const FoldNode* g = f.producers[1];
   if (!g || g->op != &op<Gemm>() || g->in.size() + 1 > kMaxInputs) return false;
   out = *g;

@@ -1,6 +1,7 @@
 #include "ops/mixture.h"
 
 #include "core/autograd.h"
+#include "ops/accumulate.h"
 #include "ops/batch_matmul.h"
 #include "ops/dequantize.h"
 #include "ops/fill.h"
@@ -28,6 +29,15 @@ Tensor pick(const Tensor& x, const Tensor& index) {
 Tensor repeated(const Tensor& x, std::int64_t k) {
   const std::int64_t t = x.dim(0), d = x.dim(1);
   return reshape(expand(reshape(x, {t, 1, d}), {t, k, d}), {t * k, d});
+}
+
+// (E, N): 1 where row n is expert e's.
+Tensor rows_of_experts(const Tensor& begin, std::int64_t n, DType wide) {
+  const std::int64_t experts = begin.dim(0) - 1;
+  const Tensor row = reshape(iota(n, wide), {1, n}), edge = cast(begin, wide);
+  const Tensor from = reshape(slice(edge, 0, 0, experts), {experts, 1}),
+               to = reshape(slice(edge, 0, 1, experts + 1), {experts, 1});
+  return sub(less(row, to), less(row, from));
 }
 
 CaseInput line(std::int64_t n, double first, double step) {
@@ -251,17 +261,19 @@ Tensors GroupedLinear::define(const GroupedLinear& a, Args in) {
   const Tensor w = reshape(dequantize(in[1], wide), {experts, rows, cols});
   const Tensor all = batch_matmul(reshape(cast(in[0], wide), {1, n, in[0].dim(1)}),
                                   a.trans ? w : transpose_last(w));  // (E, N, …)
-  const Tensor row = reshape(iota(n, wide), {1, n}), begin = cast(in[2], wide);
-  const Tensor from = reshape(slice(begin, 0, 0, experts), {experts, 1}),
-               to = reshape(slice(begin, 0, 1, experts + 1), {experts, 1});
-  const Tensor mine = sub(less(row, to), less(row, from));  // (E, N)
-  const Tensor y = sum(mul(all, reshape(mine, {experts, n, 1})), 0);
+  const Tensor y = sum(mul(all, reshape(rows_of_experts(in[2], n, wide), {experts, n, 1})), 0);
   return {cast(reshape(y, {n, a.trans ? cols : rows}), in[0].dtype())};
 }
 
 Grads GroupedLinear::backward(const GroupedLinear& a, const BackwardArgs& b) {
-  CHECK(!b.need[1], "grouped_linear: the experts are frozen");
-  return {record(GroupedLinear{!a.trans, 0}, {b.dy[0], b.in[1], b.in[2]}, Where::current())[0]};
+  Grads g(b.in.size());
+  if (b.need[0])
+    g[0] = record(GroupedLinear{!a.trans, 0}, {b.dy[0], b.in[1], b.in[2]}, Where::current())[0];
+  if (!b.need[1] || b.in[1].spec().format) return g;
+  const Tensor &left = a.trans ? b.in[0] : b.dy[0], &right = a.trans ? b.dy[0] : b.in[0];
+  g[1] = record(GroupedLinearGrad{static_cast<std::int32_t>(b.in[1].dtype())},
+                {left, right, b.in[2]}, Where::current())[0];
+  return g;
 }
 
 std::vector<Case> GroupedLinear::cases() {
@@ -269,18 +281,101 @@ std::vector<Case> GroupedLinear::cases() {
   auto make = [](std::int64_t n, std::int64_t experts, std::int64_t r, std::int64_t c, int trans,
                  const char* format) {
     Case x{{normal({n, trans ? r : c}),
-            {Shape{experts * r, c}, CaseInput::normal, 0, 0, format,
-             format ? CaseInput::data : CaseInput::f32},
+            {Shape{experts * r, c}, CaseInput::normal, 0, 0, format},
             line(experts + 1, 0, static_cast<double>(n / experts))},
            Attrs::of(GroupedLinear{trans, 0}),
            (trans ? "trans_" : "") + std::string(format ? format : "dense")};
     x.differences = !format && n < 20;
     return x;
   };
-  return {make(12, 4, 5, 7, 0, nullptr),   make(12, 4, 5, 7, 1, nullptr),
-          make(75, 3, 49, 64, 0, nullptr), make(75, 3, 49, 64, 1, nullptr),
-          make(4, 4, 32, 96, 0, "q4_0"),   make(66, 2, 35, 96, 0, "q8_0"),
-          make(66, 2, 32, 96, 1, "q8_0"),  make(6, 3, 33, 512, 0, "q4_k")};
+  // An adapter's matrices are f32 beside rows of any type.
+  Case adapter = make(75, 3, 16, 64, 0, nullptr);
+  adapter.inputs[1].kind = CaseInput::f32, adapter.name = "adapter";
+  return {adapter,
+          make(12, 4, 5, 7, 0, nullptr),
+          make(12, 4, 5, 7, 1, nullptr),
+          make(75, 3, 49, 64, 0, nullptr),
+          make(75, 3, 49, 64, 1, nullptr),
+          make(4, 4, 32, 96, 0, "q4_0"),
+          make(66, 2, 35, 96, 0, "q8_0"),
+          make(66, 2, 32, 96, 1, "q8_0"),
+          make(6, 3, 33, 512, 0, "q4_k")};
+}
+
+// --- grouped_linear_grad
+// ----------------------------------------------------------------------------------------------------
+
+namespace {
+
+// Of a gradient's operands, beginning with input `first`; returns the matrices one below the other.
+Shape infer_grad(Infer& i, int first) {
+  const Shape &dy = i.shape(first), &x = i.shape(first + 1), &begin = i.shape(first + 2);
+  i.check(dy.rank == 2 && x.rank == 2 && dy[0] == x[0] && begin.rank == 1 && begin[0] >= 2,
+          "takes dy (N, R), x (N, C) and begin (E + 1)");
+  return Shape{(begin[0] - 1) * dy[1], x[1]};
+}
+
+}  // namespace
+
+void GroupedLinearGrad::infer(Infer& i) {
+  i.inputs(3);
+  i.output(infer_grad(i, 0), static_cast<DType>(i.attrs.as<GroupedLinearGrad>().dtype));
+}
+
+// The narrower operand has the rows of other experts cleared, once for each expert.
+Tensors GroupedLinearGrad::define(const GroupedLinearGrad& a, Args in) {
+  const DType wide =
+      wide_of(in[0]) == DType::f64 || in[1].dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const std::int64_t n = in[0].dim(0), experts = in[2].dim(0) - 1, r = in[0].dim(1),
+                     c = in[1].dim(1);
+  const Tensor mine = reshape(rows_of_experts(in[2], n, wide), {experts, n, 1});
+  Tensor dy = reshape(cast(in[0], wide), {1, n, r}), x = reshape(cast(in[1], wide), {1, n, c});
+  Tensor& narrow = r <= c ? dy : x;
+  narrow = mul(mine, expand(narrow, {experts, n, narrow.dim(2)}));
+  const Tensor dw = batch_matmul(transpose_last(dy), x);  // (E, R, C)
+  return {cast(reshape(dw, {experts * r, c}), static_cast<DType>(a.dtype))};
+}
+
+std::vector<Case> GroupedLinearGrad::cases() {
+  auto make = [](std::int64_t n, std::int64_t r, std::int64_t c, CaseInput begin,
+                 const char* name) {
+    Case x{{normal({n, r}), normal({n, c}), begin},
+           Attrs::of(GroupedLinearGrad{static_cast<std::int32_t>(DType::f32)}),
+           name};
+    x.differences = n < 20;
+    return x;
+  };
+  // begin 0, 0, 0, 3, 3, 3, 6: experts without a row, first and between others; and one with more
+  // rows than are multiplied at a time.
+  return {
+      make(12, 5, 7, line(5, 0, 3), "small"),
+      make(75, 49, 64, line(4, 0, 25), "wide"),
+      make(33, 16, 130, line(4, 0, 11), "narrow_left"),
+      make(33, 130, 16, line(4, 0, 11), "narrow_right"),
+      make(6, 4, 7, {Shape{7}, CaseInput::low, 3, 0, nullptr, CaseInput::i32}, "some_without_rows"),
+      make(1030, 8, 24, line(2, 0, 1030), "long")};
+}
+
+void GroupedLinearGradAccumulate::infer(Infer& i) {
+  i.inputs(4);
+  const Shape dw = infer_grad(i, 1);
+  i.check(i.shape(0) == dw, "target must be {}", to_string(dw));
+}
+
+Tensors GroupedLinearGradAccumulate::define(const GroupedLinearGradAccumulate&, Args in) {
+  accumulate(in[0], record(GroupedLinearGrad{static_cast<std::int32_t>(in[0].dtype())},
+                           {in[1], in[2], in[3]}, Where::current())[0]);
+  return {};
+}
+
+bool fold_grouped_linear_grad(const FoldArgs& f, FoldNode& out) {
+  const FoldNode* g = f.producers[1];
+  if (!g || g->op != &op<GroupedLinearGrad>()) return false;
+  out = *g;
+  out.op = &op<GroupedLinearGradAccumulate>();
+  out.attrs = {};
+  out.in.insert(out.in.begin(), f.node.in[0]);
+  return true;
 }
 
 }  // namespace supersonic

@@ -64,7 +64,7 @@ OP(CombineGrad);
 
 // Rows begin[e] … begin[e + 1] - 1 of x times matrix e of W, whose rows lie one below the other: W
 // is (E·R, C), a matrix (R, C) as a linear layer keeps it. trans: by the matrix as it lies instead,
-// which is the gradient of x. W is frozen.
+// which is the gradient of x.
 struct GroupedLinear {
   std::int32_t trans, sensitive;  // sensitive: as a term of Gemm
   static void infer(Infer& i);  // x (N, C), W (E·R, C) any format, begin (E + 1) i32 -> y (N, R);
@@ -74,6 +74,26 @@ struct GroupedLinear {
   static std::vector<Case> cases();
 };
 OP(GroupedLinear);
+
+// The gradient of W: matrix e is dy[rows]^T x[rows] over rows begin[e] … begin[e + 1] - 1, and zero
+// where an expert got none.
+struct GroupedLinearGrad {
+  std::int32_t dtype;           // of the result
+  static void infer(Infer& i);  // dy (N, R), x (N, C), begin (E + 1) i32 -> dw (E·R, C)
+  static Tensors define(const GroupedLinearGrad& a, Args in);
+  static std::vector<Case> cases();
+};
+OP(GroupedLinearGrad);
+
+// target (E·R, C), a storage, += the same: experts without rows are not touched.
+struct GroupedLinearGradAccumulate {
+  static void infer(Infer& i);  // target, dy, x, begin
+  static Tensors define(const GroupedLinearGradAccumulate& a, Args in);
+  static constexpr Traits traits{.effect = true};
+};
+OP(GroupedLinearGradAccumulate);
+// Accumulate of that gradient, when nobody else reads it.
+bool fold_grouped_linear_grad(const FoldArgs& f, FoldNode& out);
 
 struct Chosen {
   Tensor values, indices;  // (T, k), (T, k) i32

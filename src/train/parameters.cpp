@@ -6,6 +6,8 @@
 #include <thread>
 #include <unordered_map>
 
+#include <fmt/ranges.h>
+
 #include "core/machine.h"
 #include "core/rng.h"
 #include "io/float_convert.h"
@@ -17,11 +19,35 @@ namespace {
 
 constexpr std::int64_t kAlign = 256;  // elements: a block of 8-bit moments belongs to one weight
 
-bool targeted(const std::string& module, const std::vector<std::string>& targets) {
-  if (targets.empty()) return true;
-  return std::any_of(targets.begin(), targets.end(), [&](const std::string& t) {
-    return module.size() >= t.size() && module.compare(module.size() - t.size(), t.size(), t) == 0;
-  });
+constexpr const char *kAllLinear = "all-linear", *kExperts = "experts";
+
+// The targets, and which of them named something.
+struct Targets {
+  std::vector<std::string> names;
+  std::vector<bool> used = std::vector<bool>(names.size());
+
+  // Whether a target is a word for all of that kind, or the end of the module's name.
+  bool match(const std::string& module, const char* all) {
+    bool any = false;
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (names[i] == all || module.ends_with(names[i])) any = used[i] = true;
+    return any;
+  }
+};
+
+// What can be targeted, the last parts of names, each once.
+std::string targetable(models::Model& model) {
+  std::vector<std::string> names = {kAllLinear};
+  const auto add = [&](std::string name) {
+    if (std::find(names.begin(), names.end(), name) == names.end())
+      names.push_back(std::move(name));
+  };
+  for (const nn::Linear* l : model.linears()) add(l->name.substr(l->name.rfind('.') + 1));
+  for (const models::ExpertGroup& g : model.expert_groups()) {
+    add(kExperts);
+    add(g.name.substr(g.name.find("experts.")));
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
 }
 
 enum class Kind { matrix, vector };
@@ -129,7 +155,7 @@ void draw_a(const nn::LoraSet& set, std::uint64_t seed, std::size_t i) {
   Rng rng(seed, 0, rng_site("lora A"), static_cast<std::uint32_t>(i));
   const double bound = 1.0 / std::sqrt(static_cast<double>(s.in));
   float* const a = set.values->as<float>() + s.a;
-  for (std::int64_t k = 0; k < s.rank * s.in; ++k)
+  for (std::int64_t k = 0; k < s.a_size(); ++k)
     a[k] = static_cast<float>((2 * rng.uniform() - 1) * bound);
 }
 
@@ -149,15 +175,24 @@ std::size_t Parameters::bytes() const {
 nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool train) {
   nn::LoraSet set;
   const float scale = static_cast<float>(options.alpha / static_cast<double>(options.rank));
+  Targets targets{options.targets.empty() ? std::vector<std::string>{kAllLinear} : options.targets};
   for (nn::Linear* l : model.linears()) {
-    l->lora = -1;
-    if (!targeted(l->name, options.targets)) continue;
     const Shape& w = l->weight->spec.shape;
-    l->lora = set.add(l->name, options.rank, w[1], w[0], scale);
+    l->lora =
+        targets.match(l->name, kAllLinear) ? set.add(l->name, options.rank, w[1], w[0], scale) : -1;
   }
-  if (set.slots.empty())
-    fail(ErrorKind::usage,
-         "no linear layer matches the targets: use all-linear, or names such as q_proj");
+  const std::int64_t experts = model.config.experts.count;
+  for (const models::ExpertGroup& g : model.expert_groups()) {
+    const Shape& w = g.layers[0]->weight->spec.shape;
+    g.set_slot(targets.match(g.name, kExperts)
+                   ? set.add(g.name, options.rank, w[1], w[0] / experts, scale, experts,
+                             static_cast<std::int64_t>(g.layers.size()))
+                   : -1);
+  }
+  for (std::size_t i = 0; i < targets.names.size(); ++i)
+    if (!targets.used[i])
+      fail(ErrorKind::usage, "no layer of this model matches the target '{}': choose of {}",
+           targets.names[i], targetable(model));
   set.allocate(train);
   // Each matrix has a stream of its own, so who draws it does not matter; one thread would take 0.2
   // s for 8 billion weights.

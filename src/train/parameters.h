@@ -38,12 +38,15 @@ struct Parameters {
 struct LoraOptions {
   std::int64_t rank = 16;
   double alpha = 32;
-  std::vector<std::string> targets;  // module suffixes ("q_proj"); empty: all seven linears
+  // Module suffixes ("q_proj"; of a mixture also "gate_up_proj", "down_proj" of its experts),
+  // all-linear (all linear layers, no experts) or experts (theirs); empty: all-linear.
+  std::vector<std::string> targets;
   std::uint64_t seed = 0;
 };
 
-// Adds an adapter to the model's linears and returns its set: A uniform in ±1/sqrt(in) (Kaiming
-// with a = sqrt 5, as PEFT), B zero.
+// Adds an adapter to the model's linears and experts, as targeted, and returns its set: A uniform
+// in ±1/sqrt(in) (Kaiming with a = sqrt 5, as PEFT), B zero. Throws Error(usage) for a target that
+// the model has not.
 nn::LoraSet make_lora(models::Model& model, const LoraOptions& options, bool train);
 
 // All weights of the model, without memory: matrices in bf16 (of an f16 file too) or f32, as the

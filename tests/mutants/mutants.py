@@ -54,14 +54,15 @@ MUTANTS = [
            "static_cast<const KV*>(base) + (key0 * stride + kv_head * d) / kNumbers<KV>;",
            "static_cast<const KV*>(base) + (key0 * stride + (kCoded<KV> ? 0 : kv_head * d)) / kNumbers<KV>;"),
     for_isa("quantized product: scale taken for the minimum",
-            (KERNELS + "gemm_codec_avx512.h", "both(g.scale, half_at(b) * static_cast<float>(scale));",
-             "both(g.scale, half_at(b + 2) * static_cast<float>(scale));"),
+            (KERNELS + "gemm_codec_avx512.h", "_mm512_set1_ps(g.min[half])", "_mm512_set1_ps(g.scale[half])"),
+            (KERNELS + "gemm_runs_x86.h", "scale[(halves + h) * width] = group.min[h];", "scale[(halves + h) * width] = group.scale[h];")
+            if ISA == "avx2" else
             (KERNELS + "gemm_generic.h", "both(g.scale, from_f16(load16(b)) * static_cast<float>(scale));",
              "both(g.scale, from_f16(load16(b + 2)) * static_cast<float>(scale));")),
-    for_isa("int8 product: both halves of a group with the first one's scale",
-            (KERNELS + "gemm_avx512.cpp", "if (a.halves) scale[width] = group.scale[1];",
-             "if (a.halves) scale[width] = group.scale[0];"),
-            (KERNELS + "gemm_generic.h", "scale[h * width + c] = group.scale[h];", "scale[h * width + c] = group.scale[0];")),
+    Mutant("int8 product: both halves of a group with the first one's scale",
+           *((KERNELS + "gemm_generic.h", "scale[h * width + c] = group.scale[h];", "scale[h * width + c] = group.scale[0];")
+             if ISA == "portable" else
+             (KERNELS + "gemm_runs_x86.h", "scale[h * width] = group.scale[h];", "scale[h * width] = group.scale[0];"))),
     for_isa("int8 product: zero point left out",
             (KERNELS + "gemm_avx512.cpp", "_mm512_mullo_epi32(sums, _mm512_set1_epi32(-zero))",
              "_mm512_mullo_epi32(sums, _mm512_set1_epi32(zero - zero))"),
@@ -78,7 +79,7 @@ MUTANTS = [
            "static_cast<int>(cols - col < kChainTile ? (cols - col) / V::lanes * V::lanes : kChainTile), tiles);"),
     Mutant("chain: outer stride of the neighbouring dimension", CPU + "chain_loops.h",
            "offset += rest % task.dims[d] * in.strides[d];", "offset += rest % task.dims[d] * in.strides[d + 1];"),
-    Mutant("linear_xent: rows of the first word ignored", CPU + "linear_xent_kernel.cpp",
+    Mutant("linear_xent: rows of the first word ignored", CPU + "labelled_rows.h",
            "if (labels[i] >= 0) kept", "if (labels[i] > 0) kept"),
     Mutant("linear_xent: gradient of ignored rows not cleared", CPU + "linear_xent_kernel.cpp",
            "if (dx) std::memset(dx, 0, l.t * row);", "if (dx) std::memset(dx, 0, row);"),
@@ -115,4 +116,10 @@ MUTANTS = [
            "for (; i < logits.size(); ++i) highest =", "for (; i + width < logits.size(); ++i) highest =", "SampleStep.*"),
     Mutant("sampling: top-p without what is beyond the first candidates sorted", "src/ops/sampling.cpp",
            "left < kept && sum < mass; step *= 4", "left < 64 && sum < mass; step *= 4", "SampleStep.*"),
+    Mutant("experts: the gradient of the rows before lost where an expert has many", CPU + "mixture_grad_kernels.cpp",
+           "c.problem.accumulate = added || row > begin[e];", "c.problem.accumulate = added;"),
+    Mutant("experts: the gradient of one without rows not cleared", CPU + "mixture_grad_kernels.cpp",
+           "if (begin[e] == begin[e + 1] && !added) std::memset(matrix, 0, bytes);", ""),
+    Mutant("experts: a gradient that is kept replaced instead of added to", CPU + "mixture_grad_kernels.cpp",
+           "c.problem.accumulate = added || row > begin[e];", "c.problem.accumulate = row > begin[e];", "AccumulatedGradients.*"),
 ]

@@ -6,6 +6,7 @@
 #include "ops/accumulate.h"
 #include "ops/embedding.h"
 #include "ops/linear_xent.h"
+#include "ops/mixture.h"
 
 namespace supersonic::testing {
 namespace {
@@ -20,10 +21,8 @@ Tensors leaves(const std::vector<StorageRef>& in) {
 
 // target + gradient(in), by the device under test in one step of that kernel, and by the definition
 // in fp64.
-void expect_added(const Op& gradient, const Attrs& attrs, const std::vector<CaseInput>& cases,
+void expect_added(const Op& gradient, const Attrs& attrs, const std::vector<StorageRef>& in,
                   Shape shape, const char* kernel, double tolerance) {
-  std::vector<StorageRef> in;
-  for (std::size_t i = 0; i < cases.size(); ++i) in.push_back(input(cases[i], 40 + i));
   const StorageRef target = input(normal(shape), 7);
   std::vector<StorageRef> wide;
   for (const auto& s : in) wide.push_back(widened(s));
@@ -53,10 +52,16 @@ void expect_added(const Op& gradient, const Attrs& attrs, const std::vector<Case
   EXPECT_LE(relative_error(got[0], want[0]), tolerance);
 }
 
+std::vector<StorageRef> inputs(const std::vector<CaseInput>& cases) {
+  std::vector<StorageRef> in;
+  for (std::size_t i = 0; i < cases.size(); ++i) in.push_back(input(cases[i], 40 + i));
+  return in;
+}
+
 TEST(AccumulatedGradients, OfATableOfEmbeddings) {
   expect_added(op<EmbeddingGrad>(), Attrs::of(EmbeddingGrad{40}),
-               {index_input({130}, 40), normal({130, 300})}, {40, 300}, "embedding_grad_accumulate",
-               1e-6);
+               inputs({index_input({130}, 40), normal({130, 300})}), {40, 300},
+               "embedding_grad_accumulate", 1e-6);
 }
 
 TEST(AccumulatedGradients, OfTheHead) {
@@ -65,8 +70,19 @@ TEST(AccumulatedGradients, OfTheHead) {
   const CaseInput lse{Shape{300}, CaseInput::line, 12, 0.01, nullptr, CaseInput::f32},
       nll{Shape{300}, CaseInput::line, 0, 0.02, nullptr, CaseInput::f32};
   expect_added(op<LinearXentWeightGrad>(), Attrs::of(LinearXentWeightGrad{}),
-               {normal({300, 24}), normal({900, 24}), labels, factor, factor, lse, nll}, {900, 24},
-               "linear_xent_weight_grad_accumulate", 1e-5);
+               inputs({normal({300, 24}), normal({900, 24}), labels, factor, factor, lse, nll}),
+               {900, 24}, "linear_xent_weight_grad_accumulate", 1e-5);
+}
+
+// The second of three experts gets no row, the third more than are multiplied at a time.
+TEST(AccumulatedGradients, OfTheMatricesOfExperts) {
+  const CaseInput begin{Shape{4}, CaseInput::index, 0, 0, nullptr, CaseInput::i32};
+  const StorageRef groups = input(begin, 3);
+  for (int i = 0; const std::int32_t at : {0, 40, 40, 640}) groups->as<std::int32_t>()[i++] = at;
+  const StorageRef dy = input(normal({640, 16}), 4), x = input(normal({640, 70}), 5);
+  expect_added(op<GroupedLinearGrad>(),
+               Attrs::of(GroupedLinearGrad{static_cast<std::int32_t>(DType::f32)}), {dy, x, groups},
+               {48, 70}, "grouped_linear_grad_accumulate", 1e-6);
 }
 
 TEST(AccumulatedGradients, ClearingTakesNoMemory) {

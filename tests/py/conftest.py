@@ -4,6 +4,7 @@ Tests marked "live" need PyTorch, transformers, PEFT or llama.cpp; they run only
 """
 
 import json
+import random
 import subprocess
 import sys
 
@@ -92,6 +93,17 @@ def tiny_model(tmp_path_factory):
         return made[key]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def chats(tmp_path_factory):
+    """A file of 60 short conversations, always the same."""
+    path = tmp_path_factory.mktemp("chats") / "chats.jsonl"
+    words = "the cat sat on a mat and ran to see what was in the house of stone that he built".split()
+    draw = random.Random(7)
+    rows = [{"messages": [{"role": r, "content": " ".join(draw.choices(words, k=draw.randint(3, 9)))} for r in ("user", "assistant")]} for _ in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 @pytest.fixture(scope="session")

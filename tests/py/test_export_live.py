@@ -125,13 +125,20 @@ def disagreements(supersonic, smollm2, model, prompts, rows, *options):
     return margins, compared
 
 
+def enough(rows, share):
+    """A share of llama.cpp's choices before its texts end; an adapter that was trained ends them sooner."""
+    written = sum(next((k for k, t in enumerate(made) if t in STOPS), len(made)) for made, _ in rows)
+    assert written >= 250
+    return share * written
+
+
 def test_llama_cpp_continues_the_merged_file_as_we_do(supersonic, smollm2, merged):
     import prompts
 
     starts = [smollm2.encode(text, special=False) for text in prompts.CONTINUE]
     rows = smollm2.llama_cpp_greedy(merged / "m.gguf", starts, TOKENS)
     margins, compared = disagreements(supersonic, smollm2, merged / "m.gguf", prompts.CONTINUE, rows, "--compute", "fp32")
-    assert len(rows) == 20 and compared >= 500
+    assert len(rows) == 20 and compared >= enough(rows, 0.8)
     assert not [m for m in margins if m >= 0.005], margins
 
 
@@ -145,7 +152,7 @@ def test_llama_cpp_loads_our_adapter_beside_the_4_bit_file(supersonic, smollm2, 
     assert any(a[0] != b[0] for a, b in zip(rows, plain))  # the adapter does something
     margins, compared = disagreements(supersonic, smollm2, model, prompts.CONTINUE, rows, "--adapter", lora)
     print("margins where the texts part:", sorted(margins), "of", compared)
-    assert compared >= 400 and len(margins) <= 40
+    assert compared >= enough(rows, 0.65) and len(margins) <= 40
     assert not [m for m in margins if m >= 0.5], margins
 
 

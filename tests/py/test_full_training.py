@@ -2,7 +2,6 @@
 weights do to the loss curve; runs that are resumed, refused, and exported."""
 
 import json
-import random
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import recipe
 import tiny_models
 
 MODELS = ("llama2", "qwen2", "qwen3", "gemma2", "phi")
-WORDS = "the cat sat on a mat and ran to see what was in the house of stone that he built".split()
 STEPS = ["--max-steps", "12", "--seq-len", "64", "--batch", "2", "--accum", "2", "--lr", "1e-3", "--eval-split", "6", "--eval-every", "4"]
 
 
@@ -32,12 +30,8 @@ def floats(folder):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "chats.jsonl"
-    draw = random.Random(7)
-    rows = [{"messages": [{"role": r, "content": " ".join(draw.choices(WORDS, k=draw.randint(3, 9)))} for r in ("user", "assistant")]} for _ in range(60)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+def data(chats):
+    return chats
 
 
 @pytest.fixture(scope="module")

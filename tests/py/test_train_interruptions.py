@@ -16,7 +16,6 @@ import pytest
 from places import BIN
 
 PROGRAM = BIN / "supersonic"
-WORDS = "the cat sat on a mat and ran to see what was in the house of stone that he built".split()
 # Everything that has a state: 8-bit moments, accumulation, shuffled epochs, evaluations, early stopping with its best adapter.
 EVERYTHING = ["--max-steps", "20", "--seq-len", "64", "--batch", "2", "--accum", "2", "--optim", "adamw-8bit", "--eval-split", "6", "--eval-every", "4", "--early-stop", "50", "--save-every", "5", "--keep", "9", "--lr", "2e-3"]
 PLAIN = ["--max-steps", "20", "--seq-len", "64", "--accum", "1", "--save-every", "10", "--no-packing", "--train-on", "all"]
@@ -24,12 +23,8 @@ LARGE = ["--max-steps", "24", "--seq-len", "32", "--accum", "1", "--rank", "128"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "chats.jsonl"
-    draw = random.Random(7)
-    rows = [{"messages": [{"role": r, "content": " ".join(draw.choices(WORDS, k=draw.randint(3, 9)))} for r in ("user", "assistant")]} for _ in range(60)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+def data(chats):
+    return chats
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +149,15 @@ def test_killed_after_ten_steps_and_resumed_equals_the_straight_run(tiny, data, 
     assert outcome(out) == straight(options)
 
 
+def test_adapters_of_experts_killed_and_resumed_equal_the_straight_run(tiny_model, data, tmp_path):
+    options, mixture = [*PLAIN, "--targets", "all-linear,experts", "--rank", "4", "--optim", "adamw-8bit"], tiny_model("mixtral")
+    kill_at_step(start(mixture, data, tmp_path / "out", options), tmp_path / "out", 10)
+    done = train(mixture, data, tmp_path / "out", [*options, "--resume", "auto"])
+    assert "continuing after step" in done.stderr
+    train(mixture, data, tmp_path / "straight", options)
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "straight")
+
+
 def test_everything_covers_what_it_says(straight):
     result = straight(EVERYTHING)
     assert [line["step"] for line in result["log"] if "eval_loss" in line] == [0, 4, 8, 12, 16, 20]
@@ -276,6 +280,12 @@ def steps_or_none(out):
 
 
 # --- started again ---
+
+
+def test_a_run_repeated_elsewhere_ends_with_the_same_bytes(tiny, data, straight, tmp_path):
+    out = tmp_path / "out"
+    train(tiny, data, out, [*EVERYTHING, "--deterministic"])
+    assert outcome(out) == straight(EVERYTHING)
 
 
 def test_a_finished_run_started_again_says_so_and_changes_nothing(tiny, data, straight, tmp_path):

@@ -57,13 +57,14 @@ void product_bf16(int rows, int width, std::int64_t steps, const std::uint32_t* 
 // ---- int8
 // -------------------------------------------------------------------------------------------------------------
 
-// One group of 32 (as `parts` sums of 32 / parts): dot products in registers, then tile += scale *
+// One group of 32 (as kParts sums of 32 / kParts): dot products in registers, then tile += scale *
 // dots [+ min * sum].
 template <int R, int V, int kParts, bool kMin>
 inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, float* tile) {
   const auto* x_scale = reinterpret_cast<const float*>(x + R * 32);
   const auto* x_sum = reinterpret_cast<const std::int32_t*>(x_scale + R) + (kParts == 2 ? R : 0);
-  const auto* scaled_sum = x_scale + 4 * R;
+  alignas(64) float scaled_halves[16];
+  const float* scaled_sum = kParts == 2 ? scaled_halves : x_scale + 4 * R;
   const auto* scale = reinterpret_cast<const float*>(w + V * 16 * 32);
 #pragma GCC unroll 2
   for (int part = 0; part < kParts; ++part) {
@@ -72,6 +73,10 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
     if constexpr (!kMin) {
       const __m512i sums = _mm512_maskz_loadu_epi32(first_lanes(R), x_sum + part * R);
       _mm512_store_si512(start, _mm512_mullo_epi32(sums, _mm512_set1_epi32(-zero)));
+    } else if constexpr (kParts == 2) {
+      const __m512i sums = _mm512_maskz_loadu_epi32(first_lanes(R), x_sum + part * R);
+      const __m512 scales = _mm512_maskz_loadu_ps(first_lanes(R), x_scale);
+      _mm512_store_ps(scaled_halves, _mm512_mul_ps(scales, _mm512_cvtepi32_ps(sums)));
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -101,7 +106,7 @@ inline void int8_group(int zero, const std::uint8_t* x, const std::uint8_t* w, f
                                      _mm512_loadu_ps(y));
         if constexpr (kMin)
           sum = _mm512_fmadd_ps(_mm512_set1_ps(scaled_sum[r]),
-                                _mm512_loadu_ps(scale + (kParts * V + v) * 16), sum);
+                                _mm512_loadu_ps(scale + ((kParts + part) * V + v) * 16), sum);
         _mm512_storeu_ps(y, sum);
       }
     }
@@ -118,7 +123,9 @@ struct TileInt8 {
           _mm512_storeu_ps(tile + r * kWidth + v * 16, _mm512_setzero_ps());
     const int w_bytes = V * 16 * (32 + 4 * (a.halves ? 2 : 1) * (a.has_min ? 2 : 1));
     for (std::int64_t g = 0; g < groups; ++g, x += int8_group_bytes(R), w += w_bytes) {
-      if (a.halves)
+      if (a.halves && a.has_min)
+        int8_group<R, V, 2, true>(0, x, w, tile);
+      else if (a.halves)
         int8_group<R, V, 2, false>(a.zero, x, w, tile);
       else if (a.has_min)
         int8_group<R, V, 1, true>(0, x, w, tile);
@@ -130,29 +137,6 @@ struct TileInt8 {
 void product_int8(Affine a, int rows, int width, std::int64_t groups, const std::uint8_t* x,
                   const std::uint8_t* w, float* tile, bool add) {
   with_rows<TileInt8>(rows, width < kWidth, a, groups, x, w, tile, add);
-}
-
-void pack_int8(const Source& s, Affine a, std::int64_t n0, int count, int width, std::int64_t g0,
-               std::int64_t groups, std::uint8_t* out) {
-  const int halves = a.halves ? 2 : 1, bytes = width * (32 + 4 * halves * (a.has_min ? 2 : 1));
-  const auto* data = static_cast<const std::uint8_t*>(s.data);
-  const std::int64_t row_groups = s.cols / 32;
-  with_codec(s.codec, [&](auto tag) {
-    for (int c = 0; c < width; ++c)
-      for (std::int64_t g = 0; g < groups; ++g) {
-        Group512 group = {};
-        if (c < count)
-          group = unpack512<decltype(tag)::value>(data, (n0 + c) * row_groups + g0 + g);
-        std::uint8_t* to = out + g * bytes;
-        alignas(32) std::uint32_t words[8];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(words), group.codes);
-        for (int q = 0; q < 8; ++q) std::memcpy(to + (q * width + c) * 4, words + q, 4);
-        float* scale = reinterpret_cast<float*>(to + width * 32) + c;
-        scale[0] = group.scale[0];
-        if (a.halves) scale[width] = group.scale[1];
-        if (a.has_min) scale[halves * width] = group.offset[0];
-      }
-  });
 }
 
 // ---- packing

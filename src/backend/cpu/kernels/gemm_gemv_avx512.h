@@ -12,15 +12,6 @@
 namespace supersonic::cpu {
 namespace {
 
-constexpr int kAhead = 1024;  // bytes that a row is prefetched ahead
-
-inline float sum8(__m256 v) {
-  const __m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  const __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
-  return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
-}
-inline void ahead(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
-
 // ---- blocks of 32 -----------------------------------------------------------------------------------------------------
 
 // Blocks of a head and 16 bytes of nibbles: two of them share registers.
@@ -31,12 +22,12 @@ constexpr bool kNibbleBlock =
 // Two neighbouring blocks' scales as {d0, o0, d1, o1}: o the minimum, or d again where the offset is -zero * d.
 template <Codec codec>
 inline __m128 pair_scales(const std::uint8_t* b) {
-  constexpr int kBytes = kBlock32Bytes<codec>;
+  constexpr int kBytes = kBlockBytes<codec>;
   if constexpr (kHasMin<codec>) {
     const __m128i h = _mm_insert_epi32(_mm_cvtsi32_si128(static_cast<int>(load32(b))), static_cast<int>(load32(b + kBytes)), 1);
     return _mm_cvtph_ps(h);
   } else if constexpr (codec == Codec::mxfp4) {
-    const float d0 = block32_scale<codec>(b), d1 = block32_scale<codec>(b + kBytes);
+    const float d0 = e8m0_half(b[0]), d1 = e8m0_half(b[kBytes]);
     return _mm_setr_ps(d0, d0, d1, d1);
   } else {
     const std::uint64_t h = load16(b) * std::uint64_t{0x10001} | (load16(b + kBytes) * std::uint64_t{0x10001}) << 32;
@@ -60,7 +51,7 @@ inline __m256i pair_dots(__m256i w0, __m256i w1, __m256i x0, __m256i x1) {
 
 template <Codec codec, int R, int M>
 inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
-  constexpr int kBytes = kBlock32Bytes<codec>;
+  constexpr int kBytes = kBlockBytes<codec>;
   constexpr bool kNibbles = kNibbleBlock<codec>;
   __m256 acc[R][M];
   __m128 offsets[R][M];
@@ -96,8 +87,8 @@ inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::
         w0 = nibble_codes<codec>(_mm256_and_si256(q, low));
         w1 = nibble_codes<codec>(_mm256_and_si256(_mm256_srli_epi16(q, 4), low));
       } else {
-        w0 = block32_codes<codec>(b);
-        w1 = block32_codes<codec>(b + kBytes);
+        w0 = block_codes<codec>(b, 0);
+        w1 = block_codes<codec>(b + kBytes, 0);
       }
       const __m128 scales = pair_scales<codec>(b);
 #pragma GCC unroll 8
@@ -109,7 +100,7 @@ inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::
       }
     }
   }
-  constexpr float kOffset = kHasMin<codec> ? 1 : -static_cast<float>(codec == Codec::q4_0 ? 8 : codec == Codec::q5_0 ? 16 : 128);
+  constexpr float kOffset = kHasMin<codec> ? 1 : -static_cast<float>(zero_of(codec));
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -119,9 +110,9 @@ inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::
       float total = sum8(acc[r][m]) + kOffset * (lanes[1] + lanes[3]);
       if (g < groups) {
         const std::uint8_t* b = data + r * row_bytes;
-        const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), block32_codes<codec>(b), load256(x[m].codes + g * 32));
+        const __m256i dots = _mm256_dpbusd_epi32(_mm256_setzero_si256(), block_codes<codec>(b, 0), load256(x[m].codes + g * 32));
         const float* s = x[m].scale_sum + g * 2;
-        const float d = block32_scale<codec>(b);
+        const float d = codec == Codec::mxfp4 ? e8m0_half(b[0]) : half_at(b);
         total += d * s[0] * sum8(_mm256_cvtepi32_ps(dots)) + (kHasMin<codec> ? half_at(b + 2) : kOffset * d) * s[1];
       }
       out[r * kVectorRows + m] += total;
@@ -129,18 +120,6 @@ inline void gemv_block32(const std::uint8_t* data, std::int64_t row_bytes, std::
 }
 
 // ---- blocks of 256 ----------------------------------------------------------------------------------------------------
-
-// A sum waits four cycles for its last addition: one row of x has two of them.
-template <int M>
-constexpr int kSums = M == 1 ? 2 : 1;
-template <int N>
-inline void clear(__m256 (&sums)[N]) {
-  for (__m256& v : sums) v = _mm256_setzero_ps();
-}
-template <int N>
-inline __m256 added(const __m256 (&sums)[N]) {
-  return N == 1 ? sums[0] : _mm256_add_ps(sums[0], sums[N - 1]);
-}
 
 // Even and odd elements of 16 floats.
 inline void split_pairs(const float* p, __m256& even, __m256& odd) {
@@ -199,17 +178,6 @@ inline void gemv_q45_k(const std::uint8_t* data, std::int64_t row_bytes, std::in
     for (int m = 0; m < M; ++m) out[r * kVectorRows + m] += sum8(_mm256_sub_ps(added(acc[r][m]), mins[r][m]));
 }
 
-// The sixteen scales of a block as signed bytes: stored so in Q6_K, packed into six bits in Q3_K.
-template <Codec codec>
-inline __m128i halves_scales(const std::uint8_t* b) {
-  if constexpr (codec == Codec::q6_k) return load128(b + 192);
-  const std::uint64_t low = load32(b + 96) | std::uint64_t{load32(b + 100)} << 32, high = load32(b + 104);
-  constexpr std::uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f, kPairs = 0x03030303;
-  const std::uint64_t first = (low & kNibbles) | (high & kPairs) << 4 | (high >> 2 & kPairs) << 36;
-  const std::uint64_t second = (low >> 4 & kNibbles) | (high >> 4 & kPairs) << 4 | (high >> 6 & kPairs) << 36;
-  return _mm_sub_epi8(_mm_set_epi64x(static_cast<long long>(second), static_cast<long long>(first)), _mm_set1_epi8(32));
-}
-
 // Q6_K, Q3_K: sixteen scales, codes with zero 32 or 4.
 template <Codec codec, int R, int M>
 inline void gemv_halves(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
@@ -220,7 +188,7 @@ inline void gemv_halves(const std::uint8_t* data, std::int64_t row_bytes, std::i
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) clear(acc[r][m]), sums[r][m] = _mm512_setzero_ps();
   const __m512i even = _mm512_setr_epi32(0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
-  for (std::int64_t g = 0; g < groups; g += 8, data += kHalvesBytes<codec>) {
+  for (std::int64_t g = 0; g < groups; g += 8, data += kBlockBytes<codec>) {
     __m512 x_scale[M];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) x_scale[m] = _mm512_permutexvar_ps(even, _mm512_loadu_ps(x[m].scale_sum + g * 2));
@@ -228,9 +196,9 @@ inline void gemv_halves(const std::uint8_t* data, std::int64_t row_bytes, std::i
     for (int r = 0; r < R; ++r) {
       const std::uint8_t* b = data + r * row_bytes;
 #pragma GCC unroll 4
-      for (int i = 0; i < kHalvesBytes<codec>; i += 64) ahead(b + i);
+      for (int i = 0; i < kBlockBytes<codec>; i += 64) ahead(b + i);
       const __m512 w_scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(halves_scales<codec>(b))),
-                                           _mm512_set1_ps(half_at(b + kHalvesBytes<codec> - 2)));
+                                           _mm512_set1_ps(half_at(b + kBlockBytes<codec> - 2)));
       __m512 scale[M];
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m) {
@@ -239,7 +207,7 @@ inline void gemv_halves(const std::uint8_t* data, std::int64_t row_bytes, std::i
       }
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) {
-        const __m256i w = halves_codes<codec>(b, j);
+        const __m256i w = block_codes<codec>(b, j);
         const __m512i lanes = _mm512_castsi256_si512(_mm256_setr_epi32(2 * j, 2 * j, 2 * j, 2 * j, 2 * j + 1, 2 * j + 1, 2 * j + 1, 2 * j + 1));
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
@@ -300,7 +268,7 @@ inline void gemv_iq4_xs(const std::uint8_t* data, std::int64_t row_bytes, std::i
 
 template <Codec codec, int R, int M>
 inline void gemv_rows(const std::uint8_t* data, std::int64_t row_bytes, std::int64_t groups, const Int8Row* x, float* out) {
-  if constexpr (kHalves<codec>)
+  if constexpr (codec == Codec::q3_k || codec == Codec::q6_k)
     gemv_halves<codec, R, M>(data, row_bytes, groups, x, out);
   else if constexpr (codec == Codec::q4_k || codec == Codec::q5_k)
     gemv_q45_k<codec == Codec::q5_k, R, M>(data, row_bytes, groups, x, out);
@@ -310,18 +278,22 @@ inline void gemv_rows(const std::uint8_t* data, std::int64_t row_bytes, std::int
     gemv_block32<codec, R, M>(data, row_bytes, groups, x, out);
 }
 
+// Formats with loops of their own here; the others share gemv_runs.
+template <Codec codec>
+constexpr bool kOwnRows = kBlockGroups<codec> == 1 || codec == Codec::q3_k || codec == Codec::q4_k ||
+                          codec == Codec::q5_k || codec == Codec::q6_k || codec == Codec::iq4_xs;
+
 template <Codec codec, int M>
 inline void gemv_columns(const Source& w, std::int64_t n0, int count, const Int8Row* x, float* out) {
-  constexpr int kBlockBytes = codec == Codec::q4_k   ? 144
-                              : codec == Codec::q5_k ? 176
-                              : kHalves<codec>       ? kHalvesBytes<codec>
-                              : codec == Codec::iq4_xs ? 136
-                                                       : kBlock32Bytes<codec>;
-  constexpr bool kSuper = codec == Codec::q4_k || codec == Codec::q5_k || kHalves<codec> || codec == Codec::iq4_xs;
-  const std::int64_t groups = w.cols / 32, row_bytes = groups / (kSuper ? 8 : 1) * kBlockBytes;
-  const std::uint8_t* data = static_cast<const std::uint8_t*>(w.data) + n0 * row_bytes;
-  for (int i = 0; i < count; ++i)
-    gemv_rows<codec, 1, M>(data + i * row_bytes, row_bytes, groups, x, out + i * kVectorRows);
+  if constexpr (!kOwnRows<codec>) {
+    gemv_runs<codec, M>(w, n0, count, x, out);
+  } else {
+    const std::int64_t groups = w.cols / 32;
+    const std::int64_t row_bytes = groups / kBlockGroups<codec> * kBlockBytes<codec>;
+    const std::uint8_t* data = static_cast<const std::uint8_t*>(w.data) + n0 * row_bytes;
+    for (int i = 0; i < count; ++i)
+      gemv_rows<codec, 1, M>(data + i * row_bytes, row_bytes, groups, x, out + i * kVectorRows);
+  }
 }
 
 // m activations as chunks of 4, 2 and 1: three versions of each loop instead of eight.

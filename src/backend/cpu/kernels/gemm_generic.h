@@ -8,6 +8,7 @@
 #pragma once
 #include <cstring>
 
+#include "backend/cpu/kernels/gemm_few_bits.h"
 #include "backend/cpu/kernels/gemm_inner.h"
 
 namespace supersonic::cpu {
@@ -27,102 +28,8 @@ inline Vec load(const float* p) {
 }
 inline void save(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
-// ---- scalars
-// ----------------------------------------------------------------------------------------------------------
-
-inline std::uint32_t bits_of(float x) {
-  std::uint32_t u;
-  __builtin_memcpy(&u, &x, 4);
-  return u;
-}
-inline float float_of(std::uint32_t u) {
-  float x;
-  __builtin_memcpy(&x, &u, 4);
-  return x;
-}
-inline std::uint16_t load16(const void* p) {
-  std::uint16_t u;
-  __builtin_memcpy(&u, p, 2);
-  return u;
-}
-inline std::uint32_t load32(const void* p) {
-  std::uint32_t u;
-  __builtin_memcpy(&u, p, 4);
-  return u;
-}
-inline float from_bf16(std::uint16_t h) { return float_of(std::uint32_t{h} << 16); }
-inline std::uint16_t to_bf16_bits(float x) {
-  const std::uint32_t u = bits_of(x);
-  const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
-  return static_cast<std::uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-}
-// A half's magnitude shifted into place is the value times 2^-112, exact also for subnormals.
-inline float from_f16(std::uint16_t h) {
-  const std::uint32_t magnitude = (h & 0x7fffu) << 13, sign = std::uint32_t{h & 0x8000u} << 16;
-  const float scaled = float_of(magnitude) * 0x1p112f;
-  const std::uint32_t special = magnitude | 0x7f800000u;
-  return float_of(sign | (magnitude >= 0x0f800000u ? special : bits_of(scaled)));
-}
-inline std::uint16_t to_f16_bits(float x) {
-  const std::uint32_t u = bits_of(x), sign = (u >> 16) & 0x8000u, magnitude = u & 0x7fffffffu;
-  if (magnitude >= 0x7f800000u)
-    return static_cast<std::uint16_t>(sign | (magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u));
-  if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
-  if (magnitude < 0x38800000u)  // subnormal: adding one half rounds at the right bit
-    return static_cast<std::uint16_t>(sign | (bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u));
-  return static_cast<std::uint16_t>(
-      sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1)) >> 13));
-}
-
 // ---- quantized groups
 // -------------------------------------------------------------------------------------------------
-
-struct Group {
-  std::uint8_t codes[32];
-  float scale[2], min[2];  // per 16 weights
-};
-
-inline void nibbles(const std::uint8_t* q, std::uint8_t* codes) {
-  for (int j = 0; j < 16; ++j) {
-    codes[j] = q[j] & 15;
-    codes[j + 16] = q[j] >> 4;
-  }
-}
-inline void fifth_bits(std::uint32_t high, std::uint8_t* codes) {
-  for (int j = 0; j < 32; ++j)
-    codes[j] = static_cast<std::uint8_t>(codes[j] | (high >> j & 1) << 4);
-}
-inline void both(float* pair, float value) { pair[0] = pair[1] = value; }
-
-// Scale and minimum of sub-block j of a Q4_K or Q5_K block: 6 bits each, packed in 12 bytes.
-inline void scale_min_6bit(const std::uint8_t* b, int j, int& scale, int& min) {
-  scale = j < 4 ? b[j] & 63 : (b[j + 4] & 15) | (b[j - 4] >> 6) << 4;
-  min = j < 4 ? b[j + 4] & 63 : b[j + 4] >> 4 | (b[j] >> 6) << 4;
-}
-
-// Scale k of the sixteen in a Q3_K block: six bits, a nibble in the first eight bytes and two bits in
-// the last four.
-inline int q3_k_scale(const std::uint8_t* b, int k) {
-  return ((b[k % 8] >> (k / 8 * 4) & 15) | (b[8 + k % 4] >> (k / 4 * 2) & 3) << 4) - 32;
-}
-
-// Formats whose nibbles stand for levels: the level plus 128, as unsigned codes.
-constexpr std::uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
-                                        129, 141, 153, 166, 181, 197, 217, 241};
-constexpr std::uint8_t kE2m1Codes[16] = {128, 129, 130, 131, 132, 134, 136, 140,
-                                         128, 127, 126, 125, 124, 122, 120, 116};
-inline void look_up(const std::uint8_t* table, std::uint8_t* codes) {
-  for (int j = 0; j < 32; ++j) codes[j] = table[codes[j]];
-}
-// Half of the power of two that an MXFP4 block's first byte stands for; the codes are doubled.
-inline float e8m0_half(std::uint8_t e) {
-  const std::uint32_t exponent = e;
-  return float_of(exponent < 2 ? 0x00200000u << exponent : (exponent - 1) << 23);
-}
-// The scale of 32 weights in an IQ4_XS block, without its d.
-inline int iq4_xs_scale(const std::uint8_t* b, int sub) {
-  return ((b[4 + sub / 2] >> (sub % 2 * 4) & 15) | (load16(b + 2) >> (2 * sub) & 3) << 4) - 32;
-}
 
 // Group `index` (32 weights) of the flat array of blocks: weight = scale * (code - zero) + min,
 // zero as affine_of() says.
@@ -218,28 +125,10 @@ inline void unpack(Codec codec, const std::uint8_t* data, std::int64_t index, Gr
       return look_up(kE2m1Codes, g.codes);
     }
     default:
-      __builtin_unreachable();
+      return unpack_few_bits(codec, data, index, g);
   }
 }
-inline int zero_of(Codec codec) {
-  switch (codec) {
-    case Codec::q4_0:
-      return 8;
-    case Codec::q5_0:
-      return 16;
-    case Codec::q8_0:
-    case Codec::iq4_nl:
-    case Codec::iq4_xs:
-    case Codec::mxfp4:
-      return 128;
-    case Codec::q3_k:
-      return 4;
-    case Codec::q6_k:
-      return 32;
-    default:
-      return 0;
-  }
-}
+constexpr int zero_of(Codec codec) { return affine_of(codec).zero; }
 
 // ---- decoding
 // ---------------------------------------------------------------------------------------------------------
@@ -247,10 +136,13 @@ inline int zero_of(Codec codec) {
 inline void decode_group(Codec codec, const std::uint8_t* data, std::int64_t index, float* out) {
   Group g;
   unpack(codec, data, index, g);
-  const int zero = zero_of(codec);
+  const Affine a = affine_of(codec);
   for (int i = 0; i < 2; ++i)
     for (int j = 0; j < 16; ++j)
-      out[i * 16 + j] = g.scale[i] * static_cast<float>(g.codes[i * 16 + j] - zero) + g.min[i];
+      out[i * 16 + j] = g.scale[i] * static_cast<float>(g.codes[i * 16 + j] - a.zero);
+  if (!a.has_min) return;  // not "+ 0", which would lose the sign of a zero
+  for (int i = 0; i < 2; ++i)
+    for (int j = 0; j < 16; ++j) out[i * 16 + j] += g.min[i];
 }
 
 // Cuts [first, first + count) at multiples of `block`: whole(first, count, out) for the middle, a

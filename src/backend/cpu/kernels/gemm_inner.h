@@ -25,13 +25,26 @@ enum class Codec : std::uint8_t {
   q5_0,
   q5_1,
   q8_0,
+  q2_k,
   q3_k,
   q4_k,
   q5_k,
   q6_k,
+  iq1_s,
+  iq1_m,
+  iq2_xxs,
+  iq2_xs,
+  iq2_s,
+  iq3_xxs,
+  iq3_s,
   iq4_nl,
   iq4_xs,
   mxfp4,
+  nvfp4,
+  tq1_0,
+  tq2_0,
+  q1_0,
+  q2_0,
   nf4,
   other
 };
@@ -51,13 +64,64 @@ struct Source {
 };
 
 // How a format is seen by the int8 loops: u8 codes with w = scale * (code - zero) + min, per 32 or
-// (halves) per 16.
+// (halves) per 16. top: the largest code. Formats whose codes stand for levels have the level plus
+// zero as code; zero is as small as the levels allow, since up to 127 a sum of two products with
+// int8 activations fits into 16 bits.
 struct Affine {
   bool supported = false;
   bool halves = false;
   bool has_min = false;
   int zero = 0;
+  int top = 255;
 };
+
+// Static: this header is compiled for several instruction sets.
+[[maybe_unused]] static constexpr Affine affine_of(Codec codec) {
+  switch (codec) {
+    case Codec::q4_0:
+      return {.supported = true, .zero = 8, .top = 15};
+    case Codec::q5_0:
+      return {.supported = true, .zero = 16, .top = 31};
+    case Codec::q8_0:
+    case Codec::iq4_nl:
+    case Codec::iq4_xs:
+      return {.supported = true, .zero = 128};
+    case Codec::mxfp4:
+      return {.supported = true, .zero = 12, .top = 24};
+    case Codec::nvfp4:
+      return {.supported = true, .halves = true, .zero = 12, .top = 24};
+    case Codec::q3_k:
+      return {.supported = true, .halves = true, .zero = 4, .top = 7};
+    case Codec::q6_k:
+      return {.supported = true, .halves = true, .zero = 32, .top = 63};
+    case Codec::q4_1:
+    case Codec::q4_k:
+      return {.supported = true, .has_min = true, .top = 15};
+    case Codec::q5_1:
+    case Codec::q5_k:
+      return {.supported = true, .has_min = true, .top = 31};
+    case Codec::q2_k:
+      return {.supported = true, .halves = true, .has_min = true, .top = 3};
+    case Codec::iq1_s:
+      return {.supported = true, .zero = 9, .top = 18};
+    case Codec::iq1_m:
+      return {.supported = true, .halves = true, .zero = 9, .top = 18};
+    case Codec::iq2_xxs:
+    case Codec::iq3_xxs:
+    case Codec::iq3_s:
+      return {.supported = true, .zero = 64, .top = 127};
+    case Codec::iq2_xs:
+    case Codec::iq2_s:
+      return {.supported = true, .halves = true, .zero = 64, .top = 127};
+    case Codec::tq1_0:
+    case Codec::tq2_0:
+    case Codec::q1_0:
+    case Codec::q2_0:
+      return {.supported = true, .zero = 1, .top = 3};
+    default:
+      return {};
+  }
+}
 
 constexpr int kMaxRowsPerPanel = 16;
 constexpr int kGroup = 32;             // int8: activations per scale

@@ -38,39 +38,18 @@ Codec codec_of(const MatrixRef& w) {
     }
   }
   constexpr std::pair<std::string_view, Codec> names[] = {
-      {"q4_0", Codec::q4_0},     {"q4_1", Codec::q4_1},     {"q5_0", Codec::q5_0},
-      {"q5_1", Codec::q5_1},     {"q8_0", Codec::q8_0},     {"q3_k", Codec::q3_k},
-      {"q4_k", Codec::q4_k},     {"q5_k", Codec::q5_k},     {"q6_k", Codec::q6_k},
-      {"iq4_nl", Codec::iq4_nl}, {"iq4_xs", Codec::iq4_xs}, {"mxfp4", Codec::mxfp4},
-      {"nf4", Codec::nf4}};
+      {"q4_0", Codec::q4_0},       {"q4_1", Codec::q4_1},     {"q5_0", Codec::q5_0},
+      {"q5_1", Codec::q5_1},       {"q8_0", Codec::q8_0},     {"q2_k", Codec::q2_k},
+      {"q3_k", Codec::q3_k},       {"q4_k", Codec::q4_k},     {"q5_k", Codec::q5_k},
+      {"q6_k", Codec::q6_k},       {"iq1_s", Codec::iq1_s},   {"iq1_m", Codec::iq1_m},
+      {"iq2_xxs", Codec::iq2_xxs}, {"iq2_xs", Codec::iq2_xs}, {"iq2_s", Codec::iq2_s},
+      {"iq3_xxs", Codec::iq3_xxs}, {"iq3_s", Codec::iq3_s},   {"iq4_nl", Codec::iq4_nl},
+      {"iq4_xs", Codec::iq4_xs},   {"mxfp4", Codec::mxfp4},   {"nvfp4", Codec::nvfp4},
+      {"tq1_0", Codec::tq1_0},     {"tq2_0", Codec::tq2_0},   {"q1_0", Codec::q1_0},
+      {"q2_0", Codec::q2_0},       {"nf4", Codec::nf4},       {"nf4_plain", Codec::nf4}};
   for (const auto& [name, codec] : names)
     if (w.format->name == name) return codec;
   return Codec::other;
-}
-
-Affine affine_of(Codec codec) {
-  switch (codec) {
-    case Codec::q4_0:
-      return {.supported = true, .zero = 8};
-    case Codec::q5_0:
-      return {.supported = true, .zero = 16};
-    case Codec::q8_0:
-    case Codec::iq4_nl:  // levels of eight bits, found by their codes before the product
-    case Codec::iq4_xs:
-    case Codec::mxfp4:
-      return {.supported = true, .zero = 128};
-    case Codec::q3_k:
-      return {.supported = true, .halves = true, .zero = 4};
-    case Codec::q6_k:
-      return {.supported = true, .halves = true, .zero = 32};
-    case Codec::q4_1:
-    case Codec::q5_1:
-    case Codec::q4_k:
-    case Codec::q5_k:
-      return {.supported = true, .has_min = true};
-    default:
-      return {};
-  }
 }
 
 Source source_of(const MatrixRef& m) {
@@ -84,7 +63,8 @@ Source source_of(const MatrixRef& m) {
   if (m.format) {
     s.decode = m.format->decode;
     s.block = m.format->block;
-    s.scales = s.codec == Codec::nf4 ? formats::nf4_scales : nullptr;
+    if (s.codec == Codec::nf4)
+      s.scales = m.format->planes == 2 ? formats::nf4_plain_scales : formats::nf4_scales;
   }
   return s;
 }
@@ -97,7 +77,7 @@ FormatProducts products_of(const Format& format) {
   MatrixRef m;
   m.format = &format;
   const Codec codec = gemm_parts::codec_of(m);
-  return {codec != Codec::other, gemm_parts::affine_of(codec).supported};
+  return {codec != Codec::other, affine_of(codec).supported};
 }
 
 }  // namespace supersonic::cpu

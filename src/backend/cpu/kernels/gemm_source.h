@@ -24,7 +24,6 @@ T* align_up(T* p, size_t to) {
 
 const Inner& inner();  // of the instruction set in use
 Codec codec_of(const MatrixRef& w);
-Affine affine_of(Codec codec);
 // `m` is the reference that lives in the problem: its planes are pointed at, not copied.
 Source source_of(const MatrixRef& m);
 

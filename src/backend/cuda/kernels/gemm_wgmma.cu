@@ -314,8 +314,9 @@ void launch_kernel(const WarpgroupProblem& g, cudaStream_t stream) {
   static_cast<void>(allowed);
   const std::int64_t items = static_cast<std::int64_t>(g.tiles_m) * g.tiles_n * g.p.splits,
                      most = device_limits().multiprocessors / pair * pair;
-  launch_clusters(kernel, g, dim3(static_cast<unsigned>(items < most ? items : most)), pair,
-                  kThreads, T::shared_bytes, stream, "tiles_wgmma");
+  launch_tiles<pair, WarpgroupProblem>(kernel, g,
+                                       static_cast<unsigned>(items < most ? items : most), kThreads,
+                                       T::shared_bytes, stream, "tiles_wgmma");
 }
 
 template <int columns>

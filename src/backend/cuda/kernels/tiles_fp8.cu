@@ -369,8 +369,8 @@ void launch(const Fp8Tiles& p, int tiles_m, int tiles_n, cudaStream_t stream) {
   static const bool allowed = (allow_shared(kernel, T::shared_bytes), true);
   static_cast<void>(allowed);
   const int items = tiles_m * tiles_n, most = device_limits().multiprocessors / pair * pair;
-  launch_clusters<Fp8Launch>(kernel, g, dim3(static_cast<unsigned>(items < most ? items : most)),
-                             pair, kThreads, T::shared_bytes, stream, "tiles_fp8");
+  launch_tiles<pair, Fp8Launch>(kernel, g, static_cast<unsigned>(items < most ? items : most),
+                                kThreads, T::shared_bytes, stream, "tiles_fp8");
 }
 
 template <int waves>
