@@ -43,6 +43,7 @@ struct Fit : ModelOptions {
   bool train = false, json = false;
   std::int64_t context = 0, batch = 4, seq_len = 256, rank = 16;
   std::string kv_type = "auto", optim = "adamw", method = "lora";
+  std::vector<std::string> targets;
   std::optional<Bytes> memory;
 
   static constexpr About about{
@@ -73,7 +74,8 @@ struct Fit : ModelOptions {
     o.add("method", method, "lora: an adapter beside the frozen model; full: all weights of a 16- or 32-bit model").choices({"lora", "full"});
     o.add("batch", batch, "Rows of a micro-batch").range(1, 1 << 16);
     o.add("seq-len", seq_len, "Tokens of a row").range(1, 1 << 20);
-    o.add("rank", rank, "Rank of the adapter, on all linear layers").range(1, 4096);
+    o.add("rank", rank, "Rank of the adapter").range(1, 4096);
+    declare_targets(o, targets);
     o.add("optim", optim, "Optimizer: its moments in 32 or in 8 bits")
         .choices({"adamw", "adamw-8bit"});
     o.group("Output");
@@ -81,6 +83,8 @@ struct Fit : ModelOptions {
   }
 
   int run(Context&) {
+    if (full() && !targets.empty())
+      fail(ErrorKind::usage, "fit: --targets chooses layers for an adapter, and --method full trains all weights: leave one of them out");
     const text::Tokenizer tokenizer = text::ModelText(model).tokenizer();
     const bool apart = !(backend().compute_place() == Place{});  // a GPU holds no program
     const std::uint64_t program = apart ? 0 : peak_resident_bytes(),
@@ -173,6 +177,7 @@ struct Fit : ModelOptions {
     if (lora.slots.empty() || !lora.gradients) {
       train::LoraOptions adapter_options;
       adapter_options.rank = rank;
+      adapter_options.targets = targets;
       lora = train::make_lora(loaded.model, adapter_options, true);
     }
     return planned(lora);

@@ -75,7 +75,7 @@ struct Train : ComputeOptions {
     o.group("Adapter");
     o.add("rank", rank, "Rank of the adapter's matrices").letter('r').range(1, 4096);
     o.add("alpha", alpha, "Scale of the adapter: alpha / rank").at_least(0);
-    o.add("targets", targets, "Layers to adapt: names (q_proj, …), all-linear (all but a mixture's experts), experts, or experts.gate_up_proj, experts.down_proj").commas().shown("all-linear");
+    declare_targets(o, targets);
     o.add("base", base, "Quantize 16-bit weights to this while loading").choices({"", "nf4", "q4_0", "q8_0"}).shown("as they are");
     o.group("Schedule");
     o.add("epochs", epochs, "Passes over the data").range(0, 1e6).shown("1 above 10,000 samples, else 3");

@@ -120,6 +120,14 @@ std::size_t training_budget(const std::optional<Bytes>& memory, std::uint64_t pr
                : room;
 }
 
+void declare_targets(Options& o, std::vector<std::string>& targets) {
+  o.add("targets", targets,
+        "Layers to adapt: names (q_proj, …), all-linear (all but a mixture's experts), experts, or "
+        "experts.gate_up_proj, experts.down_proj")
+      .commas()
+      .shown("all-linear");
+}
+
 void declare_kv_type(Options& o, std::string& name) {
   o.add("kv-type", name, "Type of cached keys and values; auto: f32 with --compute fp32, else bf16")
       .choices({"auto", "bf16", "f16", "f32", "q8", "fp8"});

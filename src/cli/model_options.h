@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "cli/options.h"
 #include "core/executor.h"
@@ -55,6 +56,9 @@ struct ModelOptions : ComputeOptions {
   void declare_adapter(Options& o);
   LoadedModel load() const;  // throws Error(bad_file)
 };
+
+// --targets: the layers that get an adapter (train::LoraOptions).
+void declare_targets(Options& o, std::vector<std::string>& targets);
 
 // What weights, adapter and working memory of a training run may take: --memory, or else a share of
 // what the backend has free. program: the most that the process had resident before the model is

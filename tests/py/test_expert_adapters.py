@@ -229,6 +229,20 @@ def test_training_changes_what_is_targeted(stored, data, tmp_path, name, targets
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
+@pytest.mark.parametrize("targets", ["experts", "q_proj,experts.down_proj", "all-linear"])
+def test_fit_counts_the_targets(stored, data, tmp_path, supersonic, targets):
+    train(stored("mixtral", "folder"), data, tmp_path / "out", "--targets", targets)
+    values = sum(v.size for v in adapter_of(tmp_path / "out").values())
+    rank = config_of(tmp_path / "out")["r"]
+    plan = ["fit", stored("mixtral", "folder"), "--train", "--rank", rank, "--seq-len", 64, "--device", "cpu"]
+    parts = supersonic(*plan, "--targets", targets, json_output=True)["parts"]
+    assert parts["adapter"] == parts["gradients"] == 4 * values
+    refused = supersonic(*plan, "--targets", "w1", check=False)
+    assert refused.returncode == 2 and "all-linear" in refused.stderr
+    both = supersonic(*plan, "--targets", targets, "--method", "full", check=False)
+    assert both.returncode == 2 and "--method full" in both.stderr
+
+
 def test_what_does_not_fit_is_refused_with_the_reason(stored, data, tmp_path, supersonic):
     name = "mixtral"
     refused = train(stored(name, "folder"), data, tmp_path / "out", "--targets", "q_proj,w1", code=2).stderr
